@@ -1,0 +1,39 @@
+# Two commands: `make repro` runs the whole pipeline, `make test` checks the project.
+
+PYTHON ?= python3
+ENVIRONMENT := .venv/installed
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help repro test lab data clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+repro: data  ## run what is out of date of the pipeline, and say what to open
+	dvc repro
+	@python -m tlee summary
+
+test: data  ## lint, formatting and all tests
+	ruff check .
+	ruff format --check .
+	pytest
+
+lab: data  ## open JupyterLab on the notebooks
+	jupyter lab --notebook-dir=. notebooks
+
+data: $(ENVIRONMENT)  ## bring the demo clips from the repository's own DVC remote
+	@dvc pull --quiet data.dvc
+
+clean:  ## remove the environment and unfinished training, keep results
+	rm -rf .venv runs
+
+$(ENVIRONMENT): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "error: Python 3.11 to 3.13 is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	pip install --quiet --disable-pip-version-check -r requirements.txt
+	pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
