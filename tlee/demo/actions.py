@@ -1,0 +1,213 @@
+"""The eight actions: how a stick figure holds its joints at every moment of a movement.
+
+An action maps its *phase*, counted in cycles of the movement, to a :class:`Pose`. At phase 0 most are close
+to standing, so that they can follow on an idle lead-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import cos, pi, sin
+from typing import NamedTuple
+
+
+class Pose(NamedTuple):
+    """Joint angles in degrees, and what the whole body does.
+
+    Trunk, arms and legs are measured against the vertical: 0 is upright (trunk) or hanging down (limbs),
+    positive turns to the side the figure faces. An elbow bends the forearm further to that side, a knee takes
+    the shin back. Seen from the side, the *near* limbs cover the *far* ones; seen from the front, the near
+    limbs are those on the side the figure faces.
+    """
+
+    trunk: float = 0.0
+    near_arm: float = 0.0
+    near_elbow: float = 0.0
+    far_arm: float = 0.0
+    far_elbow: float = 0.0
+    near_leg: float = 0.0
+    near_knee: float = 0.0
+    far_leg: float = 0.0
+    far_knee: float = 0.0
+    lift: float = 0.0  #: height of the lower foot above the ground, in body heights
+    turn: float = 0.2  #: 0 shows the figure from the side, 1 from the front
+
+    def blend(self, other: Pose, share: float) -> Pose:
+        """The pose on the way from this one (share 0) to the other one (share 1)."""
+        return Pose(*(mine + share * (its - mine) for mine, its in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True)
+class Action:
+    """A movement that repeats itself."""
+
+    pose: Callable[[float], Pose]  #: pose at a phase in cycles
+    seconds: float  #: duration of one cycle at normal speed
+    travel: float = 0.0  #: way forward in one cycle, in body heights
+
+
+def stand(phase: float, turn: float, fidget: float = 0.0) -> Pose:
+    """Idle: swaying a little; ``fidget`` (0 to 1) lets the arms move without doing anything in particular."""
+    sway = _swing(phase)
+    fuss = fidget * _rise(phase)
+    return Pose(
+        trunk=2 * sway,
+        near_arm=9 + 3 * sway - 14 * fuss,
+        near_elbow=8 + 70 * fuss,
+        far_arm=-9 + 3 * sway,
+        far_elbow=6,
+        near_leg=4,
+        far_leg=-4,
+        turn=turn,
+    )
+
+
+def _swing(phase: float) -> float:
+    """From 0 up to 1, down to -1 and back, once a cycle."""
+    return sin(2 * pi * phase)
+
+
+def _rise(phase: float) -> float:
+    """From 0 up to 1 and back, once a cycle, staying long near 1."""
+    rest = (1 + cos(2 * pi * phase)) / 2
+    return 1 - rest * rest
+
+
+def _bend(phase: float) -> Pose:
+    down = _rise(phase)
+    return Pose(
+        trunk=118 * down,
+        near_arm=8 + 14 * down,
+        near_elbow=4,
+        far_arm=-6 + 18 * down,
+        far_elbow=4,
+        near_leg=3 - 14 * down,
+        far_leg=-3 - 9 * down,
+        turn=0.15,
+    )
+
+
+def _jump(phase: float) -> Pose:
+    moment = phase % 1  # a crouch until 0.25, in the air until 0.85, then a moment's stand
+    crouch = max(0.0, sin(4 * pi * moment)) if moment < 0.25 else 0.0
+    height = max(0.0, sin(pi * (moment - 0.25) / 0.6))
+    arms = 150 * height - 50 * crouch
+    return Pose(
+        trunk=24 * crouch + 8 * height,
+        near_arm=8 + arms,
+        near_elbow=12,
+        far_arm=-8 + arms,
+        far_elbow=12,
+        near_leg=45 * crouch + 58 * height,
+        near_knee=75 * crouch + 105 * height,
+        far_leg=40 * crouch + 40 * height,
+        far_knee=75 * crouch + 95 * height,
+        lift=0.27 * height,
+    )
+
+
+def _jumping_jack(phase: float) -> Pose:
+    spread = _rise(phase)
+    arm, leg = 14 + 134 * spread, 5 + 29 * spread
+    return Pose(
+        near_arm=arm,
+        near_elbow=10,
+        far_arm=-arm,
+        far_elbow=-10,
+        near_leg=leg,
+        far_leg=-leg,
+        lift=0.05 * abs(_swing(phase)),
+        turn=1.0,
+    )
+
+
+def _kick(phase: float) -> Pose:
+    high = _rise(phase)
+    wind_up = max(0.0, _swing(phase)) * (1 - high)
+    return Pose(
+        trunk=4 - 24 * high,
+        near_arm=-10 - 45 * high,
+        near_elbow=25,
+        far_arm=10 + 40 * high,
+        far_elbow=30,
+        near_leg=108 * high - 60 * wind_up,
+        near_knee=8 + 100 * wind_up,
+        far_leg=-4 - 6 * high,
+        far_knee=4,
+    )
+
+
+def _run(phase: float) -> Pose:
+    def leg(phase: float) -> tuple[float, float]:
+        return 22 + 52 * _swing(phase), 62 + 48 * _swing(phase + 0.12)
+
+    (near_leg, near_knee), (far_leg, far_knee) = leg(phase), leg(phase + 0.5)
+    arms = 52 * _swing(phase)
+    return Pose(
+        trunk=24,
+        near_arm=-8 - arms,
+        near_elbow=98,
+        far_arm=-8 + arms,
+        far_elbow=98,
+        near_leg=near_leg,
+        near_knee=near_knee,
+        far_leg=far_leg,
+        far_knee=far_knee,
+        lift=0.09 * abs(_swing(phase)),
+    )
+
+
+def _squat(phase: float) -> Pose:
+    low = _rise(phase)
+    return Pose(
+        trunk=20 * low,
+        near_arm=8 + 80 * low,
+        near_elbow=4,
+        far_arm=-6 + 88 * low,
+        far_elbow=4,
+        near_leg=4 + 92 * low,
+        near_knee=120 * low,
+        far_leg=-4 + 92 * low,
+        far_knee=112 * low,
+    )
+
+
+def _walk(phase: float) -> Pose:
+    stride, lag = _swing(phase), 10 * (1 - cos(2 * pi * phase))
+    return Pose(
+        trunk=3,
+        near_arm=-26 * stride,
+        near_elbow=14,
+        far_arm=26 * stride,
+        far_elbow=14,
+        near_leg=27 * stride,
+        near_knee=24 - lag,
+        far_leg=-27 * stride,
+        far_knee=4 + lag,
+    )
+
+
+def _wave(phase: float) -> Pose:
+    return Pose(
+        near_arm=128,
+        near_elbow=38 + 42 * _swing(phase),
+        far_arm=-10,
+        far_elbow=-6,
+        near_leg=6,
+        far_leg=-6,
+        turn=0.9,
+    )
+
+
+#: The actions by class name, in the order of their class indices (1, 2, …).
+ACTIONS = {
+    "Bend": Action(_bend, seconds=1.5),
+    "Jump": Action(_jump, seconds=1.0),
+    "JumpingJack": Action(_jumping_jack, seconds=1.0),
+    "Kick": Action(_kick, seconds=1.1),
+    "Run": Action(_run, seconds=0.64, travel=0.38),
+    "Squat": Action(_squat, seconds=1.5),
+    "Walk": Action(_walk, seconds=1.05, travel=0.35),
+    "Wave": Action(_wave, seconds=0.75),
+}
