@@ -1,0 +1,31 @@
+"""Import torchvision beside any build of torch.
+
+A torchvision built for CUDA cannot load its compiled ops beside a CPU build of torch, and then its
+import stops at "operator torchvision::nms does not exist". The two detection ops whose schemas it
+takes for granted are never called here, so defining the schemas is enough: models and transforms
+work. On matching builds nothing is defined.
+"""
+
+import sys
+from importlib import import_module
+
+import torch
+
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+try:
+    import_module("torchvision")
+except RuntimeError as error:
+    if "torchvision::nms" not in str(error):
+        raise
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]  # the half-imported package
+    _library = torch.library.Library("torchvision", "DEF")  # the ops live as long as this does
+    for _schema in _SCHEMAS:
+        _library.define(_schema)
+
+models = import_module("torchvision.models")
+transforms = import_module("torchvision.transforms.v2")

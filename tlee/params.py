@@ -1,0 +1,171 @@
+"""``params.yaml`` as typed, validated sections.
+
+Every knob must be present and nothing else may be: a default that lived here could change a result
+without DVC noticing.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+
+from tlee.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+def _auto_or_share(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value == "auto" or (is_number and 0 <= value <= 1):
+        return value
+    raise ValueError("should be `auto` or a number from 0 to 1")
+
+
+Threshold = Annotated[float | Literal["auto"], PlainValidator(_auto_or_share)]
+
+
+class Section(BaseModel):
+    """A part of the parameters: immutable, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DatasetParams(Section):
+    name: Literal["ucf101"]
+    root: str
+    split: Literal[1, 2, 3]
+    val_share: Annotated[float, Field(gt=0, lt=1)]
+
+
+class ExtractParams(Section):
+    frames: Annotated[int, Field(ge=2)]
+    short_side: Count
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+    max_failed_share: Share
+    jobs: int
+
+
+class ModelParams(Section):
+    backbone: Literal["mobilenet_v2"]
+    weights: str | None
+    input_size: Count
+    order: Literal["coarse_to_fine", "sequential"]
+    exits: Annotated[int, Field(ge=0)]
+    branch: Literal["crm"]
+    crm_convs: Count
+    crm_scale: Annotated[int, Field(ge=0)]
+    reuse: Literal["max"]
+    gate: Literal["mlp"]
+
+
+class TrainingParams(Section):
+    epochs: Count
+    batch_clips: Count
+    learning_rate: Positive
+    weight_decay: NonNegative
+
+
+class ClipTrainingParams(TrainingParams):
+    frames: Count
+
+
+class BranchParams(ClipTrainingParams):
+    train_views: Count
+
+
+class GateParams(TrainingParams):
+    beta: Positive
+
+
+class EvaluateParams(Section):
+    layer_threshold: Threshold
+    first_threshold: Threshold
+    gate_threshold: Threshold
+    stop_threshold: Threshold
+    max_loss: NonNegative
+    bootstrap: Count
+
+
+class LatencyParams(Section):
+    target: Literal["local"]
+    threads: Count
+    opset: Annotated[int, Field(ge=11, le=13)]
+    warmup: Annotated[int, Field(ge=0)]
+    repeats: Count
+
+
+class Params(Section):
+    """All of ``params.yaml``."""
+
+    seed: Annotated[int, Field(ge=0)]
+    dataset: DatasetParams
+    extract: ExtractParams
+    model: ModelParams
+    pretrain: ClipTrainingParams
+    branches: BranchParams
+    gates: GateParams
+    evaluate: EvaluateParams
+    latency: LatencyParams
+
+    def table(self, *sections: str) -> pd.DataFrame:
+        """The values of ``sections`` (all of them if none is named), one row a knob, for showing."""
+        values = pd.json_normalize(self.model_dump(include=set(sections) or None)).iloc[0]
+        return values.rename("value").rename_axis("parameter").to_frame()
+
+
+def load_params(path: str | Path = "params.yaml", overrides: dict[str, Any] | None = None) -> Params:
+    """Read and validate the parameters.
+
+    ``overrides`` maps dotted keys to values that replace the file's, such as ``{"gates.epochs": 3}``.
+    Raises ``UserError`` in one line that names every wrong key or value.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: restore it with `git checkout {path}`") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} must hold named sections, but holds {type(raw).__name__}")
+    for dotted, value in (overrides or {}).items():
+        _override(raw, dotted, value)
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem) for problem in error.errors())
+        raise UserError(f"{path}: {problems}") from None
+
+
+def _override(raw: dict, dotted: str, value: Any) -> None:
+    *sections, key = dotted.split(".")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise UserError(f"override `{dotted}`: `{section}` is not a section of the parameters")
+    raw[key] = value
+
+
+def _explain(problem: dict) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(location[-1], _known_keys(location[:-1]), n=1)
+        return f"unknown key `{key}`" + (f", did you mean `{close[0]}`?" if close else "; remove it")
+    if problem["type"] == "missing":
+        return f"`{key}` is missing"
+    rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"`{key}` is {problem['input']!r}, {rule}"
+
+
+def _known_keys(section: list[str]) -> list[str]:
+    model: Any = Params
+    for name in section:
+        model = model.model_fields[name].annotation
+    return list(model.model_fields)

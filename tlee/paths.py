@@ -1,0 +1,20 @@
+"""Where the stages put what they make, below the project's root."""
+
+from pathlib import Path
+
+SPLITS = ("train", "val", "test")  # name the files of a folder that holds something of each video
+
+RESULTS = Path("results")
+FRAMES = RESULTS / "frames"
+MODELS = RESULTS / "models"
+FEATURES = RESULTS / "features"
+EDGE = RESULTS / "edge"
+METRICS = RESULTS / "metrics"
+PLOTS = RESULTS / "plots"
+FIGURES = RESULTS / "figures"
+STRIPPED = RESULTS / "stripped"
+NOTEBOOKS = RESULTS / "notebooks"
+POLICY = RESULTS / "policy.json"
+FAILED_VIDEOS = RESULTS / "failed_videos.csv"
+
+RUNS = Path("runs")  # unfinished training, outside of what DVC removes before it runs a stage

@@ -1,0 +1,42 @@
+"""Small results as files that git and DVC can compare: metrics as JSON, tables as CSV."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tlee.errors import UserError
+from tlee.paths import METRICS, PLOTS
+
+
+def save_metrics(stage: str, metrics: dict[str, Any]) -> Path:
+    """Write ``results/metrics/<stage>.json``, numbers rounded to 6 digits."""
+    return save_json(METRICS / f"{stage}.json", json.loads(json.dumps(metrics), parse_float=_rounded))
+
+
+def save_table(stage: str, name: str, table: pd.DataFrame) -> Path:
+    """Write ``results/plots/<stage>/<name>.csv``, numbers rounded to 6 digits."""
+    path = PLOTS / stage / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    return path
+
+
+def save_json(path: Path, content: Any) -> Path:
+    """Write ``content``, indented."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def load_json(path: Path, stage: str) -> Any:
+    """Read ``path``; ``UserError`` names the stage that writes it if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        raise UserError(f"{path} is missing or damaged: run `dvc repro {stage}`") from None
+
+
+def _rounded(text: str) -> float:
+    return float(f"{float(text):.6g}")
