@@ -1,0 +1,69 @@
+"""Exit features of every split: computed once, stored, memory-mapped."""
+
+from dataclasses import dataclass
+
+import safetensors
+import safetensors.torch
+import torch
+from torch.utils.data import DataLoader
+
+from tlee.errors import UserError
+from tlee.frames import ClipDataset, load_clips
+from tlee.model import TLEE
+from tlee.params import Params
+from tlee.paths import FEATURES, SPLITS
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """One split: exit features ``[N, T, B + 1, D]`` in visiting order, classes and names of its videos."""
+
+    features: torch.Tensor
+    labels: torch.Tensor
+    videos: list[str]
+    groups: list[str]
+    classes: list[str]
+
+
+def store_features(model: TLEE, params: Params) -> None:
+    """Compute the exit features of every split and write ``results/features/<split>.safetensors``.
+
+    The network has learnt the training clips by heart; as they are, nearly all would look right and
+    certain. ``train`` therefore holds ``params.branches.train_views`` augmented views of each.
+    """
+    FEATURES.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(params.seed)
+    for split in SPLITS:
+        clips = load_clips(split, params.extract, params.model, augment=split == "train")
+        views = params.branches.train_views if split == "train" else 1
+        store = clips.store
+        names = {"videos": store.videos * views, "groups": store.groups * views, "classes": store.classes}
+        safetensors.torch.save_file(
+            {
+                "features": torch.cat([compute_features(model, clips) for _ in range(views)]),
+                "labels": store.labels.repeat(views),
+            },
+            FEATURES / f"{split}.safetensors",
+            {key: "\n".join(values) for key, values in names.items()},
+        )
+
+
+@torch.inference_mode()
+def compute_features(model: TLEE, clips: ClipDataset, batch_clips: int = 16) -> torch.Tensor:
+    """All exit features of all clips, ``float32 [N, T, B + 1, D]``."""
+    model.eval()
+    device = next(model.parameters()).device
+    batches = (frames for frames, _, _ in DataLoader(clips, batch_clips))
+    return torch.cat([model.exit_features(frames.to(device)).cpu() for frames in batches])
+
+
+def load_features(split: str) -> FeatureTable:
+    """Read one split back; ``UserError`` if the file is missing or damaged."""
+    path = FEATURES / f"{split}.safetensors"
+    try:
+        tensors = safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            names = {key: value.split("\n") for key, value in file.metadata().items()}
+    except (FileNotFoundError, safetensors.SafetensorError):
+        raise UserError(f"{path} is missing or damaged: run `dvc repro branches`") from None
+    return FeatureTable(tensors["features"], tensors["labels"], **names)

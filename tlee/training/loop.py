@@ -1,0 +1,100 @@
+"""The training loop that all stages share: seeded per epoch, resumable at the last finished epoch."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from lightning_fabric import Fabric, seed_everything
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+import tlee
+from tlee.errors import UserError
+from tlee.params import Params, TrainingParams
+from tlee.paths import FEATURES, FRAMES, MODELS, RUNS
+
+VALIDATE_EVERY = 5  # epochs
+
+
+def state_file(stage: str, params: Params) -> Path:
+    """Where an interrupted run of ``stage`` is kept: named by the parameters, its input files and the code."""
+    settings = params.model_dump(exclude={"evaluate", "latency"})  # of later stages
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for folder in (FRAMES, MODELS, FEATURES):
+        for path in sorted(folder.glob("*")):
+            digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+    for source in sorted(Path(tlee.__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    return RUNS / f"{stage}-{digest.hexdigest()[:16]}.pt"
+
+
+def fit(
+    task: nn.Module,
+    data: Dataset,
+    params: TrainingParams,
+    *,
+    seed: int,
+    validate: Callable[[], dict[str, float]],
+    state: Path,
+) -> pd.DataFrame:
+    """Train ``task``, whose ``forward(*batch)`` is the loss, with AdamW and a one-cycle learning rate.
+
+    After every epoch a line is printed, and all that is needed to go on is written to the file ``state``;
+    if it is there at the start, training goes on after its last epoch and ends as if it had never
+    stopped. It is removed at the end.
+
+    Returns the history: one row an epoch with ``epoch``, ``loss`` and, now and then and at the end, the
+    values of ``validate()``.
+    Raises ``UserError`` if the loss is no longer a number.
+    """
+    fabric = Fabric(accelerator="auto", devices=1)
+    batch = min(params.batch_clips, len(data))
+    loader = fabric.setup_dataloaders(DataLoader(data, batch, shuffle=True, drop_last=True))
+    trainable = [parameter for parameter in task.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, params.learning_rate, weight_decay=params.weight_decay)
+    task, optimizer = fabric.setup(task, optimizer)
+    steps = params.epochs * len(loader)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.learning_rate, steps, pct_start=0.1)
+    progress = {"task": task, "optimizer": optimizer, "schedule": schedule, "history": []}
+    if state.exists():
+        fabric.load(state, progress)
+        print(f"resuming after epoch {len(progress['history'])} from {state}", flush=True)
+    history = progress["history"]
+    for epoch in range(len(history), params.epochs):
+        seed_everything(seed + epoch, verbose=False)  # the same epoch, whether or not it follows a break
+        start = time.perf_counter()
+        loss = _train_epoch(fabric, task, loader, optimizer, schedule)
+        if not math.isfinite(loss):
+            raise UserError(f"the loss became {loss} in epoch {epoch + 1}: lower this stage's learning_rate")
+        due = (epoch + 1) % VALIDATE_EVERY == 0 or epoch + 1 == params.epochs
+        history.append({"epoch": epoch + 1, "loss": loss, **(validate() if due else {})})
+        values = "  ".join(f"{name} {value:.3f}" for name, value in history[-1].items() if name != "epoch")
+        seconds = time.perf_counter() - start
+        print(f"epoch {epoch + 1:3d}/{params.epochs}  {values}  ({seconds:.1f} s)", flush=True)
+        _save(fabric, progress, state)
+    state.unlink(missing_ok=True)
+    return pd.DataFrame(history)
+
+
+def _train_epoch(fabric: Fabric, task: nn.Module, loader: DataLoader, optimizer, schedule) -> float:
+    task.train()
+    losses = []
+    for batch in loader:
+        loss = task(*batch)
+        fabric.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        losses.append(loss.item())
+    return sum(losses) / len(losses)
+
+
+def _save(fabric: Fabric, progress: dict, path: Path) -> None:
+    unfinished = path.with_suffix(".unfinished")
+    fabric.save(unfinished, progress)
+    unfinished.replace(path)
