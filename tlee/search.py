@@ -1,0 +1,143 @@
+"""Finding thresholds on ``val``: a local search over per-depth thresholds that keeps all it has seen.
+
+The accuracy of a few hundred videos moves in steps and by luck, so the search is led by a smooth error: the
+mean of the 0/1 error and of ``1 - p(true class)``.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from tlee.costs import Costs
+from tlee.model import Readout
+from tlee.policies import ALWAYS, NEVER, Source, Thresholds, run
+
+#: Values that a threshold may take: dense where confidences are.
+LEVELS = (ALWAYS, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, NEVER)
+
+#: What an error may cost, in runs of the full network a video: from thrifty to careful.
+PRICES = (1.0, 3.0, 10.0, 30.0, 100.0)
+
+Coordinate = tuple[str, int]  #: field of ``Thresholds``, depth
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy and what it does on the videos of a search."""
+
+    policy: Thresholds
+    accuracy: float
+    error: float  #: the smooth one
+    gmacs: float  #: mean of a video
+
+
+def families(exits: int) -> dict[str, tuple[Coordinate, ...]]:
+    """The policies under comparison by the thresholds that they may move; the others stay at ``NEVER``.
+
+    Each is a part of TLEE's space, the last.
+    """
+    leaves = tuple(("leave", depth) for depth in range(exits - 1))
+    stops = tuple((name, depth) for name in ("first", "gate", "sure") for depth in range(exits))
+    temporal = tuple(coordinate for coordinate in stops if coordinate[1] == exits - 1)
+    return {"temporal": temporal, "layer": leaves, "tlee": leaves + stops}
+
+
+class Search:
+    """Runs policies on one split, and remembers all of them."""
+
+    def __init__(self, source: Source, labels: torch.Tensor, readout: Readout, costs: Costs, levels: tuple = LEVELS):
+        self.source, self.labels, self.readout, self.costs, self.levels = (
+            source,
+            labels,
+            readout,
+            costs,
+            levels,
+        )
+        self.seen: dict[Thresholds, Candidate] = {}
+        self.full = self.measure(Thresholds.never(len(costs.segments)))
+
+    def measure(self, policy: Thresholds) -> Candidate:
+        """Run ``policy``, unless it has been run before."""
+        if policy not in self.seen:
+            outcomes = run(self.source, self.readout, policy, self.costs)
+            right = (outcomes.predictions == self.labels).double()
+            truth = outcomes.logits.softmax(1)[torch.arange(len(right)), self.labels].double()
+            self.seen[policy] = Candidate(
+                policy,
+                accuracy=right.mean().item(),
+                error=1 - (right + truth).mean().item() / 2,
+                gmacs=outcomes.gmacs.mean().item(),
+            )
+        return self.seen[policy]
+
+    def explore(self, coordinates: tuple[Coordinate, ...], fixed: dict[str, float]) -> list[Candidate]:
+        """Search the space of ``coordinates`` at several prices of an error; return its frontier.
+
+        ``fixed`` gives fields of ``Thresholds`` that keep one value at all their coordinates.
+        What an earlier call has seen is a starting point where it lies in this space.
+        """
+        start = self.full.policy
+        for name, depth in coordinates:
+            if name in fixed:
+                start = _with(start, (name, depth), fixed[name])
+        self.measure(start)
+        free = [coordinate for coordinate in coordinates if coordinate[0] not in fixed]
+        for price in PRICES:
+            best = min(self._within(start, free), key=lambda candidate: self._objective(candidate, price))
+            self._descend(best, free, price)
+        return frontier(self._within(start, free))
+
+    def _descend(self, best: Candidate, free: list[Coordinate], price: float) -> None:
+        """Move one threshold at a time to its best value, until none improves."""
+        improved = True
+        while improved:
+            improved = False
+            for coordinate in free:
+                trials = [self.measure(_with(best.policy, coordinate, level)) for level in self.levels]
+                trial = min(trials, key=lambda candidate: self._objective(candidate, price))
+                if self._objective(trial, price) < self._objective(best, price) - 1e-9:
+                    best, improved = trial, True
+
+    def _objective(self, candidate: Candidate, price: float) -> float:
+        return candidate.gmacs / self.full.gmacs + price * candidate.error
+
+    def _within(self, start: Thresholds, free: list[Coordinate]) -> list[Candidate]:
+        """All policies seen that differ from ``start`` at ``free`` coordinates only."""
+
+        def base(policy: Thresholds) -> Thresholds:
+            for coordinate in free:
+                policy = _with(policy, coordinate, NEVER)
+            return policy
+
+        home = base(start)
+        return [candidate for candidate in self.seen.values() if base(candidate.policy) == home]
+
+
+def frontier(candidates: list[Candidate]) -> list[Candidate]:
+    """Those that no other beats in both smooth error and cost, cheapest first."""
+    best: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: (candidate.gmacs, candidate.error)):
+        if not best or candidate.error < best[-1].error:
+            best.append(candidate)
+    return best
+
+
+def choose(candidates: list[Candidate], full: Candidate, max_loss: float) -> Candidate:
+    """The cheapest that loses at most ``max_loss`` points to the full network, by accuracy and by smooth error.
+
+    The full network itself if none does.
+    """
+    limit = max_loss / 100
+    fit = [
+        candidate
+        for candidate in candidates
+        if candidate.accuracy >= full.accuracy - limit and candidate.error <= full.error + limit
+    ]
+    return min([*fit, full], key=lambda candidate: candidate.gmacs)
+
+
+def _with(policy: Thresholds, coordinate: Coordinate, level: float) -> Thresholds:
+    name, depth = coordinate
+    values = list(getattr(policy, name))
+    values[depth] = level
+    return replace(policy, **{name: tuple(values)})
