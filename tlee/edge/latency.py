@@ -1,0 +1,143 @@
+"""Do the exported graphs compute the same, and how long do they take?
+
+Times come as tables, one row a measurement, so that those of another device can stand beside them.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tlee.costs import count_costs
+from tlee.edge.engine import Engine, UncutNetwork
+from tlee.extraction import decode
+from tlee.model import TLEE
+from tlee.policies import LiveFeatures, Thresholds, run
+
+FULL = "full"  #: the uncut network on all frames, classified once
+REAL = "tlee"  #: the engine
+IDEAL = "ideal"  #: the uncut network up to the exits that the engine takes, and nothing else
+
+MILLISECOND = 1e6  # ns
+
+
+# --- parity --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far ONNX Runtime is from PyTorch, over ``clips`` clips."""
+
+    clips: int
+    same: int  #: clips with the same exits and label
+    features: float  #: largest absolute difference of an exit feature
+    logits: float  #: likewise of a logit, on the clips with the same exits; NaN if there are none
+
+
+@torch.inference_mode()
+def parity(engine: Engine, uncut: UncutNetwork, model: TLEE, policy: Thresholds, clips: Iterable[np.ndarray]) -> Parity:
+    """Compare with ``model`` and ``policy``, which were exported, on clips ``float32 [T, 3, S, S]``."""
+    costs = count_costs(model)
+    same, features, logits = [], [], []
+    for clip in clips:
+        frames = torch.from_numpy(clip)
+        expected, verdict = run(LiveFeatures(model, frames), model.readout, policy, costs), engine.run(clip)
+        same_exits = np.array_equal(expected.exits[0].numpy(), verdict.exits)
+        same.append(same_exits and expected.predictions.item() == verdict.label)
+        if same_exits:
+            logits.append(np.abs(expected.logits[0].numpy() - verdict.logits).max())
+        for depth, feature in enumerate(model.exit_features(frames[None])[0].unbind(1)):
+            features.append(np.abs(uncut.features(clip, [depth] * len(clip)) - feature.numpy()).max())
+    return Parity(len(same), sum(same), float(max(features)), float(max(logits, default=np.nan)))
+
+
+# --- measuring -------------------------------------------------------------------------------------------
+
+
+def measure(
+    engine: Engine, uncut: UncutNetwork, clips: Sequence[np.ndarray], warmup: int, repeats: int
+) -> pd.DataFrame:
+    """Time the systems ``FULL``, ``REAL`` and ``IDEAL`` on every clip, ``repeats`` times.
+
+    Returns one row a system, video (position in ``clips``) and repeat: ``milliseconds``, and how many of
+    them were spent inside graphs, ``network``.
+
+    The systems take turns on each video, so that whatever slows the machine down hits all of them. Each
+    runs the video once untimed right before, for in use none finds the caches filled by another.
+    The first ``warmup`` turns are not recorded.
+    """
+    rows: list[tuple] = []
+    for clip in islice(cycle(clips), warmup):
+        _take_turns(engine, uncut, clip)
+    for repeat in range(repeats):
+        for video, clip in enumerate(clips):
+            rows += [(system, video, repeat, *times) for system, *times in _take_turns(engine, uncut, clip)]
+    return pd.DataFrame(rows, columns=["system", "video", "repeat", "milliseconds", "network"])
+
+
+def _take_turns(engine: Engine, uncut: UncutNetwork, clip: np.ndarray) -> list[tuple[str, float, float]]:
+    exits = engine.run(clip).exits.tolist()
+    return [
+        (FULL, *_time(lambda: uncut.run(clip), uncut)),
+        (REAL, *_time(lambda: engine.run(clip), engine)),
+        (IDEAL, *_time(lambda: uncut.features(clip, exits), uncut)),
+    ]
+
+
+def _time(work: Callable[[], object], runner: Engine | UncutNetwork) -> tuple[float, float]:
+    """Milliseconds of ``work``, and of them inside the graphs of ``runner``."""
+    work()
+    inside = runner.nanoseconds
+    begin = time.perf_counter_ns()
+    work()
+    total = time.perf_counter_ns() - begin
+    return total / MILLISECOND, (runner.nanoseconds - inside) / MILLISECOND
+
+
+def time_decoding(
+    paths: Sequence[Path], frames: int, transform: Callable[[torch.Tensor], torch.Tensor]
+) -> pd.DataFrame:
+    """What comes before the network, in milliseconds: one row a video, ``decode`` and ``resize``.
+
+    ``frames`` frames are decoded, and ``transform`` makes the network's input of ``uint8 [T, 3, H, W]``.
+    Raises ``ValueError`` if a video cannot be decoded.
+    """
+    rows = []
+    for path in paths:
+        begin = time.perf_counter_ns()
+        _, pictures = decode(path, frames)
+        decoded = time.perf_counter_ns()
+        transform(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+        rows.append((path.name, decoded - begin, time.perf_counter_ns() - decoded))
+    times = pd.DataFrame(rows, columns=["video", "decode", "resize"])
+    return times.assign(decode=times["decode"] / MILLISECOND, resize=times["resize"] / MILLISECOND)
+
+
+# --- summaries -------------------------------------------------------------------------------------------
+
+
+def percentiles(times: pd.DataFrame) -> pd.DataFrame:
+    """Milliseconds a video of each system in ``times`` (see ``measure``): ``p50``, ``p90``, ``p99``."""
+    table = times.groupby("system", sort=False)["milliseconds"].quantile([0.5, 0.9, 0.99]).unstack()
+    return table.set_axis(["p50", "p90", "p99"], axis=1)
+
+
+def ratios(times: pd.DataFrame) -> dict[str, float]:
+    """Of the medians in ``times`` (see ``measure``).
+
+    ``tlee_to_ideal``: what real exits cost over a network cut by an oracle: shallower heads, readouts,
+    calls and loop. ``tlee_to_full``: what they save. ``outside_network``: share of the engine's time in
+    no graph.
+    """
+    medians = times.groupby("system")["milliseconds"].median()
+    real = times[times["system"] == REAL]
+    return {
+        "tlee_to_ideal": medians[REAL] / medians[IDEAL],
+        "tlee_to_full": medians[REAL] / medians[FULL],
+        "outside_network": 1 - (real["network"] / real["milliseconds"]).median(),
+    }
