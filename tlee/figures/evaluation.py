@@ -1,0 +1,228 @@
+"""What policies achieve on the test videos, and how."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
+from PIL import Image, ImageOps
+
+from tlee.figures.pictures import extent, pave
+from tlee.figures.style import (
+    CALM,
+    COLORS,
+    HIGHLIGHT,
+    MARKERS,
+    NAMES,
+    SHARES,
+    canvas,
+    class_canvas,
+    headline,
+    legend_above,
+    ordinal,
+    percent,
+    styled,
+)
+
+
+@styled
+def trade_off(curves: pd.DataFrame, chosen: pd.DataFrame, axes: Axes | None = None) -> Axes:
+    """Accuracy against cost: frontiers, and the operating points that were chosen, with 95% intervals.
+
+    ``curves``: ``method`` (a key of ``NAMES``), ``gmacs`` (mean of a video), ``accuracy`` (0..1), one row a
+    point of a frontier. ``chosen``: the same with ``low`` and ``high``, one row a method, ``full`` and
+    ``tlee`` among them.
+    """
+    axes = canvas(axes, height=4.4)
+    points = chosen.set_index("method")
+    full, tlee = points.loc["full"], points.loc["tlee"]
+    axes.axhline(100 * full["accuracy"], color=COLORS["full"], linestyle="--", linewidth=1.0)
+    for method in NAMES:
+        curve = curves[curves["method"] == method].sort_values("gmacs")
+        axes.plot(curve["gmacs"], 100 * curve["accuracy"], ".-", color=COLORS[method], alpha=0.6, markersize=4)
+        if method in points.index:
+            point = 100 * points.loc[method, ["accuracy", "low", "high"]].astype(float)
+            axes.errorbar(
+                points.loc[method, "gmacs"],
+                point["accuracy"],
+                np.maximum([[point["accuracy"] - point["low"]], [point["high"] - point["accuracy"]]], 0),
+                color=COLORS[method],
+                marker=MARKERS[method],
+                markersize=9,
+                markeredgecolor="white",
+                capsize=3,
+                linestyle="none",
+                label=NAMES[method],
+                zorder=4 if method == "tlee" else 3,
+            )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="GMACs per video (log scale)", ylabel="top-1 accuracy (%)")
+    axes.grid()
+    legend_above(axes, columns=3)
+    headline(
+        axes,
+        f"TLEE: {percent(tlee['accuracy'])} top-1 at {percent(tlee['gmacs'] / full['gmacs'], 0)} "
+        f"of the GMACs; full network: {percent(full['accuracy'])}",
+    )
+    return axes
+
+
+@styled
+def exit_heat_map(share: np.ndarray, axes: Axes | None = None) -> Axes:
+    """Where frames are left.
+
+    ``share`` is ``[T, B + 1]``: the share of all videos whose visited frame t was left at depth b.
+    """
+    share = np.asarray(share, dtype=float)
+    frames, depths = share.shape
+    axes = canvas(axes, height=1.6 + 0.32 * frames)
+    sns.heatmap(
+        share,
+        annot=np.vectorize(_short_percent, otypes=[object])(share),
+        fmt="",
+        annot_kws={"fontsize": 9},
+        cmap=SHARES,
+        vmin=0,
+        cbar=False,
+        linewidths=1.5,
+        xticklabels=[f"depth {depth}" for depth in range(depths)],
+        yticklabels=[f"visited frame {frame + 1}" for frame in range(frames)],
+        ax=axes,
+    )
+    axes.tick_params(length=0)
+    axes.tick_params(axis="y", rotation=0)
+    axes.set_xlabel("exit at which the frame is left (% of all videos)")
+    reached = share.sum(axis=1)
+    beside = axes.secondary_yaxis("right")
+    beside.set_yticks(np.arange(frames) + 0.5, [f"reached by {_short_percent(value) or 'none'}" for value in reached])
+    beside.tick_params(length=0, labelcolor="#666666")
+    beside.spines[:].set_visible(False)
+    at_depth = share.sum(axis=0) / share.sum()
+    stop = 1 - (reached[1] if frames > 1 else 0) / reached[0]
+    most = int(at_depth.argmax())
+    headline(
+        axes,
+        f"{percent(stop, 0)} of videos stop after one frame; {percent(at_depth[most], 0)} of frames "
+        f"leave at depth {most}",
+    )
+    return axes
+
+
+def _short_percent(share: float) -> str:
+    if share == 0:
+        return ""
+    return "<1%" if share < 0.005 else percent(share, 0)
+
+
+@styled
+def frames_by_class(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
+    """Frames that videos of each class need, fewest on top.
+
+    ``table``: ``class``, ``frames``, one row a video.
+    """
+    frames = table.groupby("class")["frames"]
+    summary = pd.DataFrame({"mean": frames.mean(), "low": frames.quantile(0.1), "high": frames.quantile(0.9)})
+    summary = summary.sort_values("mean", kind="stable")
+    axes = class_canvas(axes, len(summary))
+    places = np.arange(len(summary))
+    axes.hlines(places, summary["low"], summary["high"], color=CALM, alpha=0.3, linewidth=6)
+    axes.plot(summary["mean"], places, "o", color=CALM, markersize=8)
+    for place, mean in zip(places, summary["mean"], strict=True):
+        axes.annotate(f"{mean:.1f}", (mean, place), xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
+    axes.set_yticks(places, summary.index)
+    axes.set_xlim(min(0.8, summary["low"].min()), summary["high"].max() + 0.2)
+    axes.set_xlabel("frames looked at per video (dot: mean; bar: 10th to 90th percentile)")
+    fewest, most = summary.iloc[0], summary.iloc[-1]
+    headline(axes, f"{most.name} takes {most['mean']:.1f} frames on average, {fewest.name} {fewest['mean']:.1f}")
+    return axes
+
+
+@styled
+def film_strip(
+    pictures: Sequence[Image.Image],
+    visits: Mapping[int, tuple[int, str]],
+    title: str,
+    axes: Axes | None = None,
+) -> Axes:
+    """The frames of one video; those that were looked at have a border and a tag, the others are dimmed.
+
+    ``pictures`` are in temporal order; ``visits`` maps positions among them to the order of the visit (from
+    1) and the exit at which the frame was left, such as ``depth 1``.
+    """
+    shape = max(picture.height / picture.width for picture in pictures)
+    axes = canvas(axes, 7.5, 0.8 + 7.3 * shape / len(pictures))
+    for position, picture in enumerate(pictures):
+        if position not in visits:
+            faded = Image.blend(
+                ImageOps.grayscale(picture).convert("RGB"), Image.new("RGB", picture.size, "white"), 0.6
+            )
+            pave(axes, faded, position)
+            continue
+        pave(axes, picture, position)
+        left, right, bottom, top = extent(picture, position, 0)
+        axes.add_patch(
+            Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=HIGHLIGHT, linewidth=2.5)
+        )
+        order, depth = visits[position]
+        axes.annotate(
+            f"{ordinal(order)}\n{depth}",
+            (position, bottom),
+            xytext=(0, -4),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=9,
+            color=HIGHLIGHT,
+            annotation_clip=False,
+        )
+    axes.set_xlim(-0.54, len(pictures) - 0.46)
+    axes.set_ylim(shape / 2, -shape / 2)
+    axes.axis("off")
+    headline(axes, title)
+    return axes
+
+
+@styled
+def confusion(matrix: np.ndarray, classes: Sequence[str], axes: Axes | None = None) -> Axes:
+    """Videos by true class (rows) and predicted class (columns).
+
+    ``matrix`` is ``[C, C]``, counts; shades are shares of a row.
+    """
+    matrix = np.asarray(matrix)
+    few = len(classes) <= 20
+    side = min(2.5 + 0.45 * len(classes), 10.0)
+    axes = canvas(axes, max(side + 0.8, 6.0), side)
+    totals = matrix.sum(axis=1)
+    sns.heatmap(
+        pd.DataFrame(matrix / np.maximum(totals, 1)[:, None], index=classes, columns=classes),
+        annot=np.where(matrix > 0, matrix.astype(str), "") if few else None,
+        fmt="",
+        cmap=SHARES,
+        vmin=0,
+        vmax=1,
+        cbar=False,
+        linewidths=1.5 if few else 0,
+        ax=axes,
+    )
+    axes.tick_params(length=0)
+    axes.tick_params(axis="y", rotation=0)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    headline(axes, _worst_confusion(matrix, classes))
+    return axes
+
+
+def _worst_confusion(matrix: np.ndarray, classes: Sequence[str]) -> str:
+    wrong = matrix - np.diag(np.diag(matrix))
+    if not wrong.any():
+        return f"No confusion: all {matrix.sum()} videos are right"
+    truth, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+    return (
+        f"{percent(np.trace(matrix) / matrix.sum())} right; most often {classes[truth]} is taken for "
+        f"{classes[predicted]} ({wrong[truth, predicted]} of {matrix[truth].sum()})"
+    )

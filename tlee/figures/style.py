@@ -1,0 +1,137 @@
+"""What all figures share: names, colours, sizes, titles and saving."""
+
+import textwrap
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+NAMES = {
+    "full": "full network",
+    "temporal": "temporal only (FrameExit's way)",
+    "layer": "layer only",
+    "tlee": "TLEE",
+    "random": "random exits",
+    "oracle": "oracle",
+}
+
+#: From Okabe and Ito's palette, told apart with any colour vision; the halves of TLEE are both blue.
+COLORS = {
+    "full": "#222222",
+    "temporal": "#0072B2",
+    "layer": "#56B4E9",
+    "tlee": "#D55E00",
+    "random": "#999999",
+    "oracle": "#009E73",
+}
+
+MARKERS = {"full": "s", "temporal": "^", "layer": "v", "tlee": "o", "random": "X", "oracle": "D"}
+
+HIGHLIGHT, CALM, MUTED = COLORS["tlee"], COLORS["temporal"], COLORS["random"]
+
+SHARES = "Blues"  #: colour map of shares, 0 is white
+
+_TITLE_POINTS = 12.0
+_RC = {
+    "axes.axisbelow": True,
+    "axes.grid": False,
+    "axes.labelsize": 10,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.titlesize": _TITLE_POINTS,
+    "axes.titleweight": "bold",
+    "figure.titlesize": _TITLE_POINTS,
+    "figure.titleweight": "bold",
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.8,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+}
+
+#: Decorator of a figure function: the look of the kit inside it, the caller's settings after it.
+styled = plt.rc_context(_RC)
+
+
+def sequence_colors(count: int) -> list[tuple[float, ...]]:
+    """Colours of ``count`` ordered things, such as depths: light to dark."""
+    colors = mpl.colormaps["viridis_r"]
+    return [colors(0.3 + 0.65 * index / max(count - 1, 1)) for index in range(count)]
+
+
+def canvas(axes: Axes | None, width: float = 7.0, height: float = 4.0) -> Axes:
+    """``axes``, or new ones on a figure of that many inches."""
+    return plt.subplots(figsize=(width, height), layout="constrained")[1] if axes is None else axes
+
+
+def class_canvas(axes: Axes | None, classes: int) -> Axes:
+    """``axes``, or new ones with room for a horizontal bar a class; the first class is on top."""
+    axes = canvas(axes, height=min(1.4 + 0.3 * classes, 15.0))
+    axes.set_ylim(classes - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0, labelsize=9 if classes <= 40 else 7)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    return axes
+
+
+def headline(target: Axes | Figure, finding: str) -> None:
+    """Set the title, broken into lines that fit; room for a ``legend_above`` is left if there is one."""
+    if isinstance(target, Figure):
+        target.suptitle(_broken(finding, target.get_figwidth()), x=0.01, ha="left")
+        return
+    figure = target.get_figure(root=True)
+    figure.draw_without_rendering()  # settles how wide the axes are
+    legend = target.get_legend()
+    pad = 0.0 if legend is None else legend.get_window_extent().height * 72 / figure.dpi
+    box, alone = target.get_window_extent(), len(figure.axes) == 1
+    inches = (figure.bbox.x1 - box.x0 if alone else box.width) / figure.dpi
+    target.set_title(_broken(finding, inches), pad=pad + mpl.rcParams["axes.titlepad"])
+
+
+def _broken(text: str, inches: float) -> str:
+    """``text`` in as few lines as fit, of about the same length."""
+    width = max(20, int(inches * 72 / (0.6 * _TITLE_POINTS)))
+    lines = len(textwrap.wrap(text, width))
+    while len(textwrap.wrap(text, width - 1)) == lines and width > 20:
+        width -= 1
+    return textwrap.fill(text, width)
+
+
+def legend_above(axes: Axes, columns: int) -> None:
+    """A legend between title and axes, where it covers no data. To be called before ``headline``."""
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        borderaxespad=0.2,
+        borderpad=0.2,
+        columnspacing=1.5,
+    )
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """``0.9731`` as ``97.3%``."""
+    return f"{share:.{digits}%}"
+
+
+def ordinal(number: int) -> str:
+    """``1st``, ``2nd``, ``3rd``, ``4th``."""
+    teens = number % 100 in (11, 12, 13)
+    return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
+
+
+def save(target: Axes | Figure, path: str | Path) -> Path:
+    """Write a PNG, the same bytes for the same figure, and the folders above it; returns its path."""
+    figure = target if isinstance(target, Figure) else target.get_figure(root=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    return path

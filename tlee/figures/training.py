@@ -1,0 +1,159 @@
+"""What training did: curves of a stage, strategies compared, scores of the gate."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tlee.figures.style import (
+    CALM,
+    HIGHLIGHT,
+    MUTED,
+    canvas,
+    headline,
+    legend_above,
+    percent,
+    sequence_colors,
+    styled,
+)
+
+
+@styled
+def training_curves(history: pd.DataFrame) -> Figure:
+    """Loss on the left, accuracies on the right.
+
+    ``history``: ``epoch``, ``loss`` and any number of accuracies (0..1) under names such as
+    ``val top-1, 3 frames``; what the names have in common before the comma goes to the axis.
+    """
+    names = [name for name in history if name not in ("epoch", "loss")]
+    figure, panels = plt.subplots(1, 2, figsize=(7.5, 3.6), layout="constrained")
+    left, right = panels
+    left.plot(history["epoch"], history["loss"], color=CALM, marker=".")
+    left.set(ylabel="training loss", ylim=(0, None))
+    starts = {name.rpartition(", ")[0] for name in names}
+    what = (starts.pop() if len(starts) == 1 else "") or "accuracy"
+    final = history[names].iloc[-1]
+    for name, color in zip(names, sequence_colors(len(names)), strict=True):
+        right.plot(history["epoch"], 100 * history[name], color=color, marker=".")
+    right.set_ylabel(f"{what} (%)")
+    labels = [f"{name.removeprefix(f'{what}, ')}\n{percent(final[name])}" for name in names]
+    _label_ends(right, history["epoch"].iloc[-1], 100 * final.to_numpy(), labels)
+    for axes in panels:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.grid(axis="y")
+    best = final.idxmax()
+    headline(figure, f"{best[0].upper()}{best[1:]}: {percent(final[best])} after {len(history)} epochs")
+    return figure
+
+
+def _label_ends(axes: Axes, x: float, heights: np.ndarray, labels: Sequence[str]) -> None:
+    """Write ``labels`` to the right of the ends of curves, in their colours, pushed down where too close."""
+    bottom, top = axes.get_ylim()
+    gap, below = 0.12 * (top - bottom), np.inf
+    for index in np.argsort(-heights):
+        height = min(heights[index], below - gap)
+        axes.annotate(
+            labels[index],
+            (x, height),
+            xytext=(8, 0),
+            textcoords="offset points",
+            color=axes.lines[index].get_color(),
+            fontsize=8.5,
+            va="center",
+            annotation_clip=False,
+        )
+        below = height
+    axes.set_ylim(min(bottom, below), top)
+
+
+@styled
+def strategy_comparison(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
+    """Accuracy at each exit of the strategies that branches were trained with.
+
+    ``table``: ``strategy``, ``exits`` (``depth 0`` … and ``mixed depths``), ``accuracy`` (0..1), ``kept``.
+    """
+    axes = canvas(axes)
+    accuracy = table.pivot_table(index="exits", columns="strategy", values="accuracy", sort=False)
+    kept = table.loc[table["kept"], "strategy"].iloc[0]
+    others = [strategy for strategy in accuracy if strategy != kept]
+    places = np.arange(len(accuracy))
+    offsets = np.linspace(-0.24, 0.12, len(accuracy.columns))
+    for strategy, offset, marker in zip([*others, kept], offsets, "^sovD", strict=False):
+        axes.plot(
+            places + offset,
+            100 * accuracy[strategy],
+            marker,
+            color=HIGHLIGHT if strategy == kept else MUTED,
+            markersize=8,
+            label=strategy.replace("_", " ") + (" (kept)" if strategy == kept else ""),
+        )
+    for place, value in zip(places, 100 * accuracy[kept], strict=True):
+        axes.annotate(
+            f"{value:.1f}",
+            (place + offsets[-1], value),
+            xytext=(7, 0),
+            textcoords="offset points",
+            color=HIGHLIGHT,
+            fontsize=8.5,
+            va="center",
+        )
+    axes.set_xticks(places, accuracy.index)
+    axes.set_xlim(-0.5, len(accuracy) - 0.4)
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel("top-1 accuracy (%)")
+    axes.grid(axis="y")
+    legend_above(axes, columns=len(accuracy.columns))
+    headline(axes, _why_kept(accuracy, kept))
+    return axes
+
+
+def _why_kept(accuracy: pd.DataFrame, kept: str) -> str:
+    """The measure by which ``kept`` leads, with the next best."""
+    measures = {"over all exits": accuracy.mean()}
+    if "mixed depths" in accuracy.index:
+        measures = {"at mixed depths": accuracy.loc["mixed depths"], **measures}
+    name = kept.replace("_", " ").capitalize()
+    for measure, values in measures.items():
+        others = values.drop(kept)
+        if len(others) and values[kept] >= others.max():
+            best = percent(others.max())
+            return f"{name} is kept: {percent(values[kept])} {measure}, the next best has {best}"
+    measure, values = next(iter(measures.items()))
+    return f"{name} is kept: {percent(values[kept])} {measure}"
+
+
+@styled
+def gate_scores(table: pd.DataFrame, auroc: float, axes: Axes | None = None) -> Axes:
+    """Scores of the gate where stopping would be right, and where not.
+
+    ``table``: ``score`` (0..1), ``right`` (whether stopping there would be right), one row a decision.
+    """
+    axes = canvas(axes)
+    bins = np.linspace(0, 1, 26)
+    highest = []
+    for right, color, label in ((True, CALM, "right"), (False, HIGHLIGHT, "wrong")):
+        scores = table.loc[table["right"] == right, "score"]
+        counts, _, _ = axes.hist(
+            scores,
+            bins,
+            histtype="stepfilled",
+            color=color,
+            alpha=0.3,
+            label=f"stopping is {label} ({len(scores)})",
+        )
+        axes.hist(scores, bins, histtype="step", color=color, linewidth=1.8)
+        highest.append(counts.max())
+    log = max(highest) > 10 * min(highest) > 0
+    if log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="score of the gate", ylabel=f"decisions{' (log scale)' if log else ''}", xlim=(0, 1))
+    axes.grid(axis="y")
+    legend_above(axes, columns=2)
+    headline(axes, f"A right stop outscores a wrong one {percent(auroc)} of the time (AUROC {auroc:.3f})")
+    return axes
