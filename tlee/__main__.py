@@ -1,0 +1,52 @@
+"""``python -m tlee``: what the pipeline and the Makefile call."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tlee.errors import UserError
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+
+@app.command()
+def demo(
+    root: Annotated[Path, typer.Option(help="Folder to fill; it is made if it is missing.")] = Path("data"),
+):
+    """Render the demo clips and their list files: the same bytes each time."""
+    from tlee.demo import write_demo
+
+    count = write_demo(root)
+    typer.echo(f"{count} clips in {root}")
+
+
+@app.command()
+def run(notebook: Annotated[str, typer.Argument(help="Such as 5_evaluate.")]):
+    """Run one notebook of the pipeline with papermill (`dvc repro` calls this)."""
+    from tlee.notebook import run_notebook
+
+    typer.echo(f"ran {run_notebook(notebook)}")
+
+
+@app.command()
+def summary():
+    """Say what the last run found and which notebooks and figures to open."""
+    from tlee.summary import summarise
+
+    typer.echo(summarise())
+
+
+def main() -> None:
+    """The command line; a ``UserError`` is one line and exit status 1."""
+    try:
+        app()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: finished stages and epochs are kept; the same command goes on from there")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Notebooks: what their first line does, and how the pipeline runs them."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import papermill
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from papermill.exceptions import PapermillExecutionError
+
+from tlee.errors import UserError
+from tlee.figures.style import save
+from tlee.params import Params, load_params
+from tlee.paths import FIGURES, NOTEBOOKS, STRIPPED
+
+
+def begin(*sections: str, overrides: dict[str, Any]) -> Params:
+    """Go to the project's root, read the parameters, show those of ``sections``.
+
+    ``overrides`` maps dotted keys to values that replace those of ``params.yaml``.
+    """
+    os.chdir(find_root(Path.cwd()))
+    params = load_params(overrides=overrides)
+    display(params.table(*sections))
+    return params
+
+
+def show(figure: Axes | Figure, name: str) -> None:
+    """Save a figure as ``results/figures/<name>.png``; the notebook shows it by itself."""
+    save(figure, FIGURES / f"{name}.png")
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder at or above ``start`` that holds ``params.yaml``."""
+    for folder in (start, *start.parents):
+        if (folder / "params.yaml").exists():
+            return folder
+    raise UserError(f"no params.yaml at or above {start}: open the notebook from within the project")
+
+
+def run_notebook(name: str) -> Path:
+    """Run ``results/stripped/<name>.ipynb`` with papermill, from the project's root; return the executed one.
+
+    What its cells print is printed here too. Raises ``UserError`` where a cell raised one.
+    """
+    load_params()  # a typo is named at once, before a kernel starts
+    source, target = STRIPPED / f"{name}.ipynb", NOTEBOOKS / f"{name}.ipynb"
+    if not source.exists():
+        raise UserError(f"{source} does not exist: run it by `dvc repro`, which strips notebooks/{name}.ipynb first")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            source,
+            target,
+            kernel_name="python3",
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            extra_arguments=["--Application.log_level=ERROR"],  # of the kernel, which warns of using TCP
+        )
+    except PapermillExecutionError as error:
+        if error.ename == "UserError":
+            raise UserError(error.evalue) from None
+        raise
+    return target
