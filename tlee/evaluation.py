@@ -16,7 +16,7 @@ from tlee.params import EvaluateParams, Params
 from tlee.paths import POLICY
 from tlee.policies import LiveFeatures, Outcomes, Policy, RandomExits, StoredFeatures, Thresholds, run
 from tlee.records import save_json, save_metrics, save_table
-from tlee.search import Search, choose, families
+from tlee.search import Search, choose, families, frontier
 
 RANDOM_CHANCES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 RANDOM_DRAWS = 10
@@ -109,8 +109,9 @@ def evaluate(val: Split, test: Split, params: EvaluateParams, seed: int) -> Eval
     search = Search(val.source, val.table.labels, val.readout, val.costs)
     chosen, frontiers = {"full": search.full}, {"full": [search.full]}
     for method, coordinates in families(len(val.costs.segments)).items():
-        frontiers[method] = search.explore(coordinates, fixed_thresholds(params))
-        chosen[method] = choose(frontiers[method], search.full, params.max_loss)
+        candidates = search.explore(coordinates, fixed_thresholds(params))
+        frontiers[method] = frontier(candidates)
+        chosen[method] = choose(candidates, search.full, params.max_loss)
     labels = test.table.labels
     outcomes = {method: test.run(candidate.policy) for method, candidate in chosen.items()}
     full = outcomes["full"]
@@ -131,7 +132,8 @@ def evaluate(val: Split, test: Split, params: EvaluateParams, seed: int) -> Eval
     table = pd.DataFrame(rows)
     table["share_of_full"] = table["gmacs"] / full.gmacs.mean().item()
     curves = pd.concat([pd.DataFrame(points), randoms], ignore_index=True)
-    return Evaluation(test, {method: each.policy for method, each in chosen.items()}, outcomes, table, curves)
+    policies = {method: candidate.policy.reachable() for method, candidate in chosen.items()}
+    return Evaluation(test, policies, outcomes, table, curves)
 
 
 def step_by_step_agreement(evaluation: Evaluation, params: Params, method: str = "tlee") -> float:

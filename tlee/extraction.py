@@ -12,6 +12,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 from tqdm import tqdm
 
@@ -124,6 +125,7 @@ def extract(dataset: Dataset, params: ExtractParams, folder: Path) -> Extraction
                 values = {"video": row.video, "labels": row.labels, "group": row.group}
                 file.write_batch(pa.RecordBatch.from_pylist([values | {"indices": indices, "frames": jpegs}], _SCHEMA))
                 stored.append(row.Index)
+    get_reusable_executor().shutdown()  # joblib's; its processes would outlive the work
     extraction = Extraction(dataset.manifest.loc[stored], pd.DataFrame(failed, columns=["video", "split", "reason"]))
     _check(extraction, dataset, params.max_failed_share)
     return extraction

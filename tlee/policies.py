@@ -17,7 +17,7 @@ It asks a *source* for the exit features: a table of stored ones (many videos at
 network itself (one video, each segment run only when it is needed).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -154,6 +154,13 @@ class Thresholds:
         """The full network: no exit of ``exits`` (``B + 1``) is ever taken."""
         off = (NEVER,) * exits
         return cls(leave=off[1:], first=off, gate=off, sure=off)
+
+    def reachable(self) -> "Thresholds":
+        """The same policy with every threshold at ``NEVER`` behind a depth at which all frames are left."""
+        if ALWAYS not in self.leave:
+            return self
+        last = self.leave.index(ALWAYS) + 1
+        return Thresholds(*(values[:last] + (NEVER,) * (len(values) - last) for values in astuple(self)))
 
     def stop_above(self, t: int, b: int, frames: int) -> tuple[float, float]:
         """The confidence and the gate's score above which the video stops at ``(t, b)``."""

@@ -34,12 +34,17 @@ class Candidate:
 def families(exits: int) -> dict[str, tuple[Coordinate, ...]]:
     """The policies under comparison by the thresholds that they may move; the others stay at ``NEVER``.
 
-    Each is a part of TLEE's space, the last.
+    ``temporal`` stops videos at full depth only, ``layer`` only leaves frames, ``tlee_gate`` is TLEE as
+    published, ``tlee`` may also stop later frames by confidence. Every one is a part of the last.
     """
     leaves = tuple(("leave", depth) for depth in range(exits - 1))
-    stops = tuple((name, depth) for name in ("first", "gate", "sure") for depth in range(exits))
-    temporal = tuple(coordinate for coordinate in stops if coordinate[1] == exits - 1)
-    return {"temporal": temporal, "layer": leaves, "tlee": leaves + stops}
+    first, gate, sure = (tuple((name, depth) for depth in range(exits)) for name in ("first", "gate", "sure"))
+    return {
+        "temporal": (first[-1], gate[-1], sure[-1]),
+        "layer": leaves,
+        "tlee_gate": leaves + first + gate,
+        "tlee": leaves + first + gate + sure,
+    }
 
 
 class Search:
@@ -71,10 +76,11 @@ class Search:
         return self.seen[policy]
 
     def explore(self, coordinates: tuple[Coordinate, ...], fixed: dict[str, float]) -> list[Candidate]:
-        """Search the space of ``coordinates`` at several prices of an error; return its frontier.
+        """Search the space of ``coordinates`` at several prices of an error; return all seen of that space.
 
         ``fixed`` gives fields of ``Thresholds`` that keep one value at all their coordinates.
-        What an earlier call has seen is a starting point where it lies in this space.
+        What an earlier call has seen is a starting point where it lies in this space, so a larger space never
+        ends up with a worse policy than a part of it that was searched before.
         """
         start = self.full.policy
         for name, depth in coordinates:
@@ -85,7 +91,7 @@ class Search:
         for price in PRICES:
             best = min(self._within(start, free), key=lambda candidate: self._objective(candidate, price))
             self._descend(best, free, price)
-        return frontier(self._within(start, free))
+        return self._within(start, free)
 
     def _descend(self, best: Candidate, free: list[Coordinate], price: float) -> None:
         """Move one threshold at a time to its best value, until none improves."""

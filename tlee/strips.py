@@ -30,7 +30,7 @@ def easy_and_hard(evaluation: Evaluation, params: Params) -> dict[str, Strip]:
         depths = [int(depth) for depth in row["exits"].split()]
         visits = {order[t]: (t + 1, f"depth {depth}") for t, depth in enumerate(depths)}
         title = (
-            f"{row['truth']}: right at {row['confidence']:.0%} confidence after {row['frames']} of {len(order)} "
+            f"{row['truth']}: right, {row['confidence']:.2f} sure, after {row['frames']} of {len(order)} "
             f"frames, {row['gmacs'] / full:.0%} of the full network's GMACs"
         )
         strips[name] = Strip(store.pictures(store.videos.index(row["video"]), sorted(order)), visits, title)

@@ -12,22 +12,32 @@ NAMES = {
     "full": "full network",
     "temporal": "temporal only (FrameExit's way)",
     "layer": "layer only",
+    "tlee_gate": "TLEE, the gate alone",
     "tlee": "TLEE",
     "random": "random exits",
     "oracle": "oracle",
 }
 
-#: From Okabe and Ito's palette, told apart with any colour vision; the halves of TLEE are both blue.
+#: From Okabe and Ito's palette, told apart with any colour vision; the halves of TLEE are blue, TLEE orange.
 COLORS = {
     "full": "#222222",
     "temporal": "#0072B2",
     "layer": "#56B4E9",
+    "tlee_gate": "#E69F00",
     "tlee": "#D55E00",
     "random": "#999999",
     "oracle": "#009E73",
 }
 
-MARKERS = {"full": "s", "temporal": "^", "layer": "v", "tlee": "o", "random": "X", "oracle": "D"}
+MARKERS = {
+    "full": "s",
+    "temporal": "^",
+    "layer": "v",
+    "tlee_gate": "P",
+    "tlee": "o",
+    "random": "X",
+    "oracle": "D",
+}
 
 HIGHLIGHT, CALM, MUTED = COLORS["tlee"], COLORS["temporal"], COLORS["random"]
 

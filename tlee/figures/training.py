@@ -27,7 +27,8 @@ def training_curves(history: pd.DataFrame) -> Figure:
     """Loss on the left, accuracies on the right.
 
     ``history``: ``epoch``, ``loss`` and any number of accuracies (0..1) under names such as
-    ``val top-1, 3 frames``; what the names have in common before the comma goes to the axis.
+    ``val top-1, 3 frames``, known at some epochs and the last; what the names have in common before the comma
+    goes to the axis.
     """
     names = [name for name in history if name not in ("epoch", "loss")]
     figure, panels = plt.subplots(1, 2, figsize=(7.5, 3.6), layout="constrained")
@@ -38,7 +39,8 @@ def training_curves(history: pd.DataFrame) -> Figure:
     what = (starts.pop() if len(starts) == 1 else "") or "accuracy"
     final = history[names].iloc[-1]
     for name, color in zip(names, sequence_colors(len(names)), strict=True):
-        right.plot(history["epoch"], 100 * history[name], color=color, marker=".")
+        known = history.dropna(subset=name)
+        right.plot(known["epoch"], 100 * known[name], color=color, marker=".")
     right.set_ylabel(f"{what} (%)")
     labels = [f"{name.removeprefix(f'{what}, ')}\n{percent(final[name])}" for name in names]
     _label_ends(right, history["epoch"].iloc[-1], 100 * final.to_numpy(), labels)

@@ -34,9 +34,9 @@ def pretrain(params: Params) -> tuple[TLEE, pd.DataFrame]:
 
     Returns the network and the history: ``epoch``, ``loss`` and top-1 on val after 1, 3 and all frames.
     """
+    torch.manual_seed(params.seed)
     train = load_clips("train", params.extract, params.model, augment=True, draw=params.pretrain.frames)
     val = load_clips("val", params.extract, params.model)
-    torch.manual_seed(params.seed)
     model = TLEE(params.model, len(train.store.classes)).to(memory_format=torch.channels_last)
     task = PretrainTask(model)
     history = fit(

@@ -84,10 +84,10 @@ def train_branches(params: Params) -> tuple[TLEE, pd.DataFrame, pd.DataFrame]:
     Returns the network with the heads kept, the history, and the comparison: one row a strategy
     and kind of exits, with ``accuracy`` on val after all frames and whether it is ``kept``.
     """
+    torch.manual_seed(params.seed)
     model, classes = load_trained(params.model, "pretrain")
     train = load_clips("train", params.extract, params.model, augment=True, draw=params.branches.frames)
     val = load_clips("val", params.extract, params.model)
-    torch.manual_seed(params.seed)
     task = BranchTask(model).to(memory_format=torch.channels_last)
     history = fit(
         task,

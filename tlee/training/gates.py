@@ -101,10 +101,10 @@ def train_gate(params: Params) -> tuple[TLEE, pd.DataFrame, Pairs]:
 
     Returns the network, the history and the pairs of ``val``.
     """
+    torch.manual_seed(params.seed)
     model, classes = load_trained(params.model, "pretrain", "branches")
     train, val = (load_features(split) for split in ("train", "val"))
     task = GateTask(model.readout, params.gates.beta)
-    torch.manual_seed(params.seed)
     history = fit(
         task,
         TensorDataset(train.features, train.labels),

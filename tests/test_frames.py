@@ -1,0 +1,276 @@
+"""The visiting order, the frame store's errors, and clips as the network sees them."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from tlee.errors import UserError
+from tlee.extraction import to_jpeg
+from tlee.frames import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ClipDataset,
+    FrameStore,
+    evaluation_transform,
+    load_clips,
+    training_transform,
+    visiting_order,
+)
+from tlee.params import load_params
+
+T, STEP = 10, 20
+LABELS = [1, 0, 1]
+
+
+def write_store(path: Path, labels: list[int] = LABELS) -> Path:
+    """A store as its module describes it: frame ``t`` of every video is grey, of level ``STEP * t``."""
+    greys = [to_jpeg(Image.new("RGB", (96, 72), (STEP * t,) * 3), short_side=72, quality=95) for t in range(T)]
+    schema = pa.schema(
+        {"video": pa.string(), "labels": pa.list_(pa.int32()), "group": pa.string(), "frames": pa.list_(pa.binary())},
+        {"classes": "Walk\nBend"},
+    )
+    rows = [
+        {"video": f"{row}.mp4", "labels": [label], "group": "g", "frames": greys} for row, label in enumerate(labels)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
+        file.write_table(pa.Table.from_pylist(rows, schema))
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FrameStore:
+    return FrameStore(write_store(tmp_path / "train.arrow"))
+
+
+def unchanged(clip: torch.Tensor) -> torch.Tensor:
+    return clip
+
+
+def positions(clip: torch.Tensor) -> list[int]:
+    """When the frames of an untransformed clip of ``write_store`` come in time."""
+    return [round(frame.float().mean().item() / STEP) for frame in clip]
+
+
+# --- the visiting order --------------------------------------------------------------------------
+
+
+def test_ten_frames_are_visited_in_the_papers_order():
+    assert visiting_order(10, "coarse_to_fine") == [5, 0, 9, 2, 7, 4, 6, 3, 8, 1]
+
+
+@pytest.mark.parametrize(
+    ("frames", "order"),
+    [(1, [0]), (2, [1, 0]), (3, [1, 0, 2]), (4, [2, 0, 3, 1]), (5, [2, 0, 4, 1, 3]), (9, [4, 0, 8, 2, 6, 1, 3, 5, 7])],
+)
+def test_few_frames_by_hand(frames, order):
+    assert visiting_order(frames, "coarse_to_fine") == order
+
+
+@pytest.mark.parametrize("order", ["coarse_to_fine", "sequential"])
+@pytest.mark.parametrize("frames", range(2, 33))
+def test_every_frame_is_visited_once(frames, order):
+    assert sorted(visiting_order(frames, order)) == list(range(frames))
+
+
+@pytest.mark.parametrize("frames", range(3, 33))
+def test_middle_and_ends_come_first(frames):
+    assert visiting_order(frames, "coarse_to_fine")[:3] == [frames // 2, 0, frames - 1]
+
+
+@pytest.mark.parametrize("frames", [4, 7, 8, 16, 25, 32])
+def test_the_frames_visited_so_far_lie_evenly(frames):
+    """However early the video stops, its widest gap is at most the double of the second narrowest."""
+    order = visiting_order(frames, "coarse_to_fine")
+    widest = []
+    for visited in range(3, frames + 1):
+        gaps = [after - before for before, after in pairwise(sorted(order[:visited]))]
+        assert max(gaps) <= 2 * min(gaps) + 1
+        widest.append(max(gaps))
+    assert widest == sorted(widest, reverse=True)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 10, 17])
+def test_sequential_is_temporal_order(frames):
+    assert visiting_order(frames, "sequential") == list(range(frames))
+
+
+# --- the store -----------------------------------------------------------------------------------
+
+
+def test_a_store_is_read(store):
+    assert len(store) == 3
+    assert store.videos == ["0.mp4", "1.mp4", "2.mp4"]
+    assert store.classes == ["Walk", "Bend"]
+    assert store.labels.tolist() == LABELS
+
+
+def test_classes_without_a_clip_have_no_example(tmp_path):
+    store = FrameStore(write_store(tmp_path / "train.arrow", labels=[1, 1]))
+    assert [(name, len(pictures)) for name, pictures in store.one_of_each_class()] == [("Bend", T)]
+
+
+def damage(path: Path) -> str:
+    """The one line with which a store is refused."""
+    with pytest.raises(UserError) as caught:
+        FrameStore(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_missing_store_is_named_with_the_stage_that_writes_it(tmp_path):
+    message = damage(tmp_path / "train.arrow")
+    assert message.startswith(str(tmp_path / "train.arrow"))
+    assert "`dvc repro extract`" in message
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.6, 0.999])
+def test_a_truncated_store_is_named_with_the_stage_that_writes_it(tmp_path, share):
+    path = write_store(tmp_path / "train.arrow")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    message = damage(path)
+    assert message.startswith(str(path))
+    assert "`dvc repro extract`" in message
+
+
+# --- clips ---------------------------------------------------------------------------------------
+
+
+def test_an_item_is_a_clip_its_label_and_its_row(store):
+    clips = ClipDataset(store, list(range(T)), evaluation_transform(32))
+    assert len(clips) == 3
+    for row, expected in enumerate(LABELS):
+        clip, label, index = clips[row]
+        assert (clip.shape, clip.dtype) == ((T, 3, 32, 32), torch.float32)
+        assert (label, index) == (expected, row)
+
+
+def test_frames_come_in_visiting_order(store):
+    order = visiting_order(T, "coarse_to_fine")
+    clip, _, _ = ClipDataset(store, order, unchanged)[0]
+    assert (clip.shape, clip.dtype) == ((T, 3, 72, 96), torch.uint8)
+    assert positions(clip) == order
+
+
+def test_a_shorter_order_takes_fewer_frames(store):
+    clip, _, _ = ClipDataset(store, [9, 3], unchanged)[0]
+    assert positions(clip) == [9, 3]
+
+
+def test_drawn_frames_differ_from_each_other_and_from_draw_to_draw(store):
+    clips = ClipDataset(store, list(range(T)), unchanged, draw=4)
+    torch.manual_seed(0)
+    draws = [positions(clips[0][0]) for _ in range(20)]
+    assert all(len(set(draw)) == 4 for draw in draws)
+    assert set().union(*draws) == set(range(T))
+    assert len({tuple(draw) for draw in draws}) > 10
+    assert any(draw != sorted(draw) for draw in draws)
+
+
+def test_the_same_seed_draws_the_same_frames(store):
+    clips = ClipDataset(store, list(range(T)), unchanged, draw=4)
+    draws = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        draws.append([positions(clips[row][0]) for row in range(3)])
+    assert draws[0] == draws[1]
+
+
+def test_only_frames_of_the_order_are_drawn(store):
+    clips = ClipDataset(store, [8, 1, 6], unchanged, draw=2)
+    torch.manual_seed(0)
+    assert set().union(*(positions(clips[0][0]) for _ in range(20))) == {1, 6, 8}
+
+
+def test_clips_of_a_split_follow_the_parameters(root, tmp_path, monkeypatch):
+    write_store(tmp_path / "results" / "frames" / "val.arrow")
+    monkeypatch.chdir(tmp_path)
+    overrides = {"extract.frames": T, "model.input_size": 48, "model.order": "sequential"}
+    params = load_params(root / "params.yaml", overrides)
+    clip, _, _ = load_clips("val", params.extract, params.model)[0]
+    assert clip.shape == (T, 3, 48, 48)
+    brightness = clip.mean(dim=(1, 2, 3)).tolist()
+    assert brightness == sorted(brightness)
+
+    drawn, _, _ = load_clips("val", params.extract, params.model, augment=True, draw=2)[0]
+    assert drawn.shape == (2, 3, 48, 48)
+
+
+def test_clips_of_a_split_that_was_not_extracted_are_refused(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = load_params(root / "params.yaml")
+    with pytest.raises(UserError, match=r"results/frames/test\.arrow is missing or damaged: run `dvc repro extract`"):
+        load_clips("test", params.extract, params.model)
+
+
+# --- transforms ----------------------------------------------------------------------------------
+
+
+def texture(height: int, width: int, frames: int = 1) -> torch.Tensor:
+    """The same random picture ``frames`` times, ``uint8 [T, 3, H, W]``."""
+    picture = np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
+    return torch.from_numpy(picture).expand(frames, -1, -1, -1).clone()
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns"),
+    [
+        ((80, 80), slice(5, 75), slice(5, 75)),
+        ((80, 160), slice(5, 75), slice(45, 115)),
+        ((100, 80), slice(15, 85), slice(5, 75)),
+    ],
+)
+def test_evaluation_takes_the_centre_seven_eighths_of_the_short_side(shape, rows, columns):
+    clip = texture(*shape)
+    colours = [torch.tensor(values).reshape(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)]
+    expected = (clip[..., rows, columns] / 255 - colours[0]) / colours[1]
+    torch.testing.assert_close(evaluation_transform(70)(clip), expected)
+
+
+def test_evaluation_is_the_same_every_time():
+    transform, clip = evaluation_transform(32), texture(72, 96, frames=3)
+    assert torch.equal(transform(clip), transform(clip))
+
+
+@pytest.mark.parametrize("shape", [(72, 96), (96, 72), (40, 40)])
+@pytest.mark.parametrize("transform", [evaluation_transform, training_transform])
+def test_clips_become_square_floats(transform, shape):
+    clip = transform(32)(texture(*shape, frames=3))
+    assert (clip.shape, clip.dtype) == ((3, 3, 32, 32), torch.float32)
+
+
+def test_training_varies_from_one_call_to_the_next():
+    torch.manual_seed(0)
+    transform, clip = training_transform(32), texture(72, 96)
+    assert len({transform(clip).numpy().tobytes() for _ in range(10)}) == 10
+
+
+def test_training_varies_a_clip_as_a_whole():
+    torch.manual_seed(0)
+    transform, clip = training_transform(32), texture(72, 96, frames=6)
+    for _ in range(10):
+        varied = transform(clip)
+        assert torch.equal(varied, varied[:1].expand_as(varied))
+
+
+def test_training_repeats_itself_from_the_same_seed():
+    transform, clip, varied = training_transform(32), texture(72, 96), []
+    for _ in range(2):
+        torch.manual_seed(3)
+        varied.append(transform(clip))
+    assert torch.equal(*varied)
+
+
+def test_training_mirrors_some_clips_and_not_others():
+    clip = torch.zeros(1, 3, 72, 96, dtype=torch.uint8)
+    clip[..., 48:] = 255  # dark on the left
+    torch.manual_seed(0)
+    varied = [training_transform(32)(clip) for _ in range(20)]
+    assert {bool(each[..., 0].mean() > each[..., -1].mean()) for each in varied} == {True, False}

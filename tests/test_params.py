@@ -1,0 +1,265 @@
+"""params.yaml: what loads, what replaces what, and the one line that names what is wrong."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from tlee.errors import UserError
+from tlee.params import load_params
+
+
+@pytest.fixture(scope="module")
+def shipped(root: Path) -> Path:
+    return root / "params.yaml"
+
+
+@pytest.fixture
+def raw(shipped: Path) -> dict[str, Any]:
+    """The shipped parameters as YAML reads them, to be changed at will."""
+    return yaml.safe_load(shipped.read_text(encoding="utf-8"))
+
+
+def knobs(raw: dict[str, Any]) -> Iterator[str]:
+    """Dotted keys of all values."""
+    for section, values in raw.items():
+        if isinstance(values, dict):
+            yield from (f"{section}.{key}" for key in values)
+        else:
+            yield section
+
+
+def home(raw: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
+    """The mapping that holds a dotted key, and the key's last part."""
+    *section, key = dotted.split(".")
+    return (raw[section[0]] if section else raw), key
+
+
+def written(folder: Path, content: str | bytes | dict) -> Path:
+    path = folder / "params.yaml"
+    if isinstance(content, dict):
+        content = yaml.safe_dump(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def refusal(path: Path, overrides: dict[str, Any] | None = None) -> str:
+    """The one line with which the parameters are refused."""
+    with pytest.raises(UserError) as caught:
+        load_params(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# --- what loads ----------------------------------------------------------------------------------
+
+
+def test_the_shipped_file_loads_as_it_is_written(shipped, raw):
+    assert load_params(shipped).model_dump() == raw
+
+
+def test_params_yaml_of_the_working_folder_is_the_default(shipped, raw, tmp_path, monkeypatch):
+    written(tmp_path, raw | {"seed": 41})
+    monkeypatch.chdir(tmp_path)
+    assert load_params().seed == 41
+
+
+def test_values_cannot_be_changed_afterwards(shipped):
+    params = load_params(shipped)
+    with pytest.raises(ValidationError, match="frozen"):
+        params.gates.epochs = 3
+
+
+def test_a_whole_number_will_do_for_a_decimal_one(shipped):
+    assert load_params(shipped, {"pretrain.learning_rate": 1}).pretrain.learning_rate == 1
+
+
+# --- overrides -----------------------------------------------------------------------------------
+
+
+def test_an_override_replaces_one_value_and_keeps_the_rest(shipped, raw):
+    changed = load_params(shipped, {"gates.epochs": 7, "seed": 5}).model_dump()
+    assert changed["gates"].pop("epochs") == 7
+    assert changed.pop("seed") == 5
+    del raw["gates"]["epochs"], raw["seed"]
+    assert changed == raw
+
+
+def test_an_override_leaves_the_file_alone(shipped):
+    before = shipped.read_bytes()
+    load_params(shipped, {"gates.epochs": 7})
+    assert shipped.read_bytes() == before
+
+
+def test_no_overrides_change_nothing(shipped):
+    assert load_params(shipped, {}) == load_params(shipped)
+
+
+@pytest.mark.parametrize("dotted", ["seed.x", "gates.epochs.x"])
+def test_an_override_below_a_plain_value_is_refused(shipped, dotted):
+    message = refusal(shipped, {dotted: 1})
+    assert f"`{dotted}`" in message
+    assert f"`{dotted.split('.')[-2]}` is not a section" in message
+
+
+# --- wrong keys ----------------------------------------------------------------------------------
+
+
+def test_every_missing_key_is_named(raw, tmp_path):
+    for dotted in knobs(raw):
+        changed = deepcopy(raw)
+        section, key = home(changed, dotted)
+        del section[key]
+        path = written(tmp_path, changed)
+        message = refusal(path)
+        assert message.startswith(f"{path}: `{dotted}` is missing")
+        assert ";" not in message  # nothing else is wrong
+
+
+def test_every_misspelt_key_is_named_with_the_right_one(raw, tmp_path):
+    for dotted in knobs(raw):
+        changed = deepcopy(raw)
+        section, key = home(changed, dotted)
+        section[f"{key}z"] = section[key]
+        path = written(tmp_path, changed)
+        message = refusal(path)
+        assert message.startswith(f"{path}: unknown key `{dotted}z`, did you mean `")
+        assert f"{key}`?" in message
+
+
+def test_a_misspelt_section_is_named_with_the_right_one(shipped):
+    message = refusal(shipped, {"gate.epochs": 3})
+    assert message == f"{shipped}: unknown key `gate`, did you mean `gates`?"
+
+
+def test_a_key_like_no_other_is_to_be_removed(shipped):
+    assert refusal(shipped, {"gates.zzz": 3}) == f"{shipped}: unknown key `gates.zzz`; remove it"
+    assert refusal(shipped, {"zzz.qqq": 3}) == f"{shipped}: unknown key `zzz`; remove it"
+
+
+# --- wrong values --------------------------------------------------------------------------------
+
+
+def test_no_key_takes_a_list(raw, shipped):
+    for dotted in knobs(raw):
+        assert refusal(shipped, {dotted: [1]}).startswith(f"{shipped}: `{dotted}` is [1], should be")
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value", "rule"),
+    [
+        ("gates.epochs", "3", "integer"),
+        ("gates.epochs", 3.5, "integer"),
+        ("gates.epochs", 3.0, "integer"),
+        ("gates.epochs", True, "integer"),
+        ("gates.epochs", None, "integer"),
+        ("seed", "zero", "integer"),
+        ("gates.beta", True, "number"),
+        ("gates.beta", "half", "number"),
+        ("dataset.root", 5, "string"),
+        ("model.weights", 5, "string"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(shipped, dotted, value, rule):
+    message = refusal(shipped, {dotted: value})
+    assert message.startswith(f"{shipped}: `{dotted}` is {value!r}, should be a valid {rule}")
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value", "rule"),
+    [
+        ("seed", -1, "greater than or equal to 0"),
+        ("extract.frames", 1, "greater than or equal to 2"),
+        ("extract.jpeg_quality", 101, "less than or equal to 100"),
+        ("extract.max_failed_share", 1.01, "less than or equal to 1"),
+        ("extract.max_failed_share", float("nan"), "less than or equal to 1"),
+        ("dataset.val_share", 0, "greater than 0"),
+        ("dataset.val_share", 1.0, "less than 1"),
+        ("dataset.split", 4, "1, 2 or 3"),
+        ("dataset.name", "ucf11", "'ucf101'"),
+        ("model.order", "random", "'coarse_to_fine' or 'sequential'"),
+        ("model.exits", -1, "greater than or equal to 0"),
+        ("gates.epochs", 0, "greater than 0"),
+        ("gates.learning_rate", 0, "greater than 0"),
+        ("latency.opset", 14, "less than or equal to 13"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_the_range(shipped, dotted, value, rule):
+    message = refusal(shipped, {dotted: value})
+    assert message.startswith(f"{shipped}: `{dotted}` is {value!r}, should be")
+    assert message.endswith(rule)
+
+
+THRESHOLDS = ["layer_threshold", "first_threshold", "gate_threshold", "stop_threshold"]
+
+
+@pytest.mark.parametrize("value", ["auto", 0, 0.5, 1, 1.0])
+@pytest.mark.parametrize("name", THRESHOLDS)
+def test_a_threshold_is_found_or_given(shipped, name, value):
+    evaluate = load_params(shipped, {f"evaluate.{name}": value}).evaluate
+    assert getattr(evaluate, name) == value
+
+
+@pytest.mark.parametrize("value", ["atuo", "0.5", True, None, -0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("name", THRESHOLDS)
+def test_any_other_threshold_is_refused(shipped, name, value):
+    rule = "should be `auto` or a number from 0 to 1"
+    assert refusal(shipped, {f"evaluate.{name}": value}) == f"{shipped}: `evaluate.{name}` is {value!r}, {rule}"
+
+
+def test_all_faults_are_named_at_once(shipped):
+    message = refusal(shipped, {"seed": -1, "gates.epoch": 3, "model.order": "random"})
+    for fault in ("`seed` is -1", "unknown key `gates.epoch`", "`model.order` is 'random'"):
+        assert fault in message
+
+
+# --- wrong files ---------------------------------------------------------------------------------
+
+
+def test_a_missing_file_is_named_with_the_way_to_get_it_back(tmp_path):
+    path = tmp_path / "params.yaml"
+    message = refusal(path)
+    assert message.startswith(f"{path} does not exist")
+    assert "git checkout" in message
+
+
+@pytest.mark.parametrize("content", ["seed: [1", "a: b: c", "\tseed: 0", b"seed: \xff", b"seed: \x00"])
+def test_invalid_yaml_is_named_as_such(tmp_path, content):
+    path = written(tmp_path, content)
+    assert refusal(path).startswith(f"{path} is not valid YAML: ")
+
+
+def test_invalid_yaml_is_named_with_its_line(tmp_path):
+    assert "line 2" in refusal(written(tmp_path, "seed: 0\ngates: a: b\n"))
+
+
+@pytest.mark.parametrize("content", ["", "# a comment\n", "- 1\n", "seed\n"])
+def test_a_file_without_sections_is_refused(tmp_path, content):
+    path = written(tmp_path, content)
+    assert refusal(path).startswith(f"{path} must hold named sections")
+
+
+# --- the table that notebooks show ---------------------------------------------------------------
+
+
+def test_the_table_lists_every_knob_with_its_value(shipped, raw):
+    table = load_params(shipped).table()
+    assert list(table.columns) == ["value"]
+    assert sorted(table.index) == sorted(knobs(raw))
+    for dotted in knobs(raw):
+        section, key = home(raw, dotted)
+        assert table.at[dotted, "value"] == section[key]
+
+
+def test_the_table_lists_the_named_sections_alone(shipped, raw):
+    table = load_params(shipped).table("seed", "gates")
+    assert sorted(table.index) == sorted(["seed", *(f"gates.{key}" for key in raw["gates"])])
+
+
+def test_the_table_shows_overrides(shipped):
+    assert load_params(shipped, {"gates.epochs": 7}).table("gates").at["gates.epochs", "value"] == 7
