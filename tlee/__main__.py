@@ -1,5 +1,6 @@
 """``python -m tlee``: what the pipeline and the Makefile call."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tlee.errors import UserError
+from tlee.paths import find_root
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -18,8 +20,11 @@ def demo(
     """Render the demo clips and their list files: the same bytes each time."""
     from tlee.demo import write_demo
 
-    count = write_demo(root)
-    typer.echo(f"{count} clips in {root}")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        typer.echo(f"{write_demo(root)} clips in {root}")
+    except OSError as error:
+        raise UserError(f"cannot write to {root} ({error.strerror}): name another folder with --root") from None
 
 
 @app.command()
@@ -27,6 +32,7 @@ def run(notebook: Annotated[str, typer.Argument(help="Such as 5_evaluate.")]):
     """Run one notebook of the pipeline with papermill (`dvc repro` calls this)."""
     from tlee.notebook import run_notebook
 
+    os.chdir(find_root(Path.cwd()))
     typer.echo(f"ran {run_notebook(notebook)}")
 
 
@@ -35,6 +41,7 @@ def summary():
     """Say what the last run found and which notebooks and figures to open."""
     from tlee.summary import summarise
 
+    os.chdir(find_root(Path.cwd()))
     typer.echo(summarise())
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import nn
 
 from tlee._torchvision import models
 from tlee.errors import UserError
+from tlee.weights import load_state, load_tensors
 
 
 @dataclass(frozen=True)
@@ -77,36 +77,8 @@ def build_backbone(name: str, exits: int, weights: str | Path | None = None) -> 
     """
     backbone = BACKBONES[name](exits)
     if weights is not None:
-        state, _ = load_weights(weights)
-        own = {key: value for key, value in state.items() if not key.startswith(("classifier.", "fc."))}
-        load_state(backbone.body, own, weights)
+        remedy = "correct model.weights, null trains from scratch"
+        state, _ = load_tensors(weights, remedy)
+        own = {name: value for name, value in state.items() if not name.startswith(("classifier.", "fc."))}
+        load_state(backbone.body, own, weights, remedy)
     return backbone
-
-
-def load_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors and the metadata of a ``.safetensors`` file; ``UserError`` if it is not whole."""
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: correct model.weights, or run the stage that writes it") from None
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}): fetch it or run its stage again") from None
-
-
-def load_state(module: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
-    """Load ``state`` into ``module``; ``UserError`` names the first missing, unknown or misshapen key."""
-    own = module.state_dict()
-    for problem, keys in (
-        ("lacks", own.keys() - state.keys()),
-        ("has an unknown", state.keys() - own.keys()),
-    ):
-        if keys:
-            raise UserError(f"{path} {problem} `{min(keys)}` (and {len(keys) - 1} more): it is of another model")
-    for key, tensor in own.items():
-        if tensor.shape != state[key].shape:
-            raise UserError(
-                f"{path}: `{key}` is {tuple(state[key].shape)}, this model needs {tuple(tensor.shape)}: "
-                "it was made with other parameters"
-            )
-    module.load_state_dict(state)

@@ -51,14 +51,19 @@ def read_ucf101(root: Path, split: int, val_share: float, seed: int) -> Dataset:
     """
     lists = root / "ucfTrainTestlist"
     class_file = lists / "classInd.txt"
-    names = dict(line.split(maxsplit=1) for line in _lines(class_file))
-    if sorted(names, key=int) != [str(1 + index) for index in range(len(names))]:
+    names: dict[int, str] = {}
+    for number, line in _lines(class_file):
+        entry = re.fullmatch(r"(\d+)\s+(\S+)", line)
+        if not entry or int(entry[1]) in names:
+            raise UserError(f"{class_file} line {number}: `{line}` is not a new number and a class name")
+        names[int(entry[1])] = entry[2]
+    if sorted(names) != list(range(1, 1 + len(names))):
         raise UserError(f"{class_file} must number its classes from 1 without gaps")
-    classes = [names[str(1 + index)] for index in range(len(names))]
+    classes = [names[1 + index] for index in range(len(names))]
     rows = []
     for side in ("train", "test"):
         file = lists / f"{side}list{split:02d}.txt"
-        for number, line in enumerate(_lines(file), start=1):
+        for number, line in _lines(file):
             video, *label = line.split()
             name = video.split("/")[0]
             where = f"{file} line {number}"
@@ -75,21 +80,32 @@ def read_ucf101(root: Path, split: int, val_share: float, seed: int) -> Dataset:
 
 
 def cut_val(manifest: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
-    """Move about ``share`` of the training groups of every class, at least one, from ``train`` to ``val``."""
+    """Move about ``share`` of the training groups of every class from ``train`` to ``val``: at least one, not all.
+
+    Raises ``UserError`` if a class has a single training group.
+    """
     train = manifest[manifest["split"] == "train"]
     generator = np.random.default_rng(seed)
     chosen: list[str] = []
     for _, groups in train.groupby(train["labels"].str[0])["group"]:
         names = sorted(groups.unique())
-        count = max(1, round(share * len(names)))
+        if len(names) < 2:
+            raise UserError(f"{names[0]} is the only training group of its class: add one, `val` needs it")
+        count = min(max(1, round(share * len(names))), len(names) - 1)
         chosen += generator.permutation(names)[:count].tolist()
     cut = manifest.copy()
     cut.loc[(cut["split"] == "train") & cut["group"].isin(chosen), "split"] = "val"
     return cut
 
 
-def _lines(file: Path) -> list[str]:
+def _lines(file: Path) -> list[tuple[int, str]]:
+    """The lines that are not empty, with their numbers."""
     try:
-        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{file} does not exist: `dvc pull` brings the demo's, `dataset.root` names yours") from None
+        raise UserError(
+            f"{file} does not exist: correct dataset.root and dataset.split, or bring the demo by `dvc pull data.dvc`"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text (byte {error.start}): save it as such") from None
+    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]

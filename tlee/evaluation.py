@@ -130,7 +130,7 @@ def evaluate(val: Split, test: Split, params: EvaluateParams, seed: int) -> Eval
         for candidate in candidates
     ]
     table = pd.DataFrame(rows)
-    table["share_of_full"] = table["gmacs"] / full.gmacs.mean().item()
+    table.insert(5, "share_of_full", table["gmacs"] / full.gmacs.mean().item())
     curves = pd.concat([pd.DataFrame(points), randoms], ignore_index=True)
     policies = {method: candidate.policy.reachable() for method, candidate in chosen.items()}
     return Evaluation(test, policies, outcomes, table, curves)
@@ -214,9 +214,14 @@ def compare(method: str, outcomes: Outcomes, full: Outcomes, labels: torch.Tenso
     difference = right - (full.predictions == labels).double().numpy()
     low, high = interval(right, resamples, seed)
     difference_low, difference_high = interval(difference, resamples, seed)
-    return point(method, outcomes, labels) | {
+    where = point(method, outcomes, labels)
+    return {
+        "method": method,
+        "accuracy": where["accuracy"],
         "low": low,
         "high": high,
+        "gmacs": where["gmacs"],
+        "frames": where["frames"],
         "difference": difference.mean(),
         "difference_low": difference_low,
         "difference_high": difference_high,

@@ -4,6 +4,7 @@ One row a video: its manifest columns and the JPEG bytes of its ``T`` frames in 
 """
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from tlee.datasets import Dataset
 from tlee.errors import UserError
 from tlee.params import ExtractParams
-from tlee.paths import SPLITS
+from tlee.paths import FAILED_VIDEOS, SPLITS
 
 _SCHEMA = pa.schema(
     {
@@ -65,17 +66,26 @@ def _count_packets(path: Path) -> int:
 
 
 def _pick(path: Path, indices: list[int]) -> tuple[list[int], list[Image.Image], int]:
-    """Decode up to the last of ``indices``: them, their pictures, and how many frames the video has at least."""
+    """Decode the video: ``indices``, their pictures, and how many frames could be decoded."""
     wanted, found, decoded = set(indices), {}, 0
     with av.open(str(path), metadata_errors="ignore") as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        for decoded, frame in enumerate(container.decode(stream), start=1):
+        for decoded, frame in enumerate(_frames(container, stream), start=1):
             if decoded - 1 in wanted:
                 found[decoded - 1] = frame.to_image()
     if not decoded:
         raise ValueError("it holds no frame that can be decoded")
     return indices, [found[index] for index in indices if index in found], decoded
+
+
+def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """All frames but those of damaged packets."""
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except av.InvalidDataError:
+            continue
 
 
 def to_jpeg(image: Image.Image, short_side: int, quality: int) -> bytes:
@@ -102,7 +112,7 @@ class Extraction:
 
 
 def extract(dataset: Dataset, params: ExtractParams, folder: Path) -> Extraction:
-    """Write ``folder/{train,val,test}.arrow``; list the videos that could not be read.
+    """Write ``folder/{train,val,test}.arrow`` and, in ``results/failed_videos.csv``, what could not be read.
 
     A few failures are listed and skipped. Raises ``UserError`` where more than
     ``params.max_failed_share`` of the videos fail, or a split is left empty.
@@ -145,11 +155,13 @@ def _schema(dataset: Dataset) -> pa.Schema:
 
 def _check(extraction: Extraction, dataset: Dataset, max_failed_share: float) -> None:
     failed, total = extraction.failed, len(dataset.manifest)
+    failed.to_csv(FAILED_VIDEOS, index=False)
     if len(failed) > max_failed_share * total:
         first = failed.iloc[0]
         raise UserError(
             f"{len(failed)} of {total} videos cannot be read, more than extract.max_failed_share allows; "
-            f"the first is {dataset.videos / first.video}: {first.reason}. Restore them or raise the limit"
+            f"the first is {dataset.videos / first.video}: {first.reason}. {FAILED_VIDEOS} lists them: restore "
+            "them or raise the limit"
         )
     empty = [split for split in SPLITS if split not in set(extraction.stored["split"])]
     if empty:

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import safetensors
-import safetensors.torch
 import torch
 from torch.utils.data import DataLoader
 
@@ -12,6 +10,7 @@ from tlee.frames import ClipDataset, load_clips
 from tlee.model import TLEE
 from tlee.params import Params
 from tlee.paths import FEATURES, SPLITS
+from tlee.weights import load_tensors, save_tensors
 
 
 @dataclass(frozen=True)
@@ -31,21 +30,17 @@ def store_features(model: TLEE, params: Params) -> None:
     The network has learnt the training clips by heart; as they are, nearly all would look right and
     certain. ``train`` therefore holds ``params.branches.train_views`` augmented views of each.
     """
-    FEATURES.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(params.seed)
     for split in SPLITS:
         clips = load_clips(split, params.extract, params.model, augment=split == "train")
         views = params.branches.train_views if split == "train" else 1
         store = clips.store
-        names = {"videos": store.videos * views, "groups": store.groups * views, "classes": store.classes}
-        safetensors.torch.save_file(
-            {
-                "features": torch.cat([compute_features(model, clips) for _ in range(views)]),
-                "labels": store.labels.repeat(views),
-            },
-            FEATURES / f"{split}.safetensors",
-            {key: "\n".join(values) for key, values in names.items()},
-        )
+        tensors = {
+            "features": torch.cat([compute_features(model, clips) for _ in range(views)]),
+            "labels": store.labels.repeat(views),
+        }
+        about = {"videos": store.videos * views, "groups": store.groups * views, "classes": store.classes}
+        save_tensors(FEATURES / f"{split}.safetensors", tensors, about)
 
 
 @torch.inference_mode()
@@ -58,12 +53,10 @@ def compute_features(model: TLEE, clips: ClipDataset, batch_clips: int = 16) -> 
 
 
 def load_features(split: str) -> FeatureTable:
-    """Read one split back; ``UserError`` if the file is missing or damaged."""
-    path = FEATURES / f"{split}.safetensors"
+    """Read one split back; ``UserError`` if the file is missing, damaged or not one of these."""
+    path, remedy = FEATURES / f"{split}.safetensors", "run `dvc repro branches`"
+    tensors, about = load_tensors(path, remedy)
     try:
-        tensors = safetensors.torch.load_file(path)
-        with safetensors.safe_open(path, framework="pt") as file:
-            names = {key: value.split("\n") for key, value in file.metadata().items()}
-    except (FileNotFoundError, safetensors.SafetensorError):
-        raise UserError(f"{path} is missing or damaged: run `dvc repro branches`") from None
-    return FeatureTable(tensors["features"], tensors["labels"], **names)
+        return FeatureTable(**tensors, **about)
+    except TypeError:
+        raise UserError(f"{path} holds no exit features: {remedy}") from None

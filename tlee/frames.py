@@ -45,12 +45,13 @@ class FrameStore:
     def __init__(self, path: str | Path):
         try:
             self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        except (OSError, pa.ArrowInvalid):
+            self.classes = self._table.schema.metadata[b"classes"].decode().split("\n")
+            columns = {name: self._table[name].to_pylist() for name in ("video", "group", "labels")}
+        except (OSError, pa.ArrowInvalid, KeyError, TypeError):
             raise UserError(f"{path} is missing or damaged: run `dvc repro extract`") from None
-        self.classes = self._table.schema.metadata[b"classes"].decode().split("\n")
-        self.videos: list[str] = self._table["video"].to_pylist()
-        self.groups: list[str] = self._table["group"].to_pylist()
-        self.labels = torch.tensor([labels[0] for labels in self._table["labels"].to_pylist()])
+        self.videos: list[str] = columns["video"]
+        self.groups: list[str] = columns["group"]
+        self.labels = torch.tensor([labels[0] for labels in columns["labels"]])
 
     def __len__(self) -> int:
         return self._table.num_rows

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import nn
 
-from tlee.backbones import build_backbone, load_state, load_weights
+from tlee.backbones import build_backbone
+from tlee.errors import UserError
 from tlee.exits import BRANCHES, GATES, REUSES
 from tlee.params import ModelParams
 from tlee.paths import MODELS
+from tlee.weights import load_state, load_tensors, save_tensors
 
 
 class Readout(nn.Module):
@@ -101,12 +102,8 @@ WEIGHT_FILES = {
 
 def save_trained(model: TLEE, stage: str, classes: list[str]) -> Path:
     """Write what ``stage`` has trained, with the settings and the classes it was trained for."""
-    path = WEIGHT_FILES[stage]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {key: tensor.contiguous() for key, tensor in parts(model, stage).state_dict().items()}
-    metadata = {"classes": "\n".join(classes), "model": model.params.model_dump_json()}
-    safetensors.torch.save_file(state, path, metadata)
-    return path
+    about = {"classes": classes, "model": model.params.model_dump()}
+    return save_tensors(WEIGHT_FILES[stage], parts(model, stage).state_dict(), about)
 
 
 def load_trained(params: ModelParams, *stages: str) -> tuple[TLEE, list[str]]:
@@ -114,13 +111,11 @@ def load_trained(params: ModelParams, *stages: str) -> tuple[TLEE, list[str]]:
 
     Raises ``UserError`` if a weight file is missing, damaged or made with other parameters.
     """
-    classes: list[str] = []
-    model = None
-    for stage in stages:
-        path = WEIGHT_FILES[stage]
-        state, metadata = load_weights(path)
-        if model is None:
-            classes = metadata["classes"].split("\n")
-            model = TLEE(params.model_copy(update={"weights": None}), len(classes))
-        load_state(parts(model, stage), state, path)
-    return model.eval(), classes
+    loaded = {stage: load_tensors(WEIGHT_FILES[stage], f"run `dvc repro {stage}`") for stage in stages}
+    _, about = loaded[stages[0]]
+    if "classes" not in about:
+        raise UserError(f"{WEIGHT_FILES[stages[0]]} names no classes: run `dvc repro {stages[0]}`")
+    model = TLEE(params.model_copy(update={"weights": None}), len(about["classes"]))
+    for stage, (state, _) in loaded.items():
+        load_state(parts(model, stage), state, WEIGHT_FILES[stage], f"run `dvc repro {stage}`")
+    return model.eval(), about["classes"]

@@ -5,16 +5,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import papermill
-from IPython.display import display
+from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from nbformat.reader import NotJSONError
 from papermill.exceptions import PapermillExecutionError
 
 from tlee.errors import UserError
 from tlee.figures.style import save
 from tlee.params import Params, load_params
-from tlee.paths import FIGURES, NOTEBOOKS, STRIPPED
+from tlee.paths import FIGURES, NOTEBOOKS, STRIPPED, find_root
+
+INCH = 100  # pixels of a notebook's page
 
 
 def begin(*sections: str, overrides: dict[str, Any]) -> Params:
@@ -28,21 +32,16 @@ def begin(*sections: str, overrides: dict[str, Any]) -> Params:
     return params
 
 
-def show(figure: Axes | Figure, name: str) -> None:
-    """Save a figure as ``results/figures/<name>.png``; the notebook shows it by itself."""
-    save(figure, FIGURES / f"{name}.png")
-
-
-def find_root(start: Path) -> Path:
-    """The nearest folder at or above ``start`` that holds ``params.yaml``."""
-    for folder in (start, *start.parents):
-        if (folder / "params.yaml").exists():
-            return folder
-    raise UserError(f"no params.yaml at or above {start}: open the notebook from within the project")
+def show(target: Axes | Figure, name: str) -> None:
+    """Save a figure as ``results/figures/<name>.png`` and show that file."""
+    figure = target if isinstance(target, Figure) else target.figure
+    path = save(figure, FIGURES / f"{name}.png")
+    plt.close(figure)
+    display(Image(filename=path, width=INCH * figure.get_figwidth()))
 
 
 def run_notebook(name: str) -> Path:
-    """Run ``results/stripped/<name>.ipynb`` with papermill, from the project's root; return the executed one.
+    """Run ``results/stripped/<name>.ipynb`` with papermill from the project's root; return the executed one.
 
     What its cells print is printed here too. Raises ``UserError`` where a cell raised one.
     """
@@ -61,6 +60,8 @@ def run_notebook(name: str) -> Path:
             stderr_file=sys.stderr,
             extra_arguments=["--Application.log_level=ERROR"],  # of the kernel, which warns of using TCP
         )
+    except NotJSONError:
+        raise UserError(f"{source} is damaged: `dvc repro` makes it again from notebooks/{name}.ipynb") from None
     except PapermillExecutionError as error:
         if error.ename == "UserError":
             raise UserError(error.evalue) from None

@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from tlee.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def _auto_or_share(value: Any) -> Any:
@@ -25,6 +25,12 @@ def _auto_or_share(value: Any) -> Any:
     if value == "auto" or (is_number and 0 <= value <= 1):
         return value
     raise ValueError("should be `auto` or a number from 0 to 1")
+
+
+def _not_zero(value: int) -> int:
+    if value == 0:
+        raise ValueError("should be a number of processes, or -1 for one per core")
+    return value
 
 
 Threshold = Annotated[float | Literal["auto"], PlainValidator(_auto_or_share)]
@@ -48,7 +54,7 @@ class ExtractParams(Section):
     short_side: Count
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
     max_failed_share: Share
-    jobs: int
+    jobs: Annotated[int, AfterValidator(_not_zero)]
 
 
 class ModelParams(Section):
@@ -113,9 +119,17 @@ class Params(Section):
     evaluate: EvaluateParams
     latency: LatencyParams
 
+    @model_validator(mode="after")
+    def _draw_frames_that_exist(self) -> "Params":
+        for stage in ("pretrain", "branches"):
+            drawn = getattr(self, stage).frames
+            if drawn > self.extract.frames:
+                raise ValueError(f"`{stage}.frames` is {drawn}, more than `extract.frames`, {self.extract.frames}")
+        return self
+
     def table(self, *sections: str) -> pd.DataFrame:
         """The values of ``sections`` (all of them if none is named), one row a knob, for showing."""
-        values = pd.json_normalize(self.model_dump(include=set(sections) or None)).iloc[0]
+        values = pd.json_normalize(self.model_dump(include=set(sections) or None)).astype(object).iloc[0]
         return values.rename("value").rename_axis("parameter").to_frame()
 
 
@@ -127,20 +141,31 @@ def load_params(path: str | Path = "params.yaml", overrides: dict[str, Any] | No
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: restore it with `git checkout {path}`") from None
+        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): restore it with `git checkout {path}`") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path} must hold named sections, but holds {type(raw).__name__}")
+        raise UserError(f"{path} holds no named sections: restore it with `git checkout {path}`")
     for dotted, value in (overrides or {}).items():
         _override(raw, dotted, value)
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
         problems = "; ".join(_explain(problem) for problem in error.errors())
-        raise UserError(f"{path}: {problems}") from None
+        raise UserError(f"{path}{' with the overrides' if overrides else ''}: {problems}") from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which no key may stand twice; plain YAML would keep the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"`{key}` stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
 
 
 def _override(raw: dict, dotted: str, value: Any) -> None:
@@ -154,14 +179,26 @@ def _override(raw: dict, dotted: str, value: Any) -> None:
 
 def _explain(problem: dict) -> str:
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
+    key, value = ".".join(location), problem["input"]
+    if not location:
+        return problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         close = difflib.get_close_matches(location[-1], _known_keys(location[:-1]), n=1)
         return f"unknown key `{key}`" + (f", did you mean `{close[0]}`?" if close else "; remove it")
     if problem["type"] == "missing":
-        return f"`{key}` is missing"
+        return f"`{key}` is missing; `git diff params.yaml` shows what was removed"
+    if problem["type"] == "model_type":
+        return f"`{key}` is {value!r}, should be a section"
     rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"`{key}` is {problem['input']!r}, {rule}"
+    hint = f" (YAML wants it as {float(value)})" if _is_number_as_text(value) else ""
+    return f"`{key}` is {value!r}, {rule}{hint}"
+
+
+def _is_number_as_text(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(float(value))
+    except ValueError:
+        return False
 
 
 def _known_keys(section: list[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tlee.errors import UserError
+
 SPLITS = ("train", "val", "test")  # name the files of a folder that holds something of each video
 
 RESULTS = Path("results")
@@ -18,3 +20,11 @@ POLICY = RESULTS / "policy.json"
 FAILED_VIDEOS = RESULTS / "failed_videos.csv"
 
 RUNS = Path("runs")  # unfinished training, outside of what DVC removes before it runs a stage
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder at or above ``start`` that holds ``params.yaml``; ``UserError`` if none does."""
+    for folder in (start, *start.parents):
+        if (folder / "params.yaml").exists():
+            return folder
+    raise UserError(f"no params.yaml at or above {start}: work within the project")

@@ -1,25 +1,53 @@
-"""What the last run found, in a few lines for the terminal."""
+"""What a run found, in a few lines for the terminal and in the table of the README."""
 
+from typing import Any
+
+from tlee.figures.style import NAMES
 from tlee.paths import FIGURES, METRICS, NOTEBOOKS
 from tlee.records import load_json
 
+FIGURES_TO_OPEN = ("evaluate/trade_off", "evaluate/strip_hard", "latency/systems")
+
 
 def summarise() -> str:
-    """The headline of the evaluation and of the latency, and what to open.
+    """The headline of the last run, and what to open.
 
     Raises ``UserError`` if a stage has not been run.
     """
     methods = load_json(METRICS / "evaluate.json", "evaluate")
     latency = load_json(METRICS / "latency.json", "latency")
-    full, tlee = methods["full"], methods["tlee"]
     lines = [
-        f"Full network: {full['accuracy']:.1%} top-1 on test at {full['gmacs']:.3f} GMACs a video.",
-        f"TLEE: {tlee['accuracy']:.1%} at {tlee['share_of_full']:.0%} of that, {tlee['frames']:.1f} frames a video;"
-        f" median time {latency['tlee_to_full']:.0%} of the full network's on this machine.",
+        methods_table(methods),
+        "",
+        latency_line(latency),
         "",
         "Open in JupyterLab (`make lab`):",
         *(f"  {path}" for path in sorted(NOTEBOOKS.glob("*.ipynb"))),
         "or look at:",
-        *(f"  {FIGURES / name}.png" for name in ("evaluate/trade_off", "evaluate/strip_hard", "latency/systems")),
+        *(f"  {FIGURES / name}.png" for name in FIGURES_TO_OPEN),
     ]
     return "\n".join(lines)
+
+
+def methods_table(methods: dict[str, Any]) -> str:
+    """The comparison on test as a Markdown table, from ``results/metrics/evaluate.json``."""
+    lines = [
+        "| policy | top-1 | 95% interval | GMACs a video | of the full network | frames |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method, name in NAMES.items():
+        row = methods[method]
+        interval = f"{row['low']:.1%} to {row['high']:.1%}" if "low" in row else ""
+        lines.append(
+            f"| {name} | {row['accuracy']:.1%} | {interval} | {row['gmacs']:.4f} "
+            f"| {row['share_of_full']:.0%} | {row['frames']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def latency_line(latency: dict[str, Any]) -> str:
+    """Medians of a video, from ``results/metrics/latency.json``."""
+    return (
+        f"Median time of a video without decoding: full network {latency['full network']['p50']:.2f} ms, "
+        f"TLEE {latency['TLEE']['p50']:.2f} ms, {latency['tlee_to_ideal']:.2f} times its ideal."
+    )

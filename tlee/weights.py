@@ -1,0 +1,55 @@
+"""Tensors in ``.safetensors`` files, with what they are about; the same content gives the same bytes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from tlee.errors import UserError
+
+_ABOUT = "tlee"  # one entry: the order of several would change from run to run
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> Path:
+    """Write ``tensors`` and ``about``, which must be JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(whole, path, {_ABOUT: json.dumps(about)})
+    return path
+
+
+def load_tensors(path: str | Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and what they are about (nothing, if another program wrote them).
+
+    Raises ``UserError`` with ``remedy`` if the file is missing or not whole.
+    """
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: {remedy}") from None
+    except (safetensors.SafetensorError, OSError):
+        raise UserError(f"{path} is not a whole .safetensors file: {remedy}") from None
+
+
+def load_state(module: nn.Module, state: dict[str, torch.Tensor], path: str | Path, remedy: str) -> None:
+    """Load ``state``, read from ``path``, into ``module``.
+
+    Raises ``UserError`` with ``remedy`` that names the first missing, unknown or misshapen tensor.
+    """
+    own = module.state_dict()
+    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    state = counters | state  # of batch norm; old files have none, and evaluation needs none
+    for problem, names in (("lacks", own.keys() - state.keys()), ("has an unknown", state.keys() - own.keys())):
+        if names:
+            raise UserError(f"{path} {problem} tensor `{min(names)}`, so it is of another network: {remedy}")
+    for name, tensor in own.items():
+        if tensor.shape != state[name].shape:
+            shapes = f"{tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+            raise UserError(f"{path}: `{name}` is {shapes}, so it was made with other parameters: {remedy}")
+    module.load_state_dict(state)
