@@ -74,8 +74,12 @@ def test_an_interval_covers_the_mean_as_often_as_it_says():
     assert 0.88 <= hits / 200 <= 0.99
 
 
-def test_an_interval_of_equal_values_is_a_point():
-    assert interval(np.ones(10), resamples=10, seed=0) == (1.0, 1.0)
+def test_equal_values_are_not_taken_for_certain():
+    """256 right of 256: the exact 95% interval begins at 0.025 ** (1 / 256)."""
+    low, high = interval(np.ones(256), resamples=10, seed=0)
+    assert low == pytest.approx(0.025 ** (1 / 256))
+    assert high == 1.0
+    assert interval(np.zeros(256), resamples=10, seed=0) == pytest.approx((low - 1, 1 - low))
 
 
 def test_a_number_in_the_parameters_fixes_a_threshold():

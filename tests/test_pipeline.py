@@ -117,9 +117,12 @@ def test_executed_notebooks_show_the_parameters_and_figures(project):
     notebooks = sorted((project.folder / "results/notebooks").glob("*.ipynb"))
     assert len(notebooks) == 6
     for path in notebooks:
-        outputs = [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
+        cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        outputs = [output for cell in cells for output in cell.outputs]
         assert "parameter" in outputs[0].data["text/html"]
-        assert any("image/png" in output.get("data", {}) for output in outputs), path
+        for cell in cells:
+            shown = sum("image/png" in output.get("data", {}) for output in cell.outputs)
+            assert shown >= cell.source.count("show("), f"{path.name}: {cell.source}"
 
 
 def test_stored_features_and_the_real_network_agree_on_every_test_video(project):

@@ -229,9 +229,14 @@ def compare(method: str, outcomes: Outcomes, full: Outcomes, labels: torch.Tenso
 
 
 def interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
-    """Bootstrap 95% interval of the mean of one value a video (percentile method)."""
+    """95% interval of the mean of one value a video: bootstrap, percentile method.
+
+    Where all videos have the same value, resampling sees no spread; then the exact binomial interval says how
+    often another one might turn up.
+    """
     if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
+        margin = 1 - scipy.stats.binomtest(len(values), len(values)).proportion_ci().low
+        return float(values[0] - margin), float(min(values[0] + margin, 1))
     result = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed)
     )

@@ -4,6 +4,7 @@ One row a video: its manifest columns and the JPEG bytes of its ``T`` frames in 
 """
 
 import io
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,9 @@ def extract(dataset: Dataset, params: ExtractParams, folder: Path) -> Extraction
         rows = dataset.manifest[dataset.manifest["split"] == split]
         jobs = (joblib.delayed(_extract_video)(dataset.videos / video, params) for video in rows["video"])
         results = joblib.Parallel(n_jobs=params.jobs, return_as="generator")(jobs)
-        progress = tqdm(zip(rows.itertuples(), results, strict=True), split, len(rows), mininterval=5, unit="video")
+        progress = tqdm(
+            zip(rows.itertuples(), results, strict=True), split, len(rows), file=sys.stdout, mininterval=5, unit="video"
+        )
         with (
             pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink,
             pa.ipc.new_file(sink, _schema(dataset)) as file,

@@ -1,4 +1,4 @@
-"""Exit features of every split: computed once, stored, memory-mapped."""
+"""Exit features of every split: computed once, then stored."""
 
 from dataclasses import dataclass
 

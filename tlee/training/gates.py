@@ -115,7 +115,7 @@ def train_gate(params: Params) -> tuple[TLEE, pd.DataFrame, Pairs]:
     )
     save_trained(model, "gates", classes)
     with torch.inference_mode():
-        return model, history, task.pairs(val.features, val.labels)
+        return model, history, task.cpu().pairs(val.features, val.labels)
 
 
 @torch.inference_mode()

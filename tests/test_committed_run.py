@@ -1,0 +1,114 @@
+"""The committed results belong to the committed code, and the README quotes them.
+
+All of it is read from git's last commit, so that one's own experiments in the work tree do not matter.
+"""
+
+import hashlib
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tlee.summary import latency_line, methods_table
+
+ROOT = Path(__file__).parents[1]
+
+
+def git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[str, bytes]:
+    """The files of the last commit that this is about, by path."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    names = git("ls-tree", "-r", "--name-only", "HEAD").decode().splitlines()
+    about = re.compile(r"(results|tlee|notebooks)/|(params|dvc)\.yaml$|dvc\.lock$|data\.dvc$|README\.md$")
+    return {name: git("show", f"HEAD:{name}") for name in names if about.match(name)}
+
+
+@pytest.fixture(scope="module")
+def lock(committed) -> dict:
+    return yaml.safe_load(committed["dvc.lock"])["stages"]
+
+
+def digest(path: str, files: dict[str, bytes]) -> str | None:
+    """DVC's hash of a file or folder among ``files``; none if it is not there."""
+    if path in files:
+        return hashlib.md5(files[path]).hexdigest()
+    inside = sorted(name for name in files if name.startswith(f"{path}/"))
+    listing = [
+        {"md5": hashlib.md5(files[name]).hexdigest(), "relpath": name.removeprefix(f"{path}/")} for name in inside
+    ]
+    return hashlib.md5(json.dumps(listing).encode()).hexdigest() + ".dir" if listing else None
+
+
+def test_every_stage_has_been_run(committed, lock):
+    stages = yaml.safe_load(committed["dvc.yaml"])["stages"]
+    names = {name for name in stages if name != "strip"}
+    names |= {f"strip@{notebook}" for notebook in stages["strip"]["matrix"]["notebook"]}
+    assert set(lock) == names
+
+
+def test_stages_have_seen_the_committed_code_clips_and_notebooks(committed, lock):
+    clips = yaml.safe_load(committed["data.dvc"])["outs"][0]["md5"]
+    for name, stage in lock.items():
+        for dependency in stage["deps"]:
+            expected = clips if dependency["path"] == "data" else digest(dependency["path"], committed)
+            if expected:
+                assert dependency["md5"] == expected, f"{name} ran on another {dependency['path']}: run `dvc repro`"
+
+
+def test_each_stage_has_seen_what_the_one_before_made(lock):
+    made = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
+    used = [dependency for stage in lock.values() for dependency in stage["deps"] if dependency["path"] in made]
+    assert len(used) > 10
+    for dependency in used:
+        assert dependency["md5"] == made[dependency["path"]], dependency["path"]
+
+
+def test_stages_have_seen_the_committed_parameters(committed, lock):
+    params = yaml.safe_load(committed["params.yaml"])
+    for name, stage in lock.items():
+        for dotted, seen in stage.get("params", {}).get("params.yaml", {}).items():
+            value = params
+            for part in dotted.split("."):
+                value = value[part]
+            assert seen == value, f"{name} ran with another {dotted}: run `dvc repro`"
+
+
+def test_committed_results_are_what_the_stages_made(committed, lock):
+    outs = [out for stage in lock.values() for out in stage["outs"] if digest(out["path"], committed)]
+    assert {"results/metrics/evaluate.json", "results/figures/evaluate"} <= {out["path"] for out in outs}
+    for out in outs:
+        assert out["md5"] == digest(out["path"], committed), out["path"]
+
+
+def test_the_readme_quotes_the_committed_run(committed):
+    readme = committed["README.md"].decode()
+    metrics = {stage: json.loads(committed[f"results/metrics/{stage}.json"]) for stage in ("evaluate", "latency")}
+    assert methods_table(metrics["evaluate"]) in readme
+    assert latency_line(metrics["latency"]) in readme
+    figures = re.findall(r"!\[.*?\]\((.*?)\)", readme)
+    assert len(figures) >= 3
+    assert set(figures) <= set(committed)
+
+
+def test_the_committed_run_shows_what_the_kit_is_for(committed):
+    """On test: the demo can be learnt, TLEE keeps its accuracy, and two axes save more than either."""
+    methods = json.loads(committed["results/metrics/evaluate.json"])
+    latency = json.loads(committed["results/metrics/latency.json"])
+    tlee, full = methods["tlee"], methods["full"]
+    assert full["accuracy"] >= 0.92
+    assert tlee["accuracy"] >= full["accuracy"] - 0.01
+    assert tlee["share_of_full"] <= 0.35
+    for single in (methods["temporal"], methods["layer"]):
+        assert tlee["gmacs"] <= 0.8 * single["gmacs"]
+        assert tlee["accuracy"] >= single["accuracy"]
+    assert methods["step_by_step_agreement"] == 1.0
+    assert latency["tlee_to_ideal"] <= 1.3
+    assert latency["tlee_to_full"] <= 0.5
