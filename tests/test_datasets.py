@@ -87,6 +87,13 @@ def test_line_ends_and_blank_lines_do_not_matter(tmp_path):
     pd.testing.assert_frame_equal(dos.manifest, unix.manifest)
 
 
+def test_a_byte_order_mark_does_not_matter(tmp_path):
+    plain = read(lay_out(tmp_path / "plain"))
+    marked = read(lay_out(tmp_path / "marked", *("\ufeff" + text for text in (CLASSES, TRAIN, TEST))))
+    assert marked.classes == plain.classes
+    pd.testing.assert_frame_equal(marked.manifest, plain.manifest)
+
+
 def test_labels_in_the_training_list_are_optional(tmp_path):
     plain = read(lay_out(tmp_path / "plain", train=TRAIN.replace(" 1\n", "\n").replace(" 2\n", "\n")))
     pd.testing.assert_frame_equal(plain.manifest, read(lay_out(tmp_path / "labelled")).manifest)
@@ -147,6 +154,13 @@ def test_every_class_gives_about_the_share_of_its_groups_and_at_least_one(share)
         assert abs(count - share * size) <= 0.5 or count == 1
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.99])
+def test_train_and_val_both_keep_a_group_of_every_class(share):
+    cut = cut_val(manifest_of({0: 2, 1: 4, 2: 25}), share, seed=0)
+    for split in ("train", "val"):
+        assert set(cut.loc[cut["split"] == split, "labels"].str[0]) == {0, 1, 2}
+
+
 def test_the_same_seed_gives_the_same_cut():
     manifest = manifest_of({0: 10, 1: 10})
     pd.testing.assert_frame_equal(cut_val(manifest, 0.3, seed=1), cut_val(manifest, 0.3, seed=1))
@@ -184,8 +198,9 @@ def test_a_missing_list_is_named_with_both_remedies(tmp_path, name):
     file.unlink()
     message = refusal(tmp_path)
     assert message.startswith(f"{file} does not exist")
-    assert "`dvc pull`" in message
-    assert "`dataset.root`" in message
+    assert "`dvc pull data.dvc`" in message
+    assert "dataset.root" in message
+    assert "dataset.split" in message
 
 
 def test_an_unknown_class_is_named_with_its_line(tmp_path):
@@ -193,6 +208,11 @@ def test_an_unknown_class_is_named_with_its_line(tmp_path):
     assert f"{tmp_path / 'ucfTrainTestlist' / 'testlist01.txt'} line 4" in message
     assert "`Jump`" in message
     assert "classInd.txt" in message
+
+
+def test_line_numbers_count_blank_lines(tmp_path):
+    message = refusal(lay_out(tmp_path, train=TRAIN + "\n  \nJump/v_Jump_g01_c01.avi 1\n"))
+    assert f"{tmp_path / 'ucfTrainTestlist' / 'trainlist01.txt'} line 8" in message
 
 
 @pytest.mark.parametrize("label", ["1", "0", "3", "two", "2 1"])
@@ -216,6 +236,36 @@ def test_gaps_in_class_ind_are_refused(tmp_path, classes):
     message = refusal(lay_out(tmp_path, classes=classes))
     assert str(tmp_path / "ucfTrainTestlist" / "classInd.txt") in message
     assert "from 1 without gaps" in message
+
+
+@pytest.mark.parametrize(
+    ("classes", "number"),
+    [
+        ("Walk 1\nBend 2\n", 1),
+        ("Walk\nBend\n", 1),
+        ("1 Walk\n2\n", 2),
+        ("1 Walk\n2 Bend over\n", 2),
+        ("1 Walk\n-2 Bend\n", 2),
+        ("1 Walk\n\n1 Bend\n", 3),
+    ],
+)
+def test_a_class_ind_that_is_no_numbered_list_is_named_with_its_line(tmp_path, classes, number):
+    message = refusal(lay_out(tmp_path, classes=classes))
+    assert message.startswith(f"{tmp_path / 'ucfTrainTestlist' / 'classInd.txt'} line {number}: ")
+    assert f"`{classes.splitlines()[number - 1]}`" in message
+
+
+@pytest.mark.parametrize("name", ["classInd.txt", "trainlist01.txt", "testlist01.txt"])
+def test_a_list_that_is_not_utf_8_is_named(tmp_path, name):
+    file = lay_out(tmp_path) / "ucfTrainTestlist" / name
+    file.write_bytes(b"\xff\n")
+    assert refusal(tmp_path).startswith(f"{file} is not UTF-8 text")
+
+
+def test_a_class_with_one_training_group_is_named(tmp_path):
+    train = "".join(line for line in TRAIN.splitlines(keepends=True) if "v_Walk_g04" not in line)
+    message = refusal(lay_out(tmp_path, train=train))
+    assert message.startswith("Walk/g03 is the only training group of its class")
 
 
 # --- the official files --------------------------------------------------------------------------

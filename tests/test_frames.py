@@ -85,7 +85,7 @@ def test_middle_and_ends_come_first(frames):
 
 @pytest.mark.parametrize("frames", [4, 7, 8, 16, 25, 32])
 def test_the_frames_visited_so_far_lie_evenly(frames):
-    """However early the video stops, its widest gap is at most the double of the second narrowest."""
+    """However early the video stops, no gap is more than about double another, and gaps only get smaller."""
     order = visiting_order(frames, "coarse_to_fine")
     widest = []
     for visited in range(3, frames + 1):
@@ -135,6 +135,16 @@ def test_a_truncated_store_is_named_with_the_stage_that_writes_it(tmp_path, shar
     path = write_store(tmp_path / "train.arrow")
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
+    message = damage(path)
+    assert message.startswith(str(path))
+    assert "`dvc repro extract`" in message
+
+
+@pytest.mark.parametrize("metadata", [None, {"a": "b"}, {"classes": "Walk\nBend"}])
+def test_an_arrow_file_that_is_no_store_is_named_with_the_stage_that_writes_one(tmp_path, metadata):
+    path, table = tmp_path / "train.arrow", pa.table({"a": [1]}).replace_schema_metadata(metadata)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
+        file.write_table(table)
     message = damage(path)
     assert message.startswith(str(path))
     assert "`dvc repro extract`" in message

@@ -1,0 +1,273 @@
+"""Weight files: what is written is read back exactly, and what does not fit is named in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from tlee._torchvision import models
+from tlee.backbones import build_backbone
+from tlee.errors import UserError
+from tlee.model import TLEE, WEIGHT_FILES, load_trained, parts, save_trained
+from tlee.params import ModelParams, load_params
+from tlee.weights import load_state, load_tensors, save_tensors
+
+ROOT = Path(__file__).parents[1]
+IMAGENET = ROOT.parent / "shared" / "weights" / "mobilenet_v2_imagenet.safetensors"
+
+PARAMS: ModelParams = load_params(ROOT / "params.yaml", {"model.exits": 3, "model.weights": None}).model
+STAGES = ("pretrain", "branches", "gates")
+CLASSES = ["Walk", "Bend", "Run"]
+
+
+@pytest.fixture(scope="module")
+def frames() -> torch.Tensor:
+    return torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def model(frames: torch.Tensor) -> TLEE:
+    """Random weights and normalisation statistics that are not the initial ones."""
+    torch.manual_seed(0)
+    model = TLEE(PARAMS, len(CLASSES))
+    with torch.no_grad():
+        model.train().full_features(frames)
+    return model.eval()
+
+
+@pytest.fixture
+def saved(model: TLEE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder, the working one, in which every stage has saved ``model``."""
+    monkeypatch.chdir(tmp_path)
+    for stage in STAGES:
+        save_trained(model, stage, CLASSES)
+    return tmp_path
+
+
+def refusal(attempt: Callable[[], object]) -> str:
+    """The one line with which weights are refused."""
+    with pytest.raises(UserError) as caught:
+        attempt()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Change the tensors of a weight file in place."""
+    state, about = load_tensors(path, "a remedy")
+    change(state)
+    save_tensors(path, state, about)
+
+
+# --- the kit's own files -------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_a_saved_network_comes_back_exactly(saved, model, frames):
+    loaded, classes = load_trained(PARAMS, *STAGES)
+    assert classes == CLASSES
+    assert not loaded.training
+    features = model.exit_features(frames)
+    assert torch.equal(loaded.exit_features(frames), features)
+    current, past = features[:, 1, -1], features[:, 0, -1]
+    assert torch.equal(loaded.readout.classifier(current), model.readout.classifier(current))
+    assert torch.equal(loaded.readout.gate(current, past), model.readout.gate(current, past))
+
+
+@torch.inference_mode()
+def test_a_stage_brings_its_part_and_no_other(saved, model, frames):
+    loaded, _ = load_trained(PARAMS, "pretrain")
+    assert torch.equal(loaded.full_features(frames), model.full_features(frames))
+    assert torch.equal(loaded.readout.classifier.weight, model.readout.classifier.weight)
+    assert not torch.equal(loaded.branches[0].fc.weight, model.branches[0].fc.weight)
+    assert not torch.equal(loaded.readout.gate.fc1.weight, model.readout.gate.fc1.weight)
+
+
+def test_the_stages_together_train_the_whole_network(model):
+    trained = {id(parameter) for stage in STAGES for parameter in parts(model, stage).parameters()}
+    assert trained == {id(parameter) for parameter in model.parameters()}
+
+
+def test_a_weight_file_says_what_it_was_made_for(saved):
+    for stage in STAGES:
+        _, about = load_tensors(WEIGHT_FILES[stage], "a remedy")
+        assert about["classes"] == CLASSES
+        assert ModelParams.model_validate(about["model"]) == PARAMS
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_same_weights_give_the_same_bytes(saved, model, stage):
+    before = WEIGHT_FILES[stage].read_bytes()
+    for _ in range(8):
+        assert save_trained(model, stage, CLASSES).read_bytes() == before
+
+
+def test_trained_weights_do_not_need_the_file_that_training_began_with(saved, model, frames):
+    params = PARAMS.model_copy(update={"weights": "gone.safetensors"})
+    loaded, _ = load_trained(params, "pretrain")
+    assert torch.equal(loaded.full_features(frames), model.full_features(frames))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_missing_file_is_named_with_a_remedy(saved, stage):
+    WEIGHT_FILES[stage].unlink()
+    message = refusal(lambda: load_trained(PARAMS, *STAGES))
+    assert message == f"{WEIGHT_FILES[stage]} does not exist: run `dvc repro {stage}`"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.6, 0.9999])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_truncated_file_is_named_with_a_remedy(saved, stage, share):
+    path = WEIGHT_FILES[stage]
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    message = refusal(lambda: load_trained(PARAMS, *STAGES))
+    assert message == f"{path} is not a whole .safetensors file: run `dvc repro {stage}`"
+
+
+def test_a_file_of_another_program_names_no_classes(saved):
+    path = WEIGHT_FILES["pretrain"]
+    state, _ = load_tensors(path, "a remedy")
+    safetensors.torch.save_file(state, path)
+    assert refusal(lambda: load_trained(PARAMS, *STAGES)) == f"{path} names no classes: run `dvc repro pretrain`"
+
+
+KEYS = {"pretrain": "classifier.weight", "branches": "branches.1.fc.bias", "gates": "gate.fc2.weight"}
+
+
+@pytest.mark.parametrize(("stage", "key"), KEYS.items())
+def test_a_lacking_key_is_named(saved, stage, key):
+    path = WEIGHT_FILES[stage]
+    rewrite(path, lambda state: state.pop(key))
+    message = refusal(lambda: load_trained(PARAMS, *STAGES))
+    assert message == f"{path} lacks tensor `{key}`, so it is of another network: run `dvc repro {stage}`"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_unknown_key_is_named(saved, stage):
+    path = WEIGHT_FILES[stage]
+    rewrite(path, lambda state: state.update(head=torch.zeros(1)))
+    message = refusal(lambda: load_trained(PARAMS, *STAGES))
+    assert message == f"{path} has an unknown tensor `head`, so it is of another network: run `dvc repro {stage}`"
+
+
+@pytest.mark.parametrize(("stage", "key"), KEYS.items())
+def test_a_misshapen_key_is_named_with_both_shapes(saved, model, stage, key):
+    path, shape = WEIGHT_FILES[stage], tuple(parts(model, stage).state_dict()[key].shape)
+    rewrite(path, lambda state: state.update({key: torch.zeros(7, 5)}))
+    message = refusal(lambda: load_trained(PARAMS, *STAGES))
+    assert message.startswith(f"{path}: `{key}` is (7, 5) instead of {shape}, so it was made with other parameters")
+    assert message.endswith(f": run `dvc repro {stage}`")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "file"),
+    [("crm_scale", 2, "branches"), ("crm_convs", 1, "branches"), ("exits", 2, "branches")],
+)
+def test_weights_of_other_parameters_are_refused(saved, parameter, value, file):
+    params = PARAMS.model_copy(update={parameter: value})
+    assert refusal(lambda: load_trained(params, *STAGES)).startswith(str(WEIGHT_FILES[file]))
+
+
+def test_nothing_is_loaded_where_one_key_does_not_fit(model):
+    state = {key: tensor + 1 for key, tensor in parts(model, "gates").state_dict().items()}
+    state["gate.fc2.weight"] = torch.zeros(7, 5)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    message = refusal(lambda: load_state(parts(model, "gates"), state, "gates.safetensors", "a remedy"))
+    assert message.startswith("gates.safetensors: `gate.fc2.weight`")
+    assert message.endswith(": a remedy")
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+# --- weights to begin with, in torchvision's layout ----------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reference(frames: torch.Tensor) -> models.MobileNetV2:
+    """torchvision's own network, with normalisation statistics that are not the initial ones."""
+    torch.manual_seed(2)
+    network = models.mobilenet_v2(weights=None)
+    with torch.no_grad():
+        network.train()(frames.flatten(0, 1))
+    return network.eval()
+
+
+@pytest.fixture
+def file(reference: models.MobileNetV2, tmp_path: Path) -> Path:
+    path = tmp_path / "mobilenet_v2.safetensors"
+    safetensors.torch.save_file(reference.state_dict(), path)
+    return path
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("exits", [0, 1, 2, 3])
+def test_a_backbone_computes_what_torchvision_s_does_wherever_it_is_cut(file, reference, frames, exits):
+    backbone = build_backbone("mobilenet_v2", exits, file).eval()
+    pictures = frames.flatten(0, 1)
+    torch.testing.assert_close(backbone(pictures), reference.features(pictures).mean((2, 3)))
+
+
+def test_torchvision_s_names_are_read_and_its_classifier_is_left_out(file, reference):
+    names = set(load_tensors(file, "a remedy")[0])
+    assert {"features.0.0.weight", "features.18.1.running_mean", "classifier.1.weight"} <= names
+    body = build_backbone("mobilenet_v2", 3, file).body.state_dict()
+    assert set(body) == {name for name in names if not name.startswith("classifier.")}
+    assert all(torch.equal(body[name], tensor) for name, tensor in reference.state_dict().items() if name in body)
+
+
+def test_a_file_without_the_classifier_will_do(file, reference):
+    rewrite(file, lambda state: (state.pop("classifier.1.weight"), state.pop("classifier.1.bias")))
+    weight = build_backbone("mobilenet_v2", 3, file).body.features[0][0].weight
+    assert torch.equal(weight, reference.features[0][0].weight)
+
+
+def test_the_parameter_starts_the_whole_network_from_the_file(file, reference):
+    model = TLEE(PARAMS.model_copy(update={"weights": str(file)}), classes=3)
+    assert torch.equal(model.backbone.body.features[0][0].weight, reference.features[0][0].weight)
+
+
+def test_without_a_file_every_start_is_another():
+    first, second = (build_backbone("mobilenet_v2", 3).body.features[0][0].weight for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_a_missing_start_is_named_with_its_parameter(tmp_path):
+    message = refusal(lambda: build_backbone("mobilenet_v2", 3, tmp_path / "none.safetensors"))
+    assert message.startswith(f"{tmp_path / 'none.safetensors'} does not exist")
+    assert "model.weights" in message
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = tmp_path / "resnet18.safetensors"
+    safetensors.torch.save_file(models.resnet18(weights=None).state_dict(), path)
+    message = refusal(lambda: build_backbone("mobilenet_v2", 3, path))
+    assert message.startswith(f"{path} lacks tensor `features.0.0.weight`")
+    assert "model.weights" in message
+
+
+def test_a_pickle_is_refused(tmp_path, reference):
+    path = tmp_path / "mobilenet_v2.pth"
+    torch.save(reference.state_dict(), path)
+    message = refusal(lambda: build_backbone("mobilenet_v2", 3, path))
+    assert message.startswith(f"{path} is not a whole .safetensors file")
+    assert "model.weights" in message
+
+
+def test_more_exits_than_the_backbone_has_cuts_are_refused():
+    message = refusal(lambda: build_backbone("mobilenet_v2", 4))
+    assert "model.exits is 4" in message
+    assert "3 cuts" in message
+
+
+@torch.inference_mode()
+@pytest.mark.skipif(not IMAGENET.exists(), reason="the ImageNet weights are not here")
+def test_real_imagenet_weights_load(frames):
+    state, _ = load_tensors(IMAGENET, "a remedy")
+    backbone = build_backbone("mobilenet_v2", 3, IMAGENET).eval()
+    assert torch.equal(backbone.body.features[0][0].weight, state["features.0.0.weight"])
+    features = backbone(frames.flatten(0, 1))
+    assert features.shape == (6, 1280)
+    assert features.isfinite().all()
