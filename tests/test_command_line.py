@@ -145,13 +145,14 @@ def test_a_wrong_command_is_refused_without_a_traceback(tmp_path, arguments):
     assert "Traceback" not in done.stderr
 
 
-def test_interrupting_says_that_the_work_is_kept(monkeypatch):
-    def interrupted() -> None:
+def test_interrupting_says_that_the_work_is_kept(project, monkeypatch):
+    def interrupted(*_, **__) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "app", interrupted)
-    with pytest.raises(SystemExit, match=r"^interrupted: .* kept"):
-        command_line.main()
+    stripped(project, "any", "1")
+    monkeypatch.setattr("papermill.execute_notebook", interrupted)
+    with pytest.raises(UserError, match=r"^interrupted; what is finished is kept"):
+        run_notebook("any")
 
 
 def test_a_defect_is_not_disguised_as_a_user_error(monkeypatch):

@@ -51,8 +51,6 @@ def main() -> None:
         app()
     except UserError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: finished stages and epochs are kept; the same command goes on from there")
 
 
 if __name__ == "__main__":

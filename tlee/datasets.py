@@ -54,8 +54,8 @@ def read_ucf101(root: Path, split: int, val_share: float, seed: int) -> Dataset:
     names: dict[int, str] = {}
     for number, line in _lines(class_file):
         entry = re.fullmatch(r"(\d+)\s+(\S+)", line)
-        if not entry or int(entry[1]) in names:
-            raise UserError(f"{class_file} line {number}: `{line}` is not a new number and a class name")
+        if not entry or int(entry[1]) in names or entry[2] in names.values():
+            raise UserError(f"{class_file} line {number}: `{line}` is not a new number and a new class name")
         names[int(entry[1])] = entry[2]
     if sorted(names) != list(range(1, 1 + len(names))):
         raise UserError(f"{class_file} must number its classes from 1 without gaps")
@@ -76,6 +76,10 @@ def read_ucf101(root: Path, split: int, val_share: float, seed: int) -> Dataset:
                 raise UserError(f"{where}: `{video}` has no group (_gNN_cNN) in its name")
             rows.append((video, [classes.index(name)], side, f"{name}/{group[1]}"))
     manifest = pd.DataFrame(rows, columns=["video", "labels", "split", "group"])
+    trained = {label for (label,) in manifest.loc[manifest["split"] == "train", "labels"]}
+    for (label,) in manifest["labels"]:
+        if label not in trained:
+            raise UserError(f"{lists}: class `{classes[label]}` has test videos but none to train on")
     return Dataset(root / "UCF-101", classes, cut_val(manifest, val_share, seed))
 
 

@@ -71,7 +71,7 @@ def _pick(path: Path, indices: list[int]) -> tuple[list[int], list[Image.Image],
     wanted, found, decoded = set(indices), {}, 0
     with av.open(str(path), metadata_errors="ignore") as container:
         stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
+        stream.thread_type = "SLICE"  # threads over frames would lose those around a damaged one
         for decoded, frame in enumerate(_frames(container, stream), start=1):
             if decoded - 1 in wanted:
                 found[decoded - 1] = frame.to_image()
@@ -158,6 +158,7 @@ def _schema(dataset: Dataset) -> pa.Schema:
 
 def _check(extraction: Extraction, dataset: Dataset, max_failed_share: float) -> None:
     failed, total = extraction.failed, len(dataset.manifest)
+    FAILED_VIDEOS.parent.mkdir(parents=True, exist_ok=True)
     failed.to_csv(FAILED_VIDEOS, index=False)
     if len(failed) > max_failed_share * total:
         first = failed.iloc[0]

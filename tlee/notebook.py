@@ -20,6 +20,9 @@ from tlee.paths import FIGURES, NOTEBOOKS, STRIPPED, find_root
 
 INCH = 100  # pixels of a notebook's page
 
+#: The kernel's own log: that it uses TCP, and how it ends when interrupted. What cells print is not part of it.
+KERNEL_IS_QUIET = ["--Application.log_level=ERROR", "--IPKernelApp.no_stderr=True"]
+
 
 def begin(*sections: str, overrides: dict[str, Any]) -> Params:
     """Go to the project's root, read the parameters, show those of ``sections``.
@@ -58,8 +61,10 @@ def run_notebook(name: str) -> Path:
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
-            extra_arguments=["--Application.log_level=ERROR"],  # of the kernel, which warns of using TCP
+            extra_arguments=KERNEL_IS_QUIET,
         )
+    except KeyboardInterrupt:
+        raise UserError("interrupted; what is finished is kept, and the same command goes on from there") from None
     except NotJSONError:
         raise UserError(f"{source} is damaged: `dvc repro` makes it again from notebooks/{name}.ipynb") from None
     except PapermillExecutionError as error:

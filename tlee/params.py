@@ -5,6 +5,7 @@ without DVC noticing.
 """
 
 import difflib
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -161,10 +162,12 @@ class _UniqueKeys(yaml.SafeLoader):
     """YAML in which no key may stand twice; plain YAML would keep the last in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"`{key}` stands twice{node.start_mark}")
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node)
+            if key in seen:
+                raise yaml.YAMLError(f"`{key}` stands twice{key_node.start_mark}")
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -190,13 +193,14 @@ def _explain(problem: dict) -> str:
     if problem["type"] == "model_type":
         return f"`{key}` is {value!r}, should be a section"
     rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    hint = f" (YAML wants it as {float(value)})" if _is_number_as_text(value) else ""
+    wants_number = problem["type"] in ("float_type", "value_error")
+    hint = f" (YAML wants it as {float(value)})" if wants_number and _is_number_as_text(value) else ""
     return f"`{key}` is {value!r}, {rule}{hint}"
 
 
 def _is_number_as_text(value: Any) -> bool:
     try:
-        return isinstance(value, str) and bool(float(value))
+        return isinstance(value, str) and math.isfinite(float(value))
     except ValueError:
         return False
 
