@@ -104,7 +104,13 @@ def test_choosing_by_hand():
     good = candidate(3, 0.10, accuracy=0.92, added=0.008)
     assert choose([wrong, perhaps_lucky, good], full, max_loss=1.0) is good
     assert choose([wrong, perhaps_lucky, good], full, max_loss=2.0) is perhaps_lucky
-    assert choose([wrong], full, max_loss=1.0) is full
+    assert choose([wrong, perhaps_lucky], full, max_loss=1.0) is perhaps_lucky
+
+
+def test_thresholds_that_the_user_fixed_are_kept_even_if_they_lose(search):
+    chosen = choose(search.explore(families(3)["layer"], {"leave": ALWAYS}), search.full, max_loss=0.0)
+    assert chosen.policy.leave == (ALWAYS, ALWAYS)
+    assert chosen.added > 0
 
 
 def test_what_is_added_is_bounded_by_hand(search):

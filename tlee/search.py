@@ -145,14 +145,17 @@ def frontier(candidates: list[Candidate]) -> list[Candidate]:
 
 
 def choose(candidates: list[Candidate], full: Candidate, max_loss: float) -> Candidate:
-    """The cheapest that loses at most ``max_loss`` points to the full network; that itself if none does.
+    """The cheapest that loses at most ``max_loss`` points to the full network.
 
     The loss in accuracy, and the upper bound of what is added to the smooth error: the best of many policies
-    has been lucky, and the bound asks it to be better than by luck.
+    has been lucky, and the bound asks it to be better than by luck. If none is good enough, which is so only
+    where thresholds are fixed, the one with the lowest bound.
     """
     limit = max_loss / 100
     fit = [each for each in candidates if each.accuracy >= full.accuracy - limit and each.added <= limit]
-    return min([*fit, full], key=lambda candidate: candidate.gmacs)
+    if not fit:
+        return min(candidates, key=lambda candidate: candidate.added)
+    return min(fit, key=lambda candidate: candidate.gmacs)
 
 
 def _with(policy: Thresholds, coordinate: Coordinate, level: float) -> Thresholds:
