@@ -54,13 +54,8 @@ class Search:
     """Runs policies on one split, and remembers all of them."""
 
     def __init__(self, source: Source, labels: torch.Tensor, readout: Readout, costs: Costs, levels: tuple = LEVELS):
-        self.source, self.labels, self.readout, self.costs, self.levels = (
-            source,
-            labels,
-            readout,
-            costs,
-            levels,
-        )
+        self.source, self.labels = source, labels
+        self.readout, self.costs, self.levels = readout, costs, levels
         self.seen: dict[Thresholds, Candidate] = {}
         self._full_errors = self._run(Thresholds.never(len(costs.segments)))[1]
         self.full = self.measure(Thresholds.never(len(costs.segments)))
@@ -101,7 +96,7 @@ class Search:
         self.measure(start)
         free = [coordinate for coordinate in coordinates if coordinate[0] not in fixed]
         for price in PRICES:
-            for depth in [depth for name, depth in free if name == "leave"]:
+            for depth in (depth for name, depth in free if name == "leave"):
                 # A network cut short, with stops there alone: far from the full network in small steps.
                 cut = self.measure(_with(start, ("leave", depth), ALWAYS))
                 self._descend(cut, [each for each in free if each[1] == depth and each[0] != "leave"], price)
