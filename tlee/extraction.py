@@ -51,9 +51,11 @@ def decode(path: Path, frames: int) -> tuple[list[int], list[Image.Image]]:
         raise ValueError("the file does not exist")
     try:
         length = _count_packets(path)
-        indices, pictures, decoded = _pick(path, sample_indices(length, frames))
+        indices = sample_indices(length, frames)
+        pictures, decoded = _pick(path, indices)
         if decoded < length:  # the end of the file is damaged, or packets are not frames
-            indices, pictures, _ = _pick(path, sample_indices(decoded, frames))
+            indices = sample_indices(decoded, frames)
+            pictures, _ = _pick(path, indices)
     except (av.FFmpegError, OSError) as error:
         raise ValueError(f"it cannot be decoded ({error.strerror or error})") from None
     return indices, pictures
@@ -66,8 +68,8 @@ def _count_packets(path: Path) -> int:
         return sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
 
 
-def _pick(path: Path, indices: list[int]) -> tuple[list[int], list[Image.Image], int]:
-    """Decode the video: ``indices``, their pictures, and how many frames could be decoded."""
+def _pick(path: Path, indices: list[int]) -> tuple[list[Image.Image], int]:
+    """Decode the video: the pictures at ``indices``, and how many frames could be decoded."""
     wanted, found, decoded = set(indices), {}, 0
     with av.open(str(path), metadata_errors="ignore") as container:
         stream = container.streams.video[0]
@@ -77,7 +79,7 @@ def _pick(path: Path, indices: list[int]) -> tuple[list[int], list[Image.Image],
                 found[decoded - 1] = frame.to_image()
     if not decoded:
         raise ValueError("it holds no frame that can be decoded")
-    return indices, [found[index] for index in indices if index in found], decoded
+    return [found[index] for index in indices if index in found], decoded
 
 
 def _frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
