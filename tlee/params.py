@@ -6,6 +6,7 @@ without DVC noticing.
 
 import difflib
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,14 @@ def _auto_or_share(value: Any) -> Any:
     raise ValueError("should be `auto` or a number from 0 to 1")
 
 
+def _pattern(value: str | None) -> str | None:
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        raise ValueError(f"should be a regular expression ({error})") from None
+    return value
+
+
 def _not_zero(value: int) -> int:
     if value == 0:
         raise ValueError("should be a number of processes, or -1 for one per core")
@@ -44,14 +53,20 @@ class Section(BaseModel):
 
 
 class DatasetParams(Section):
-    name: Literal["ucf101"]
+    name: Literal["ucf101", "hmdb51", "something_v2", "mini_kinetics", "activitynet", "hvu", "folder"]
     root: str
-    split: Literal[1, 2, 3]
+    split: Count
+    folds: Annotated[int, Field(ge=2)]
+    group: Annotated[str | None, AfterValidator(_pattern)]
     val_share: Annotated[float, Field(gt=0, lt=1)]
+    labels: Literal["single", "multi"]
 
 
 class ExtractParams(Section):
     frames: Annotated[int, Field(ge=2)]
+    fps: Positive | None
+    clip_frames: Count
+    clip_stride: Count
     short_side: Count
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
     max_failed_share: Share
@@ -59,16 +74,30 @@ class ExtractParams(Section):
 
 
 class ModelParams(Section):
-    backbone: Literal["mobilenet_v2"]
+    method: Literal["tlee", "frameexit", "layer", "full", "random"]
+    backbone: Literal[
+        "vgg16",
+        "bn_inception",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "mobilenet_v2",
+        "mobilenet_v2_tsm",
+        "efficientnet_b3",
+        "x3d_s",
+    ]
     weights: str | None
     input_size: Count
     order: Literal["coarse_to_fine", "sequential"]
     exits: Annotated[int, Field(ge=0)]
-    branch: Literal["crm"]
+    branch: Literal["crm", "conv", "fc"]
     crm_convs: Count
     crm_scale: Annotated[int, Field(ge=0)]
-    reuse: Literal["max"]
-    gate: Literal["mlp"]
+    mlp: Count | None
+    reuse: Literal["max", "attention", "ema", "mean", "add", "none"]
+    accumulate: Literal["exit", "visited"]
+    readout: Literal["shared", "per_step"]
+    gate: Literal["mlp", "frameexit", "confidence", "random"]
 
 
 class TrainingParams(Section):
