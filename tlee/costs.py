@@ -15,7 +15,7 @@ GIGA = 1e9
 class Costs:
     """MACs of one run of each part on one frame or feature.
 
-    ``segments`` and ``heads`` have one entry a depth (the deepest head is the identity: 0).
+    ``segments`` and ``heads`` have one entry a depth; the deepest head has no branch, only the MLP if there is one.
     """
 
     segments: tuple[int, ...]
@@ -26,7 +26,7 @@ class Costs:
 
     def full_network(self, frames: int) -> int:
         """All frames at full depth, classified once: what every saving is measured against."""
-        return frames * sum(self.segments) + (frames - 1) * self.reuse + self.classifier
+        return frames * (sum(self.segments) + self.heads[-1]) + (frames - 1) * self.reuse + self.classifier
 
 
 def count_macs(run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, int]:
@@ -37,19 +37,19 @@ def count_macs(run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, int]:
 
 
 def count_costs(model: TLEE) -> Costs:
-    """Count every part of ``model`` at its input size."""
-    size = model.params.input_size
-    tap, segments, heads = torch.zeros(1, 3, size, size), [], []
-    feature = torch.zeros(1, model.backbone.feature_dim)
-    for depth, segment in enumerate(model.backbone.segments):
-        tap, macs = count_macs(lambda segment=segment, tap=tap: segment(tap))
+    """Count every part of ``model``, which is to be in evaluation mode, at its input size."""
+    backbone, readout = model.backbone, model.readout
+    memory = backbone.start_memory(model.params.model.input_size)
+    tap, segments, heads = torch.zeros(1, *model.input_shape), [], []
+    for depth in range(model.exits):
+        (tap, _), macs = count_macs(lambda depth=depth, tap=tap: backbone.step(depth, tap, memory[depth]))
         segments.append(macs)
         heads.append(count_macs(lambda depth=depth, tap=tap: model.head(depth)(tap))[1])
-    readout = model.readout
+    feature = torch.zeros(1, readout.width)
     return Costs(
         tuple(segments),
         tuple(heads),
         reuse=count_macs(lambda: readout.accumulate(feature, feature, 1))[1],
-        classifier=count_macs(lambda: readout.classifier(feature))[1],
-        gate=count_macs(lambda: readout.gate(feature, feature))[1],
+        classifier=count_macs(lambda: readout.classify(feature, 0))[1],
+        gate=count_macs(lambda: readout.gate(feature, feature, 1))[1] if readout.gates else 0,
     )

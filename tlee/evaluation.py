@@ -1,20 +1,21 @@
-"""Policies on one scale: thresholds chosen on ``val``, accuracy and cost reported on ``test``."""
+"""Policies on one scale: thresholds chosen on ``val``, score and cost reported on ``test``."""
 
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 import torch
 
+from tlee import intervals
 from tlee.costs import Costs, count_costs
 from tlee.features import FeatureTable, load_features
 from tlee.frames import load_clips
-from tlee.metrics import confusion
+from tlee.inference import LiveFeatures, Outcomes, Source, StoredFeatures, follow, run
+from tlee.metrics import METRICS, confusion, hits, mean_average_precision, top5
 from tlee.model import Readout, load_trained
 from tlee.params import EvaluateParams, Params
 from tlee.paths import POLICY
-from tlee.policies import LiveFeatures, Outcomes, Policy, RandomExits, StoredFeatures, Thresholds, run
+from tlee.policies import RandomExits, Thresholds
 from tlee.records import save_json, save_metrics, save_table
 from tlee.search import Search, choose, families, frontier
 
@@ -24,57 +25,80 @@ RANDOM_DRAWS = 10
 
 @dataclass(frozen=True)
 class Split:
-    """One split's exit features with what it takes to run policies on them."""
+    """One split's exit features with what it takes to run policies on them, and the metric that counts."""
 
     table: FeatureTable
     readout: Readout
     costs: Costs
+    metric: str
 
     @property
     def source(self) -> StoredFeatures:
         return StoredFeatures(self.table.features)
 
-    def run(self, policy: Policy) -> Outcomes:
-        return run(self.source, self.readout, policy, self.costs)
+    def run(self, policy: Thresholds | RandomExits) -> Outcomes:
+        return run_any(self.source, self.readout, policy, self.costs)
+
+    def score(self, outcomes: Outcomes) -> float:
+        return METRICS[self.metric](self.readout.probabilities(outcomes.logits), self.table.truth)
+
+    def point(self, method: str, outcomes: Outcomes) -> dict:
+        """Where a policy lies: score, mean GMACs and mean frames of a video."""
+        return {
+            "method": method,
+            "score": self.score(outcomes),
+            "gmacs": outcomes.gmacs.mean().item(),
+            "frames": outcomes.frames.double().mean().item(),
+        }
+
+
+def run_any(source: Source, readout: Readout, policy: Thresholds | RandomExits, costs: Costs) -> Outcomes:
+    """Run a policy that decides by what it sees, or one whose exits are drawn beforehand."""
+    if isinstance(policy, Thresholds):
+        return run(source, readout, policy, costs)
+    return follow(source, readout, policy.paths(source.videos, source.frames, len(costs.segments)), costs)
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What comes out of the comparison; every number is of ``test`` unless it says ``val``."""
 
+    method: str  #: ``model.method``, whose policy the next stage exports
     test: Split
-    policies: dict[str, Thresholds]  #: chosen on val, by method
+    policies: dict[str, Thresholds | RandomExits]  #: chosen on val, by method
     outcomes: dict[str, Outcomes]  #: of those policies
     table: pd.DataFrame  #: one row a method
-    curves: pd.DataFrame  #: ``method, gmacs, accuracy, frames``: the frontiers found on val
+    curves: pd.DataFrame  #: ``method, gmacs, score, frames``: the frontiers found on val
 
     @property
     def classes(self) -> list[str]:
         return self.test.table.classes
 
-    def thresholds(self, method: str = "tlee") -> pd.DataFrame:
-        """The thresholds of a method: one row a decision, one column a depth."""
-        rows = {name: pd.Series(values) for name, values in asdict(self.policies[method]).items()}
+    def thresholds(self) -> pd.DataFrame:
+        """The policy of the method: one row a decision, one column a depth."""
+        rows = {name: pd.Series(values) for name, values in asdict(self.policies[self.method]).items()}
         return pd.DataFrame(rows).T.add_prefix("depth ").rename_axis("threshold")
 
-    def exit_shares(self, method: str = "tlee") -> np.ndarray:
+    def exit_shares(self) -> np.ndarray:
         """``[T, B + 1]``: the share of all videos whose ``t``-th visited frame was left at depth ``b``."""
-        exits, depths = self.outcomes[method].exits, len(self.test.costs.segments)
+        exits, depths = self.outcomes[self.method].exits, len(self.test.costs.segments)
         return torch.stack([(exits == depth).double().mean(0) for depth in range(depths)], dim=1).numpy()
 
-    def confusion(self, method: str = "tlee") -> np.ndarray:
-        """Counts ``[C, C]``: rows are the truth, columns the prediction."""
-        return confusion(self.outcomes[method].logits, self.test.table.labels).numpy()
+    def confusion(self) -> np.ndarray:
+        """Counts ``[C, C]``: rows are the truth (the first class of a video), columns the prediction."""
+        return confusion(self.outcomes[self.method].logits, self.test.table.labels).numpy()
 
-    def trace(self, method: str = "tlee") -> pd.DataFrame:
+    def trace(self) -> pd.DataFrame:
         """One row a video: what was said of it, at which cost, and the depth of each exit in visiting order."""
-        outcomes, names = self.outcomes[method], np.array(self.classes)
+        outcomes, table, names = self.outcomes[self.method], self.test.table, np.array(self.classes)
+        probabilities = self.test.readout.probabilities(outcomes.logits)
         return pd.DataFrame(
             {
-                "video": self.test.table.videos,
-                "truth": names[self.test.table.labels],
+                "video": table.videos,
+                "truth": names[table.labels],
                 "prediction": names[outcomes.predictions],
-                "confidence": outcomes.logits.softmax(1).amax(1),
+                "right": hits(probabilities, table.truth),
+                "confidence": probabilities.amax(1),
                 "frames": outcomes.frames,
                 "gmacs": outcomes.gmacs,
                 "exits": [" ".join(str(b) for b in path if b >= 0) for path in outcomes.exits.tolist()],
@@ -98,55 +122,75 @@ class Evaluation:
 
 def evaluate_splits(params: Params) -> Evaluation:
     """The comparison on the stored exit features, with the trained gate."""
-    model, _ = load_trained(params.model, "pretrain", "branches", "gates")
+    model, _ = load_trained(params, "pretrain", "branches", "gates")
     costs = count_costs(model)
-    val, test = (Split(load_features(split), model.readout, costs) for split in ("val", "test"))
-    return evaluate(val, test, params.evaluate, params.seed)
+    val, test = (Split(load_features(split), model.readout, costs, params.evaluate.metric) for split in ("val", "test"))
+    return evaluate(val, test, params)
 
 
-def evaluate(val: Split, test: Split, params: EvaluateParams, seed: int) -> Evaluation:
-    """Search every family of policies on ``val``, run what was chosen and its frontier on ``test``."""
-    search = Search(val.source, val.table.labels, val.readout, val.costs)
+def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
+    """Search the method's families of policies on ``val``, run what was chosen and the frontiers on ``test``."""
+    method, settings, seed = params.model.method, params.evaluate, params.seed
+    search = Search(val.source, val.table.truth, val.readout, val.costs, val.metric)
     chosen, frontiers = {"full": search.full}, {"full": [search.full]}
-    for method, coordinates in families(len(val.costs.segments)).items():
-        candidates = search.explore(coordinates, fixed_thresholds(params))
-        frontiers[method] = frontier(candidates)
-        chosen[method] = choose(candidates, search.full, params.max_loss)
-    labels = test.table.labels
-    outcomes = {method: test.run(candidate.policy) for method, candidate in chosen.items()}
+    for name, coordinates in families(method, len(val.costs.segments), gated=bool(val.readout.gates)).items():
+        candidates = search.explore(coordinates, fixed_thresholds(settings))
+        frontiers[name] = frontier(candidates)
+        chosen[name] = choose(candidates, search.full, settings.max_loss, search.score)
+    policies = {name: candidate.policy.reachable() for name, candidate in chosen.items()}
+    if method == "random":
+        policies["random"] = choose_random(val, search.score(search.full.policy) - settings.max_loss / 100, seed)
+    outcomes = {name: test.run(policy) for name, policy in policies.items()}
     full = outcomes["full"]
     rows = [
-        compare(method, outcome, full, labels, params.bootstrap, seed)
-        | {"val_accuracy": chosen[method].accuracy, "val_gmacs": chosen[method].gmacs}
-        for method, outcome in outcomes.items()
+        compare(name, test, outcome, full, settings, seed) | _on_val(val, policies[name])
+        for name, outcome in outcomes.items()
     ]
     randoms = random_curve(test, seed)
-    nearest = (randoms["gmacs"] - outcomes["tlee"].gmacs.mean().item()).abs().idxmin()
-    rows.append(randoms.loc[nearest].to_dict())
-    rows.append(compare("oracle", oracle(test), full, labels, params.bootstrap, seed))
-    points = [
-        point(method, test.run(candidate.policy), labels)
-        for method, candidates in frontiers.items()
-        for candidate in candidates
-    ]
+    if method != "random":
+        nearest = (randoms["gmacs"] - outcomes[method].gmacs.mean().item()).abs().idxmin()
+        rows.append(randoms.loc[nearest].to_dict())
+    rows.append(compare("oracle", test, oracle(test), full, settings, seed))
+    points = [test.point(name, test.run(candidate.policy)) for name, found in frontiers.items() for candidate in found]
     table = pd.DataFrame(rows)
-    table.insert(5, "share_of_full", table["gmacs"] / full.gmacs.mean().item())
-    curves = pd.concat([pd.DataFrame(points), randoms], ignore_index=True)
-    policies = {method: candidate.policy.reachable() for method, candidate in chosen.items()}
-    return Evaluation(test, policies, outcomes, table, curves)
+    table.insert(7, "share_of_full", table["gmacs"] / full.gmacs.mean().item())
+    return Evaluation(method, test, policies, outcomes, table, pd.concat([pd.DataFrame(points), randoms]))
 
 
-def step_by_step_agreement(evaluation: Evaluation, params: Params, method: str = "tlee") -> float:
+def _on_val(val: Split, policy: Thresholds | RandomExits) -> dict[str, float]:
+    point = val.point("", val.run(policy))
+    return {"val_score": point["score"], "val_gmacs": point["gmacs"]}
+
+
+def choose_random(val: Split, at_least: float, seed: int) -> RandomExits:
+    """The cheapest random exits whose score on val is ``at_least`` this; the most careful ones if none is."""
+    for chance in reversed(RANDOM_CHANCES):
+        policy = RandomExits(chance, seed)
+        if val.score(val.run(policy)) >= at_least:
+            return policy
+    return RandomExits(RANDOM_CHANCES[0], seed)
+
+
+def step_by_step_agreement(evaluation: Evaluation, params: Params) -> float:
     """Share of test videos on which the network, run frame by frame with real exits, does as the replay did.
 
-    The same exits, the same prediction and the same cost; nothing of the stored features is used.
+    The same exits, the same prediction and the same cost; nothing of the stored features is used. A temporal
+    shift makes features depend on earlier exits, so there, and only there, the replay is an approximation.
     """
-    model, _ = load_trained(params.model, "pretrain", "branches", "gates")
-    clips = load_clips("test", params.extract, params.model)
-    replayed, split = evaluation.outcomes[method], evaluation.test
+    model, _ = load_trained(params, "pretrain", "branches", "gates")
+    clips = load_clips("test", params)
+    replayed, split, policy = (
+        evaluation.outcomes[evaluation.method],
+        evaluation.test,
+        evaluation.policies[evaluation.method],
+    )
     same = []
-    for frames, _, row in clips:
-        live = run(LiveFeatures(model, frames), model.readout, evaluation.policies[method], split.costs)
+    for clip, _, row in clips:
+        source = LiveFeatures(model, clip)
+        if isinstance(policy, Thresholds):
+            live = run(source, model.readout, policy, split.costs)
+        else:
+            live = follow(source, model.readout, replayed.exits[row : row + 1], split.costs)
         same.append(
             torch.equal(live.exits[0], replayed.exits[row])
             and torch.equal(live.predictions[0], replayed.predictions[row])
@@ -174,70 +218,62 @@ def oracle(split: Split) -> Outcomes:
     table, readout, costs = split.table, split.readout, split.costs
     videos, frames, depths, _ = table.features.shape
     with torch.inference_mode():
-        by_depth = [readout.classifier(readout.prefixes(each)) for each in table.features.unbind(2)]
-    logits = torch.stack(by_depth, dim=2)  # [N, T, B + 1, C]
-    right = (logits.argmax(-1) == table.labels[:, None, None]).flatten(1)
-    frame = torch.tensor(costs.segments).cumsum(0) + torch.tensor(costs.heads)
+        by_depth = [readout.prefix_logits(table.features, depth) for depth in range(depths)]
+    logits = torch.stack(by_depth, dim=2).flatten(1, 2)  # [N, T * (B + 1), C]
+    right = hits(logits.flatten(0, 1), table.truth.repeat_interleave(frames * depths, 0)).view(videos, -1)
+    heads = torch.tensor(costs.heads)
+    heads = heads.cumsum(0) if readout.folds_visited else heads
+    folds = torch.arange(1, depths + 1) if readout.folds_visited else torch.ones(depths, dtype=torch.long)
     count = torch.arange(1, frames + 1)[:, None]
-    cost = (count * frame + (count - 1) * costs.reuse + costs.classifier).flatten()
+    frame = torch.tensor(costs.segments).cumsum(0) + heads + folds * costs.reuse
+    cost = (count * frame - costs.reuse + costs.classifier).flatten()
     cheapest = torch.where(right, cost, cost.max() + 1).argmin(1)
     taken = torch.where(right.any(1), cheapest, frames * depths - 1)
     step, depth = taken // depths, taken % depths
     exits = torch.where(torch.arange(frames) <= step[:, None], depth[:, None], -1)
-    return Outcomes(logits[torch.arange(videos), step, depth], exits, cost[taken])
+    return Outcomes(logits[torch.arange(videos), taken], exits, cost[taken])
 
 
 def random_curve(split: Split, seed: int) -> pd.DataFrame:
     """Random exits at several chances, each the mean of several draws; one row a chance."""
-    generator = torch.Generator().manual_seed(seed)
     rows = []
     for chance in RANDOM_CHANCES:
-        policy = RandomExits(chance, chance, generator)
-        drawn = [point("random", split.run(policy), split.table.labels) for _ in range(RANDOM_DRAWS)]
+        draws = [RandomExits(chance, seed + draw) for draw in range(RANDOM_DRAWS)]
+        drawn = [split.point("random", split.run(policy)) for policy in draws]
         rows.append({"method": "random", **pd.DataFrame(drawn).drop(columns="method").mean()})
     return pd.DataFrame(rows)
 
 
-def point(method: str, outcomes: Outcomes, labels: torch.Tensor) -> dict:
-    """Where a policy lies: accuracy, mean GMACs and mean frames of a video."""
+def compare(method: str, split: Split, outcomes: Outcomes, full: Outcomes, params: EvaluateParams, seed: int) -> dict:
+    """A policy's point with 95% intervals: of its score, and of its gain on the full network (paired by video)."""
+    table = split.table
+    probabilities, baseline = (split.readout.probabilities(each.logits) for each in (outcomes, full))
+    where = split.point(method, outcomes)
+    if split.metric == "top1":
+        right, right_full = (hits(each, table.truth).double().numpy() for each in (probabilities, baseline))
+        low, high = intervals.of_mean(right, params.bootstrap, seed)
+        difference_low, difference_high = intervals.of_mean(right - right_full, params.bootstrap, seed)
+    else:
+        metric, videos = METRICS[split.metric], len(table.labels)
+        low, high = intervals.of_statistic(
+            lambda rows: metric(probabilities[rows], table.truth[rows]), videos, params.bootstrap, seed
+        )
+        difference_low, difference_high = intervals.of_statistic(
+            lambda rows: metric(probabilities[rows], table.truth[rows]) - metric(baseline[rows], table.truth[rows]),
+            videos,
+            params.bootstrap,
+            seed,
+        )
     return {
         "method": method,
-        "accuracy": (outcomes.predictions == labels).double().mean().item(),
-        "gmacs": outcomes.gmacs.mean().item(),
-        "frames": outcomes.frames.double().mean().item(),
-    }
-
-
-def compare(method: str, outcomes: Outcomes, full: Outcomes, labels: torch.Tensor, resamples: int, seed: int) -> dict:
-    """A policy's point with 95% intervals: of its accuracy, and of its gain on the full network (paired by video)."""
-    right = (outcomes.predictions == labels).double().numpy()
-    difference = right - (full.predictions == labels).double().numpy()
-    low, high = interval(right, resamples, seed)
-    difference_low, difference_high = interval(difference, resamples, seed)
-    where = point(method, outcomes, labels)
-    return {
-        "method": method,
-        "accuracy": where["accuracy"],
+        "score": where["score"],
         "low": low,
         "high": high,
+        "top5": top5(probabilities, table.truth),
+        "map": mean_average_precision(probabilities, table.truth),
         "gmacs": where["gmacs"],
         "frames": where["frames"],
-        "difference": difference.mean(),
+        "difference": where["score"] - split.score(full),
         "difference_low": difference_low,
         "difference_high": difference_high,
     }
-
-
-def interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
-    """95% interval of the mean of one value a video: bootstrap, percentile method.
-
-    Where all videos have the same value, resampling sees no spread; then the exact binomial interval says how
-    often another one might turn up.
-    """
-    if np.ptp(values) == 0:
-        margin = 1 - scipy.stats.binomtest(len(values), len(values)).proportion_ci().low
-        return float(values[0] - margin), float(min(values[0] + margin, 1))
-    result = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed)
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)

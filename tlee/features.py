@@ -15,13 +15,21 @@ from tlee.weights import load_tensors, save_tensors
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """One split: exit features ``[N, T, B + 1, D]`` in visiting order, classes and names of its videos."""
+    """One split: exit features ``[N, T, B + 1, D]`` in visiting order, classes and names of its videos.
+
+    ``labels [N]`` is the first class of each video, ``truth [N, C]`` (booleans) says all of them.
+    """
 
     features: torch.Tensor
     labels: torch.Tensor
+    truth: torch.Tensor
     videos: list[str]
     groups: list[str]
     classes: list[str]
+
+    def targets(self, multi_label: bool) -> torch.Tensor:
+        """What is trained on: class indices ``[N]``, or zeros and ones ``[N, C]`` (see ``Readout.loss``)."""
+        return self.truth.float() if multi_label else self.labels
 
 
 def store_features(model: TLEE, params: Params) -> None:
@@ -32,12 +40,13 @@ def store_features(model: TLEE, params: Params) -> None:
     """
     torch.manual_seed(params.seed)
     for split in SPLITS:
-        clips = load_clips(split, params.extract, params.model, augment=split == "train")
+        clips = load_clips(split, params, augment=split == "train")
         views = params.branches.train_views if split == "train" else 1
         store = clips.store
         tensors = {
             "features": torch.cat([compute_features(model, clips) for _ in range(views)]),
             "labels": store.labels.repeat(views),
+            "truth": store.truth.repeat(views, 1),
         }
         about = {"videos": store.videos * views, "groups": store.groups * views, "classes": store.classes}
         save_tensors(FEATURES / f"{split}.safetensors", tensors, about)

@@ -1,96 +1,190 @@
-"""TLEE: a segmented backbone, its branches, and the readout that turns exit features into decisions."""
+"""TLEE: a segmented backbone, its branches, and the readout that turns exit features into decisions.
+
+FrameExit is the case without branches whose readout has a classifier and a gate for each time step.
+"""
 
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from tlee.backbones import build_backbone
+from tlee.backbones import Backbone, build_backbone
 from tlee.errors import UserError
 from tlee.exits import BRANCHES, GATES, REUSES
-from tlee.params import ModelParams
+from tlee.params import Params
 from tlee.paths import MODELS
 from tlee.weights import load_state, load_tensors, save_tensors
 
 
 class Readout(nn.Module):
-    """What happens after an exit feature exists: reuse, the shared classifier, the gate.
+    """What happens after an exit feature exists: reuse, classifier, gate.
 
     It needs no frame, so it runs on stored exit features exactly as it runs on fresh ones.
+    ``t`` is the time step in visiting order; only a readout per step asks for it.
     """
 
-    def __init__(self, feature_dim: int, classes: int, params: ModelParams):
+    def __init__(self, width: int, classes: int, params: Params):
         super().__init__()
-        self.reuse = REUSES[params.reuse]()
-        self.classifier = nn.Linear(feature_dim, classes)
-        self.gate = GATES[params.gate](feature_dim)
+        steps, per_step = params.extract.frames, params.model.readout == "per_step"
+        gate = GATES[params.model.gate]
+        gates = 0 if gate is None else max(steps - 2, 0) if per_step else 1  # none at the first and the last step
+        self.width, self.classes = width, classes
+        self.reuse = REUSES[params.model.reuse](width)
+        self.classifiers = nn.ModuleList(nn.Linear(width, classes) for _ in range(steps if per_step else 1))
+        self.gates = nn.ModuleList(gate(width) for _ in range(gates))
+        self.folds_visited = params.model.accumulate == "visited"
+        self.multi_label = params.dataset.labels == "multi"
 
-    def accumulate(self, past: torch.Tensor | None, current: torch.Tensor, step: int) -> torch.Tensor:
-        """The next ``z``, ``[N, D]``. The first frame (``past`` is none) just takes ``current``."""
-        return current if past is None else self.reuse(past, current, step)
+    @property
+    def per_step(self) -> bool:
+        """Whether time steps have classifiers and gates of their own."""
+        return len(self.classifiers) > 1
 
-    def prefixes(self, features: torch.Tensor) -> torch.Tensor:
-        """``[N, T, D]``, one feature a frame, to ``z`` after each frame, ``[N, T, D]``."""
-        past, steps = None, []
-        for step, current in enumerate(features.unbind(1)):
-            past = self.accumulate(past, current, step)
+    def accumulate(self, past: torch.Tensor | None, current: torch.Tensor, count: float | torch.Tensor) -> torch.Tensor:
+        """The next ``z``, ``[N, D]``, from one of ``count`` features. Where there is none it takes ``current``."""
+        return current if past is None else self.reuse(past, current, count)
+
+    def classify(self, z: torch.Tensor, t: int) -> torch.Tensor:
+        """``[N, D]`` after step ``t`` to logits ``[N, C]``."""
+        return self.classifiers[min(t, len(self.classifiers) - 1)](z)
+
+    def gate(self, current: torch.Tensor, past: torch.Tensor, t: int) -> torch.Tensor:
+        """Logits ``[N]`` of stopping at step ``0 < t < T - 1``."""
+        return self.gates[min(t, len(self.gates)) - 1](current, past)
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Of each class, ``[..., C]``: softmax, or sigmoid where videos have several labels."""
+        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """One value for each of ``logits [..., C]``: cross-entropy, or the mean binary one over all classes.
+
+        ``targets`` are class indices ``[...]``, for several labels zeros and ones ``[..., C]``.
+        """
+        if self.multi_label:
+            return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
+        losses = nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
+        return losses.unflatten(0, logits.shape[:-1])
+
+    def along(self, features: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+        """``z`` after each step, ``[N, T, D]``, where step ``t`` of a video is left at depth ``depths[n, t]``.
+
+        ``features`` are ``[N, T, exits, D]``, of which those up to the depth are read.
+        """
+        past, count, steps = None, torch.zeros_like(depths[:, :1], dtype=features.dtype), []
+        for t in range(features.shape[1]):
+            depth = depths[:, t, None]
+            if self.folds_visited:
+                for b in range(int(depth.max()) + 1):
+                    folded = self.accumulate(past, features[:, t, b], count)
+                    past = folded if past is None else torch.where(b <= depth, folded, past)
+                    count = count + (b <= depth)
+            else:
+                current = features[torch.arange(len(features), device=features.device), t, depth[:, 0]]
+                past = self.accumulate(past, current, count)
+                count = count + 1
             steps.append(past)
         return torch.stack(steps, dim=1)
 
+    def prefix_logits(self, features: torch.Tensor, depths: torch.Tensor | int) -> torch.Tensor:
+        """What is known after each step, ``[N, T, C]``: see ``along``; one depth stands for all frames."""
+        if isinstance(depths, int):
+            depths = torch.full(features.shape[:2], depths, device=features.device)
+        z = self.along(features, depths)
+        if not self.per_step:
+            return self.classify(z, 0)
+        return torch.stack([self.classify(each, t) for t, each in enumerate(z.unbind(1))], dim=1)
+
+    def prefix_loss(self, features: torch.Tensor, depths: torch.Tensor | int, targets: torch.Tensor) -> torch.Tensor:
+        """Mean loss over videos and steps (TLEE section III-E, FrameExit 3.3); ``targets`` one of each video."""
+        logits = self.prefix_logits(features, depths)
+        steps = logits.shape[1]
+        return self.loss(logits, targets.unsqueeze(1).expand(-1, steps, *targets.shape[1:])).mean()
+
+
+class Head(nn.Module):
+    """The output of a segment to an exit feature: branch, if it is not the last, and the MLP, if there is one."""
+
+    def __init__(self, backbone: Backbone, branch: nn.Module | None, mlp: nn.Module):
+        super().__init__()
+        self.to_map = backbone.to_map
+        self.branch, self.mlp = branch, mlp
+
+    def forward(self, tap: torch.Tensor) -> torch.Tensor:
+        feature = tap if self.branch is None else self.branch(self.to_map(tap))
+        return self.mlp(feature)
+
 
 class TLEE(nn.Module):
-    """The whole network (TLEE, IEEE IoT Journal 2024, section III).
+    """The whole network (TLEE, IEEE IoT Journal 2024, section III; FrameExit, CVPR 2021, section 3).
 
-    ``T`` frames, ``B`` branches, ``B + 1`` exits, ``D`` feature size, ``C`` classes.
+    ``T`` time steps, ``B`` branches, ``B + 1`` exits, ``D`` feature size, ``C`` classes.
     """
 
-    def __init__(self, params: ModelParams, classes: int):
+    def __init__(self, params: Params, classes: int):
         super().__init__()
         self.params = params
-        self.backbone = build_backbone(params.backbone, params.exits, params.weights)
+        self.backbone = build_backbone(params.model.backbone, params.model.exits, params.model.weights)
         self.branches = self.new_branches()
-        self.readout = Readout(self.backbone.feature_dim, classes, params)
+        dim, width = self.backbone.feature_dim, params.model.mlp
+        layers = [] if width is None else [nn.Linear(dim, width), nn.BatchNorm1d(width), nn.ReLU()]
+        self.mlp = nn.Sequential(*layers)
+        self.readout = Readout(width or dim, classes, params)
 
     @property
     def exits(self) -> int:
         """``B + 1``."""
         return len(self.backbone.segments)
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one time step: ``(3, S, S)``, or ``(3, L, S, S)`` where it is a short clip."""
+        return self.backbone.input_shape(self.params.model.input_size)
+
     def new_branches(self) -> nn.ModuleList:
-        """Freshly initialised heads, one for each tap but the last."""
-        branch, params = BRANCHES[self.params.branch], self.params
-        dim = self.backbone.feature_dim
+        """Freshly initialised branches, one for each tap but the last."""
+        model = self.params.model
         return nn.ModuleList(
-            branch(channels, dim, params.crm_convs, params.crm_scale) for channels in self.backbone.tap_channels
+            BRANCHES[model.branch](channels, self.backbone.feature_dim, model)
+            for channels in self.backbone.tap_channels
         )
 
-    def head(self, depth: int) -> nn.Module:
-        """What maps the tap of ``depth`` to an exit feature; at the last depth the tap is the feature."""
-        return self.branches[depth] if depth < len(self.branches) else nn.Identity()
+    def head(self, depth: int, branches: nn.ModuleList | None = None) -> Head:
+        """What maps the output of segment ``depth`` to an exit feature; with other ``branches`` than its own."""
+        branches = self.branches if branches is None else branches
+        return Head(self.backbone, branches[depth] if depth < len(branches) else None, self.mlp)
 
-    def full_features(self, frames: torch.Tensor) -> torch.Tensor:
-        """Frames ``[N, T, 3, H, W]`` to the features of the full depth ``[N, T, D]``."""
-        return self.backbone(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+    def full_features(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips ``[N, T, *input_shape]`` to the features of the full depth ``[N, T, 1, D]``."""
+        return self.mlp(self.backbone(clips).flatten(0, 1)).unflatten(0, clips.shape[:2]).unsqueeze(2)
 
-    def exit_features(self, frames: torch.Tensor) -> torch.Tensor:
-        """Frames ``[N, T, 3, H, W]`` to all exit features ``[N, T, B + 1, D]``."""
-        taps = self.backbone.taps(frames.flatten(0, 1))
-        features = torch.stack([self.head(depth)(tap) for depth, tap in enumerate(taps)], dim=1)
-        return features.unflatten(0, frames.shape[:2])
+    def exit_features(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips ``[N, T, *input_shape]`` to all exit features ``[N, T, B + 1, D]``."""
+        return self.heads(self.backbone.taps(clips)).unflatten(0, clips.shape[:2])
+
+    def heads(self, taps: list[torch.Tensor], branches: nn.ModuleList | None = None) -> torch.Tensor:
+        """The taps of ``M`` time steps to exit features ``[M, B + 1, D]``."""
+        return torch.stack([self.head(depth, branches)(tap) for depth, tap in enumerate(taps)], dim=1)
 
 
 # --- weights: one file a training stage ----------------------------------------------------------
 
 
 def parts(model: TLEE, stage: str) -> nn.ModuleDict:
-    """What a training stage trains, and its weight file holds."""
-    return nn.ModuleDict(
-        {
-            "pretrain": {"backbone": model.backbone.body, "classifier": model.readout.classifier},
-            "branches": {"branches": model.branches},
-            "gates": {"gate": model.readout.gate},
-        }[stage]
-    )
+    """What a training stage trains, and its weight file holds; ``pretrain`` the branches too if it is joint."""
+    readout = model.readout
+    if stage == "branches":
+        return nn.ModuleDict({"branches": model.branches})
+    if stage == "gates":
+        return nn.ModuleDict({"gates": readout.gates})
+    backbone = {
+        "backbone": model.backbone,
+        "mlp": model.mlp,
+        "reuse": readout.reuse,
+        "classifiers": readout.classifiers,
+    }
+    joint = {"branches": model.branches} if model.params.pretrain.joint else {}
+    return nn.ModuleDict(backbone | joint)
 
 
 WEIGHT_FILES = {
@@ -102,11 +196,11 @@ WEIGHT_FILES = {
 
 def save_trained(model: TLEE, stage: str, classes: list[str]) -> Path:
     """Write what ``stage`` has trained, with the settings and the classes it was trained for."""
-    about = {"classes": classes, "model": model.params.model_dump()}
+    about = {"classes": classes, "model": model.params.model.model_dump()}
     return save_tensors(WEIGHT_FILES[stage], parts(model, stage).state_dict(), about)
 
 
-def load_trained(params: ModelParams, *stages: str) -> tuple[TLEE, list[str]]:
+def load_trained(params: Params, *stages: str) -> tuple[TLEE, list[str]]:
     """The network with the weights of the named training stages, in evaluation mode, and its classes.
 
     Raises ``UserError`` if a weight file is missing, damaged or made with other parameters.
@@ -115,7 +209,12 @@ def load_trained(params: ModelParams, *stages: str) -> tuple[TLEE, list[str]]:
     _, about = loaded[stages[0]]
     if "classes" not in about:
         raise UserError(f"{WEIGHT_FILES[stages[0]]} names no classes: run `dvc repro {stages[0]}`")
-    model = TLEE(params.model_copy(update={"weights": None}), len(about["classes"]))
+    model = TLEE(without_initial_weights(params), len(about["classes"]))
     for stage, (state, _) in loaded.items():
         load_state(parts(model, stage), state, WEIGHT_FILES[stage], f"run `dvc repro {stage}`")
     return model.eval(), about["classes"]
+
+
+def without_initial_weights(params: Params) -> Params:
+    """The same network, started from nothing: its weights will be loaded."""
+    return params.model_copy(update={"model": params.model.model_copy(update={"weights": None})})

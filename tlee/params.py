@@ -100,6 +100,19 @@ class ModelParams(Section):
     gate: Literal["mlp", "frameexit", "confidence", "random"]
 
 
+#: Frames of a time step where it is not one.
+CLIP_FRAMES = {"x3d_s": 13}
+
+#: What each method settles in ``model``, whatever ``params.yaml`` says there.
+METHOD_SETTINGS: dict[str, dict[str, Any]] = {
+    "tlee": {},
+    "frameexit": {"exits": 0, "readout": "per_step", "gate": "frameexit"},
+    "layer": {"gate": "confidence"},
+    "full": {"exits": 0, "gate": "confidence"},
+    "random": {"gate": "random"},
+}
+
+
 class TrainingParams(Section):
     epochs: Count
     batch_clips: Count
@@ -109,6 +122,11 @@ class TrainingParams(Section):
 
 class ClipTrainingParams(TrainingParams):
     frames: Count
+
+
+class PretrainParams(ClipTrainingParams):
+    joint: bool
+    frozen_layers: Annotated[int, Field(ge=0)]
 
 
 class BranchParams(ClipTrainingParams):
@@ -124,6 +142,7 @@ class EvaluateParams(Section):
     first_threshold: Threshold
     gate_threshold: Threshold
     stop_threshold: Threshold
+    metric: Literal["top1", "map"]
     max_loss: NonNegative
     bootstrap: Count
 
@@ -143,11 +162,19 @@ class Params(Section):
     dataset: DatasetParams
     extract: ExtractParams
     model: ModelParams
-    pretrain: ClipTrainingParams
+    pretrain: PretrainParams
     branches: BranchParams
     gates: GateParams
     evaluate: EvaluateParams
     latency: LatencyParams
+
+    @model_validator(mode="after")
+    def _time_steps_fit_the_backbone(self) -> "Params":
+        backbone, given = self.model.backbone, self.extract.clip_frames
+        wanted = CLIP_FRAMES.get(backbone, 1)
+        if given != wanted:
+            raise ValueError(f"`extract.clip_frames` is {given}, but {backbone} reads {wanted} a time step")
+        return self
 
     @model_validator(mode="after")
     def _draw_frames_that_exist(self) -> "Params":
@@ -181,10 +208,17 @@ def load_params(path: str | Path = "params.yaml", overrides: dict[str, Any] | No
     for dotted, value in (overrides or {}).items():
         _override(raw, dotted, value)
     try:
-        return Params.model_validate(raw)
+        return _settle(Params.model_validate(raw))
     except ValidationError as error:
         problems = "; ".join(_explain(problem) for problem in error.errors())
         raise UserError(f"{path}{' with the overrides' if overrides else ''}: {problems}") from None
+
+
+def _settle(params: Params) -> Params:
+    """Put the settings of the method in force; a random gate is the random method."""
+    method = "random" if params.model.gate == "random" else params.model.method
+    settled = params.model.model_copy(update={"method": method, **METHOD_SETTINGS[method]})
+    return params.model_copy(update={"model": settled})
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -1,16 +1,20 @@
 """Finding thresholds on ``val``: a local search over per-depth thresholds that keeps all it has seen.
 
-The accuracy of a few hundred videos moves in steps and by luck, so the search is led by a smooth error: the
-mean of the 0/1 error and of ``1 - p(true class)``.
+The score of a few hundred videos moves in steps and by luck, so the search is led by a smooth error: the
+mean of the 0/1 error and of ``1 - p(true class)``, averaged where a video has several classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 
 from tlee.costs import Costs
+from tlee.inference import Source, run
+from tlee.metrics import METRICS, hits
 from tlee.model import Readout
-from tlee.policies import ALWAYS, NEVER, Source, Thresholds, run
+from tlee.policies import ALWAYS, NEVER, Thresholds
 
 #: Values that a threshold may take: dense where confidences are.
 LEVELS = (ALWAYS, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, NEVER)
@@ -28,59 +32,84 @@ class Candidate:
     """A policy and what it does on the videos of a search."""
 
     policy: Thresholds
-    accuracy: float
     error: float  #: the smooth one
     added: float  #: to the full network's smooth error: 95% upper bound, on the same videos
     gmacs: float  #: mean of a video
 
 
-def families(exits: int) -> dict[str, tuple[Coordinate, ...]]:
+#: The families of policies that are searched for each method; the one of its own name is its policy.
+COMPARED = {
+    "tlee": ("temporal", "layer", "tlee_gate", "tlee"),
+    "frameexit": ("frameexit", "temporal"),
+    "layer": ("layer",),
+    "full": (),
+    "random": (),
+}
+
+
+def families(method: str, exits: int, gated: bool) -> dict[str, tuple[Coordinate, ...]]:
     """The policies under comparison by the thresholds that they may move; the others stay at ``NEVER``.
 
-    ``temporal`` stops videos at full depth only, ``layer`` only leaves frames, ``tlee_gate`` is TLEE as
-    published, ``tlee`` may also stop later frames by confidence. Every one is a part of the last.
+    ``frameexit`` and ``tlee_gate`` are the systems as published; ``temporal`` and ``tlee`` are the same but may also
+    stop later frames by confidence. ``frameexit`` and ``temporal`` stop videos at full depth only, ``layer`` only
+    leaves frames. Where no gate has been learnt (``gated``) there is no ``tlee_gate``.
     """
     leaves = tuple(("leave", depth) for depth in range(exits - 1))
-    first, gate, sure = (tuple((name, depth) for depth in range(exits)) for name in ("first", "gate", "sure"))
-    return {
-        "temporal": (first[-1], gate[-1], sure[-1]),
+    first, sure = (tuple((name, depth) for depth in range(exits)) for name in ("first", "sure"))
+    gate = tuple(("gate", depth) for depth in range(exits)) if gated else ()
+    all_families = {
+        "frameexit": (first[-1], *gate[-1:]),
+        "temporal": (first[-1], *gate[-1:], sure[-1]),
         "layer": leaves,
         "tlee_gate": leaves + first + gate,
         "tlee": leaves + first + gate + sure,
     }
+    return {name: all_families[name] for name in COMPARED[method] if gated or name != "tlee_gate"}
 
 
 class Search:
     """Runs policies on one split, and remembers all of them."""
 
-    def __init__(self, source: Source, labels: torch.Tensor, readout: Readout, costs: Costs, levels: tuple = LEVELS):
-        self.source, self.labels = source, labels
+    def __init__(
+        self,
+        source: Source,
+        truth: torch.Tensor,
+        readout: Readout,
+        costs: Costs,
+        metric: str,
+        levels: tuple = LEVELS,
+    ):
+        self.source, self.truth = source, truth
         self.readout, self.costs, self.levels = readout, costs, levels
         self.seen: dict[Thresholds, Candidate] = {}
-        self._full_errors = self._run(Thresholds.never(len(costs.segments)))[1]
+        self.score = cache(lambda policy: METRICS[metric](self._probabilities(policy)[0], truth))
+        self._full_errors = self._run(Thresholds.never(len(costs.segments)))[0]
         self.full = self.measure(Thresholds.never(len(costs.segments)))
 
     def measure(self, policy: Thresholds) -> Candidate:
         """Run ``policy``, unless it has been run before."""
         if policy not in self.seen:
-            right, errors, gmacs = self._run(policy)
+            errors, gmacs = self._run(policy)
             added = errors - self._full_errors
             spread = added.std().item() / len(added) ** 0.5
             self.seen[policy] = Candidate(
                 policy,
-                accuracy=right.mean().item(),
                 error=errors.mean().item(),
                 added=added.mean().item() + ONE_SIDED_95 * spread,
                 gmacs=gmacs.mean().item(),
             )
         return self.seen[policy]
 
-    def _run(self, policy: Thresholds) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """For each video: whether the prediction is right, the smooth error, GMACs."""
+    def _run(self, policy: Thresholds) -> tuple[torch.Tensor, torch.Tensor]:
+        """For each video: the smooth error, GMACs."""
+        probabilities, gmacs = self._probabilities(policy)
+        right = hits(probabilities, self.truth).double()
+        truth = (probabilities * self.truth).sum(1).double() / self.truth.sum(1)
+        return 1 - (right + truth) / 2, gmacs
+
+    def _probabilities(self, policy: Thresholds) -> tuple[torch.Tensor, torch.Tensor]:
         outcomes = run(self.source, self.readout, policy, self.costs)
-        right = (outcomes.predictions == self.labels).double()
-        truth = outcomes.logits.softmax(1)[torch.arange(len(right)), self.labels].double()
-        return right, 1 - (right + truth) / 2, outcomes.gmacs
+        return self.readout.probabilities(outcomes.logits), outcomes.gmacs
 
     def explore(self, coordinates: tuple[Coordinate, ...], fixed: dict[str, float]) -> list[Candidate]:
         """Search the space of ``coordinates`` at several prices of an error; return all seen of that space.
@@ -139,18 +168,20 @@ def frontier(candidates: list[Candidate]) -> list[Candidate]:
     return best
 
 
-def choose(candidates: list[Candidate], full: Candidate, max_loss: float) -> Candidate:
+def choose(
+    candidates: list[Candidate], full: Candidate, max_loss: float, score: Callable[[Thresholds], float]
+) -> Candidate:
     """The cheapest that loses at most ``max_loss`` points to the full network.
 
-    The loss in accuracy, and the upper bound of what is added to the smooth error: the best of many policies
+    The loss in ``score``, and the upper bound of what is added to the smooth error: the best of many policies
     has been lucky, and the bound asks it to be better than by luck. If none is good enough, which is so only
     where thresholds are fixed, the one with the lowest bound.
     """
     limit = max_loss / 100
-    fit = [each for each in candidates if each.accuracy >= full.accuracy - limit and each.added <= limit]
-    if not fit:
-        return min(candidates, key=lambda candidate: candidate.added)
-    return min(fit, key=lambda candidate: candidate.gmacs)
+    for candidate in sorted(candidates, key=lambda candidate: candidate.gmacs):
+        if candidate.added <= limit and score(candidate.policy) >= score(full.policy) - limit:
+            return candidate
+    return min(candidates, key=lambda candidate: candidate.added)
 
 
 def _with(policy: Thresholds, coordinate: Coordinate, level: float) -> Thresholds:

@@ -19,9 +19,9 @@ class Strip(NamedTuple):
 
 
 def easy_and_hard(evaluation: Evaluation, params: Params) -> dict[str, Strip]:
-    """The cheapest and the dearest test video that TLEE gets right."""
-    trace = evaluation.trace()
-    right = trace[trace["truth"] == trace["prediction"]].sort_values(["gmacs", "confidence"], ascending=[True, False])
+    """The cheapest and the dearest test video that the method gets right; where there is none, of all."""
+    trace = evaluation.trace().sort_values(["gmacs", "confidence"], ascending=[True, False])
+    right = trace[trace["right"]] if trace["right"].any() else trace
     store = FrameStore(FRAMES / "test.arrow")
     full = evaluation.table.set_index("method").at["full", "gmacs"]
     order = visiting_order(params.extract.frames, params.model.order)
@@ -29,9 +29,10 @@ def easy_and_hard(evaluation: Evaluation, params: Params) -> dict[str, Strip]:
     for name, row in (("easy", right.iloc[0]), ("hard", right.iloc[-1])):
         depths = [int(depth) for depth in row["exits"].split()]
         visits = {order[t]: (t + 1, f"depth {depth}") for t, depth in enumerate(depths)}
+        verdict = "right" if row["right"] else "wrong"
         title = (
-            f"{row['truth']}: right, {row['confidence']:.2f} sure, after {row['frames']} of {len(order)} "
+            f"{row['truth']}: {verdict}, {row['confidence']:.2f} sure, after {row['frames']} of {len(order)} "
             f"frames, {row['gmacs'] / full:.0%} of the full network's GMACs"
         )
-        strips[name] = Strip(store.pictures(store.videos.index(row["video"]), sorted(order)), visits, title)
+        strips[name] = Strip(store.pictures(row.name, sorted(order)), visits, title)
     return strips

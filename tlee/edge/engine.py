@@ -13,12 +13,15 @@ import numpy as np
 import onnxruntime
 
 from tlee.edge.export import (
+    BASE,
     CONFIDENCE,
+    COUNT,
     FEATURE,
     FEATURES,
     FRAME,
     GATE,
     LOGITS,
+    NEXT,
     PAST,
     Bundle,
     Stretch,
@@ -44,6 +47,12 @@ class BoundGraph:
         self._binding = self._session.io_binding()
         self._bind(self._session.get_inputs(), self._binding.bind_ortvalue_input, buffers)
         self._bind(self._session.get_outputs(), self._binding.bind_ortvalue_output, buffers)
+        #: What the graph remembers: this frame's, to become that of the frame before.
+        self._memories = [
+            (buffers[tensor.name.removeprefix(NEXT)], buffers[tensor.name])
+            for tensor in self._session.get_outputs()
+            if tensor.name.startswith(NEXT)
+        ]
         self.nanoseconds = 0
 
     @staticmethod
@@ -59,7 +68,14 @@ class BoundGraph:
     def __call__(self) -> None:
         begin = time.perf_counter_ns()
         self._session.run_with_iobinding(self._binding)
+        for before, now in self._memories:
+            before[:] = now
         self.nanoseconds += time.perf_counter_ns() - begin
+
+    def forget(self) -> None:
+        """Start another video."""
+        for before, _ in self._memories:
+            before[:] = 0
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:
@@ -93,9 +109,12 @@ class Engine:
             part: BoundGraph(bundle.folder / part.file, self._buffers, threads)
             for part in [*bundle.stretches, *bundle.readouts]
         }
-        self._buffers.setdefault(PAST, np.zeros_like(self._buffers[Z]))
+        for name in (PAST, BASE):
+            self._buffers.setdefault(name, np.zeros_like(self._buffers[Z]))
+        self._buffers.setdefault(COUNT, np.zeros((1, 1), np.float32))
         self._buffers.setdefault(GATE, np.zeros_like(self._buffers[CONFIDENCE]))
         self._graphs = list(graphs.values())
+        self._folds_visited = bundle.readouts[0].visited
         self._frames = [
             [
                 (look.stretch, graphs[look.stretch], graphs[look.readout], look.stop, look.gate, look.leave)
@@ -109,30 +128,42 @@ class Engine:
         """Time spent inside graphs so far."""
         return sum(graph.nanoseconds for graph in self._graphs)
 
-    def run(self, clip: np.ndarray) -> Verdict:
-        """Decide on one video, ``float32 [T, 3, S, S]`` in visiting order, as ``policies.run`` does.
+    def run(self, clip: np.ndarray, path: Sequence[int] | None = None) -> Verdict:
+        """Decide on one video, ``float32 [T, *input_shape]`` in visiting order, as ``inference.run`` does.
 
+        With a ``path`` nothing is decided: frame ``t`` is left at depth ``path[t]``, and the video stops before
+        the first -1; the bundle must be one of random exits.
         Raises ``ValueError`` if the bundle was exported for another number of frames.
         """
         if len(clip) != len(self._frames):
             raise ValueError(f"the clip has {len(clip)} frames, the bundle was exported for {len(self._frames)}")
-        frame, past, z, confidence, gate, logits = (
-            self._buffers[name] for name in (FRAME, PAST, Z, CONFIDENCE, GATE, LOGITS)
+        frame, past, base, count, z, confidence, gate, logits = (
+            self._buffers[name] for name in (FRAME, PAST, BASE, COUNT, Z, CONFIDENCE, GATE, LOGITS)
         )
-        exits, ran = np.full(len(self._frames), -1), []
+        exits, ran, visited, stop = np.full(len(self._frames), -1), [], self._folds_visited, False
+        count[0] = 0
+        for graph in self._graphs:
+            graph.forget()
         for t, looks in enumerate(self._frames):
             frame[0] = clip[t]
+            if path is not None:
+                looks = looks[0 if visited else path[t] : path[t] + 1]
             for stretch, run_stretch, run_readout, stop_above, gate_above, leave_above in looks:
                 run_stretch()
                 run_readout()
                 ran.append(stretch)
+                if visited:
+                    base[:] = z
+                    count += 1
                 stop = confidence[0] > stop_above or (gate_above < NEVER and gate[0] > gate_above)
                 if stop or confidence[0] > leave_above:
                     break
             exits[t] = stretch.depth
-            if stop:
+            if stop or (path is not None and t + 1 < len(path) and path[t + 1] < 0):
                 break
             past[:] = z
+            if not visited:
+                count += 1
         return Verdict(logits[0].copy(), exits, ran)
 
 
@@ -150,7 +181,7 @@ class UncutNetwork:
         return sum(graph.nanoseconds for graph in [*self._prefixes, self._conclusion])
 
     def run(self, clip: np.ndarray) -> np.ndarray:
-        """Logits ``[C]`` of one video ``float32 [T, 3, S, S]``: frame after frame, classified once."""
+        """Logits ``[C]`` of one video ``float32 [T, *input_shape]``: frame after frame, classified once."""
         self.features(clip, [len(self._prefixes) - 1] * len(clip))
         self._conclusion()
         return self._buffers[LOGITS][0].copy()
@@ -161,6 +192,8 @@ class UncutNetwork:
         The result is valid until the next call.
         """
         frame, feature, features = (self._buffers[name] for name in (FRAME, FEATURE, FEATURES))
+        for prefix in self._prefixes:
+            prefix.forget()
         for t, depth in enumerate(exits):
             if depth >= 0:
                 frame[0] = clip[t]

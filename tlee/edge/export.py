@@ -18,16 +18,26 @@ import torch
 from torch import nn
 
 from tlee import model as networks
-from tlee.policies import ALWAYS, NEVER, Thresholds
+from tlee.policies import ALWAYS, NEVER, RandomExits, Thresholds
 
-FRAME = "frame"  #: ``[1, 3, S, S]``
+FRAME = "frame"  #: a time step, ``[1, 3, S, S]`` or ``[1, 3, L, S, S]``
 FEATURE = "feature"  #: an exit feature, ``[1, D]``
 FEATURES = "features"  #: one feature a frame, ``[T, D]``
 PAST = "past"  #: ``z`` of the frames before, ``[1, D]``
+BASE = "base"  #: what the feature is folded into, where this is not ``PAST`` but ``z`` of the exit before, ``[1, D]``
+COUNT = "count"  #: how many features that is made of, ``[1, 1]``
 Z = "z"  #: ``z`` of this exit, ``[1, D]``
 LOGITS = "logits"  #: ``[1, C]``
 CONFIDENCE = "confidence"  #: largest softmax probability, ``[1]``
 GATE = "gate"  #: the gate's score, ``[1]``
+
+
+NEXT = "next_"  #: before the name of a memory: what it is to hold at the frame after
+
+
+def memory(segment: int, index: int) -> str:
+    """Name of what segment ``segment`` remembers of the frame before (temporal shift)."""
+    return f"memory{segment}_{index}"
 
 
 def tap(depth: int) -> str:
@@ -53,32 +63,33 @@ class Stretch:
     def file(self) -> str:
         return f"segments{self.start}-{self.depth}.onnx"
 
-    @property
-    def inputs(self) -> list[str]:
-        return [tap(self.start - 1) if self.start else FRAME]
-
-    @property
-    def outputs(self) -> list[str]:
-        return [FEATURE] if self.ends else [FEATURE, tap(self.depth)]
-
 
 @dataclass(frozen=True)
 class Readout:
     """Reuse, classifier and gate: ``(feature, past) -> (z, logits, confidence, gate)``.
 
-    The ``first`` frame has no past; there is a ``gate`` score only where the policy asks for it.
+    The ``first`` has nothing to fold into; there is a ``gate`` score only where the policy asks for it.
+    ``step`` is the time step, where these have classifiers and gates of their own. Where ``visited`` exits
+    are folded in too, there is a ``base`` besides the ``past`` that the gate compares with.
     """
 
     first: bool
     gate: bool
+    step: int
+    visited: bool
 
     @property
     def file(self) -> str:
-        return f"readout_{'first' if self.first else 'gate' if self.gate else 'later'}.onnx"
+        kind = "first" if self.first else "gate" if self.gate else "later"
+        return f"readout_{kind}{self.step or ''}.onnx"
 
     @property
     def inputs(self) -> list[str]:
-        return [FEATURE] if self.first else [FEATURE, PAST]
+        if self.first:
+            return [FEATURE]
+        if not self.visited:
+            return [FEATURE, COUNT, PAST]
+        return [FEATURE, COUNT, BASE, PAST] if self.gate else [FEATURE, COUNT, BASE]
 
     @property
     def outputs(self) -> list[str]:
@@ -100,24 +111,49 @@ class Look:
     leave: float
 
 
-def compile_policy(policy: Thresholds, exits: int, frames: int) -> tuple[tuple[Look, ...], ...]:
-    """The looks of ``policy`` at each of ``frames`` frames, from shallow to deep; ``exits`` is ``B + 1``."""
-    return tuple(_looks(policy, exits, t, frames) for t in range(frames))
+def compile_policy(policy: Thresholds | RandomExits, model: networks.TLEE, frames: int) -> tuple[tuple[Look, ...], ...]:
+    """The looks of ``policy`` at each of ``frames`` frames, from shallow to deep.
+
+    Those of random exits decide nothing: every exit can be taken, straight from the frame, or from the exit
+    before if that is folded in too.
+    """
+    looks = _looks if isinstance(policy, Thresholds) else _every_exit
+    return tuple(looks(policy, model, t, frames) for t in range(frames))
 
 
-def _looks(policy: Thresholds, exits: int, t: int, frames: int) -> tuple[Look, ...]:
+def _looks(policy: Thresholds, model: networks.TLEE, t: int, frames: int) -> tuple[Look, ...]:
     looks: list[Look] = []
-    for depth in range(exits):
+    for depth in range(model.exits):
         if not policy.looks(t, depth, frames):
             continue
         start = looks[-1].stretch.depth + 1 if looks else 0
-        leave = policy.leave[depth] if depth < exits - 1 else ALWAYS
+        leave = policy.leave[depth] if depth < model.exits - 1 else ALWAYS
         stop, gate = policy.stop_above(t, depth, frames)
-        readout = Readout(first=t == 0, gate=gate < NEVER)
+        readout = _readout(model, t, first_look=not looks, gate=gate < NEVER)
         looks.append(Look(Stretch(start, depth, ends=leave == ALWAYS), readout, stop, gate, leave))
         if leave == ALWAYS:
             break
     return tuple(looks)
+
+
+def _every_exit(_: RandomExits, model: networks.TLEE, t: int, frames: int) -> tuple[Look, ...]:
+    chained, deepest = model.readout.folds_visited, model.exits - 1
+    return tuple(
+        Look(
+            Stretch(depth if chained else 0, depth, ends=not chained or depth == deepest),
+            _readout(model, t, first_look=depth == 0, gate=False),
+            NEVER,
+            NEVER,
+            NEVER,
+        )
+        for depth in range(model.exits)
+    )
+
+
+def _readout(model: networks.TLEE, t: int, *, first_look: bool, gate: bool) -> Readout:
+    visited = model.readout.folds_visited
+    first = t == 0 and (first_look or not visited)
+    return Readout(first, gate, step=t if model.readout.per_step else 0, visited=visited)
 
 
 # --- export --------------------------------------------------------------------------------------------
@@ -153,51 +189,60 @@ class UncutBundle:
     conclusion: Path
 
 
-def export(model: networks.TLEE, policy: Thresholds, frames: int, folder: Path, opset: int) -> Bundle:
+def export(model: networks.TLEE, policy: Thresholds | RandomExits, frames: int, folder: Path, opset: int) -> Bundle:
     """Write the graphs that ``policy`` needs for clips of ``frames`` frames: batch 1, static shapes."""
     write = _Writer(model, frames, folder, opset)
-    bundle = Bundle(folder, compile_policy(policy, model.exits, frames))
+    bundle = Bundle(folder, compile_policy(policy, model, frames))
     for stretch in bundle.stretches:
-        write(stretch.file, _Stretch(model, stretch), stretch.inputs, stretch.outputs)
+        write.segments(stretch.file, stretch.start, stretch.depth, None if stretch.ends else tap(stretch.depth))
     for readout in bundle.readouts:
-        write(readout.file, _Readout(model.readout, readout.gate), readout.inputs, readout.outputs)
+        write(readout.file, _Readout(model.readout, readout), readout.inputs, readout.outputs)
     return bundle
 
 
 def export_uncut(model: networks.TLEE, frames: int, folder: Path, opset: int) -> UncutBundle:
     """Write the graphs of the network without exits, for clips of ``frames`` frames."""
     write = _Writer(model, frames, folder, opset)
-    segments = model.backbone.segments
-    prefixes = [
-        write(f"prefix{b}.onnx", nn.Sequential(*segments[: b + 1], model.head(b)), [FRAME], [FEATURE])
-        for b in range(model.exits)
-    ]
-    return UncutBundle(tuple(prefixes), write("conclusion.onnx", _Conclusion(model.readout), [FEATURES], [LOGITS]))
+    prefixes = [write.segments(f"prefix{depth}.onnx", 0, depth) for depth in range(model.exits)]
+    conclusion = write("conclusion.onnx", _Conclusion(model.readout), [FEATURES], [LOGITS])
+    return UncutBundle(tuple(prefixes), conclusion)
 
 
-class _Stretch(nn.Module):
-    def __init__(self, model: networks.TLEE, stretch: Stretch):
+class _Segments(nn.Module):
+    """Segments ``start..depth`` and a head: ``(frame or tap, *memories) -> (feature[, tap], *next memories)``."""
+
+    def __init__(self, model: networks.TLEE, start: int, depth: int, sizes: list[int], gives_tap: bool):
         super().__init__()
-        self.segments = nn.Sequential(*model.backbone.segments[stretch.start : stretch.depth + 1])
-        self.head = model.head(stretch.depth)
-        self.ends = stretch.ends
+        self.backbone, self.head = model.backbone, model.head(depth)
+        self.start, self.sizes, self.gives_tap = start, sizes, gives_tap  # sizes: memories of each segment
 
-    def forward(self, tap: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        tap = self.segments(tap)
-        feature = self.head(tap)
-        return feature if self.ends else (feature, tap)
+    def forward(self, tap: torch.Tensor, *memories: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        following: list[torch.Tensor] = []
+        for depth, size in enumerate(self.sizes, start=self.start):
+            tap, remembered = self.backbone.step(depth, tap, memories[:size])
+            memories, following = memories[size:], [*following, *remembered]
+        return (self.head(tap), *([tap] if self.gives_tap else []), *following)
 
 
 class _Readout(nn.Module):
-    def __init__(self, readout: networks.Readout, gate: bool):
+    def __init__(self, readout: networks.Readout, part: Readout):
         super().__init__()
-        self.readout, self.gate = readout, gate
+        self.readout, self.part = readout, part
 
-    def forward(self, feature: torch.Tensor, past: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
-        z = self.readout.accumulate(past, feature, step=1)  # a reuse that counts frames needs an input for it
-        logits = self.readout.classifier(z)
-        confidence = logits.softmax(1).amax(1)
-        return (z, logits, confidence, self.readout.gate(z, past).sigmoid()) if self.gate else (z, logits, confidence)
+    def forward(
+        self,
+        feature: torch.Tensor,
+        count: torch.Tensor | None = None,
+        base: torch.Tensor | None = None,
+        past: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        z = self.readout.accumulate(base, feature, count)
+        logits = self.readout.classify(z, self.part.step)
+        confidence = self.readout.probabilities(logits).amax(1)
+        if not self.part.gate:
+            return z, logits, confidence
+        before = past if self.part.visited else base
+        return z, logits, confidence, self.readout.gate(z, before, self.part.step).sigmoid()
 
 
 class _Conclusion(nn.Module):
@@ -207,28 +252,42 @@ class _Conclusion(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         z = None
-        for step, feature in enumerate(features.split(1)):
-            z = self.readout.accumulate(z, feature, step)
-        return self.readout.classifier(z)
+        for count, feature in enumerate(features.split(1)):
+            z = self.readout.accumulate(z, feature, count)
+        return self.readout.classify(z, len(features) - 1)
 
 
 class _Writer:
     """Writes modules as checked ONNX files with named tensors of static shape."""
 
     def __init__(self, model: networks.TLEE, frames: int, folder: Path, opset: int):
-        size, width = model.params.input_size, model.backbone.feature_dim
-        frame = torch.zeros(1, 3, size, size)
-        with torch.no_grad():
-            taps = model.backbone.eval().taps(frame)
+        self._model, self._folder, self._opset = model.eval(), folder, opset
+        width = model.readout.width
+        vector, frame = torch.zeros(1, width), torch.zeros(1, *model.input_shape)
+        self._memories = model.backbone.start_memory(model.params.model.input_size)
         self._examples = {
             FRAME: frame,
-            FEATURE: torch.zeros(1, width),
-            PAST: torch.zeros(1, width),
+            **dict.fromkeys((FEATURE, PAST, BASE), vector),
+            COUNT: torch.ones(1, 1),
             FEATURES: torch.zeros(frames, width),
-            **{tap(depth): value for depth, value in enumerate(taps)},
         }
-        self._folder, self._opset = folder, opset
+        with torch.no_grad():
+            taps = model.backbone.taps(frame[None])
+        for segment, tensors in enumerate(self._memories):
+            self._examples[tap(segment)] = taps[segment]
+            self._examples |= {memory(segment, index): tensor for index, tensor in enumerate(tensors)}
         folder.mkdir(parents=True, exist_ok=True)
+
+    def segments(self, file: str, start: int, depth: int, gives: str | None = None) -> Path:
+        """Write segments ``start..depth`` with the head of ``depth``; the graph also ``gives`` a tap by that name."""
+        sizes = [len(self._memories[segment]) for segment in range(start, depth + 1)]
+        memories = [memory(start + offset, index) for offset, size in enumerate(sizes) for index in range(size)]
+        return self(
+            file,
+            _Segments(self._model, start, depth, sizes, gives is not None),
+            [tap(start - 1) if start else FRAME, *memories],
+            [FEATURE, *([gives] if gives else []), *(NEXT + name for name in memories)],
+        )
 
     @torch.no_grad()
     def __call__(self, file: str, module: nn.Module, inputs: list[str], outputs: list[str]) -> Path:

@@ -16,14 +16,17 @@ import torch
 from tlee.costs import count_costs
 from tlee.edge.engine import Engine, UncutNetwork
 from tlee.extraction import decode
+from tlee.inference import LiveFeatures, follow, run
 from tlee.model import TLEE
-from tlee.policies import LiveFeatures, Thresholds, run
+from tlee.policies import Thresholds
 
 FULL = "full"  #: the uncut network on all frames, classified once
-REAL = "tlee"  #: the engine
+REAL = "real"  #: the engine
 IDEAL = "ideal"  #: the uncut network up to the exits that the engine takes, and nothing else
 
 MILLISECOND = 1e6  # ns
+
+Paths = Sequence[list[int] | None]  #: of each clip: the depth of each frame and -1 after the last; or none is given
 
 
 # --- parity --------------------------------------------------------------------------------------------
@@ -40,13 +43,27 @@ class Parity:
 
 
 @torch.inference_mode()
-def parity(engine: Engine, uncut: UncutNetwork, model: TLEE, policy: Thresholds, clips: Iterable[np.ndarray]) -> Parity:
-    """Compare with ``model`` and ``policy``, which were exported, on clips ``float32 [T, 3, S, S]``."""
+def parity(
+    engine: Engine,
+    uncut: UncutNetwork,
+    model: TLEE,
+    policy: Thresholds | None,
+    clips: Iterable[np.ndarray],
+    paths: Paths,
+) -> Parity:
+    """Compare with ``model`` and ``policy``, which were exported, on clips ``float32 [T, *input_shape]``.
+
+    ``paths`` are the exits to take of each clip, where no policy decides.
+    """
     costs = count_costs(model)
     same, features, logits = [], [], []
-    for clip in clips:
+    for clip, path in zip(clips, paths, strict=True):
         frames = torch.from_numpy(clip)
-        expected, verdict = run(LiveFeatures(model, frames), model.readout, policy, costs), engine.run(clip)
+        source, verdict = LiveFeatures(model, frames), engine.run(clip, path)
+        if path is None:
+            expected = run(source, model.readout, policy, costs)
+        else:
+            expected = follow(source, model.readout, torch.tensor([path]), costs)
         same_exits = np.array_equal(expected.exits[0].numpy(), verdict.exits)
         same.append(same_exits and expected.predictions.item() == verdict.label)
         if same_exits:
@@ -60,7 +77,7 @@ def parity(engine: Engine, uncut: UncutNetwork, model: TLEE, policy: Thresholds,
 
 
 def measure(
-    engine: Engine, uncut: UncutNetwork, clips: Sequence[np.ndarray], warmup: int, repeats: int
+    engine: Engine, uncut: UncutNetwork, clips: Sequence[np.ndarray], paths: Paths, warmup: int, repeats: int
 ) -> pd.DataFrame:
     """Time the systems ``FULL``, ``REAL`` and ``IDEAL`` on every clip, ``repeats`` times.
 
@@ -69,22 +86,24 @@ def measure(
 
     The systems take turns on each video, so that whatever slows the machine down hits all of them. Each
     runs the video once untimed right before, for in use none finds the caches filled by another.
-    The first ``warmup`` turns are not recorded.
+    The first ``warmup`` turns are not recorded. ``paths``: see ``parity``.
     """
     rows: list[tuple] = []
-    for clip in islice(cycle(clips), warmup):
-        _take_turns(engine, uncut, clip)
+    for clip, path in islice(cycle(zip(clips, paths, strict=True)), warmup):
+        _take_turns(engine, uncut, clip, path)
     for repeat in range(repeats):
-        for video, clip in enumerate(clips):
-            rows += [(system, video, repeat, *times) for system, *times in _take_turns(engine, uncut, clip)]
+        for video, (clip, path) in enumerate(zip(clips, paths, strict=True)):
+            rows += [(system, video, repeat, *times) for system, *times in _take_turns(engine, uncut, clip, path)]
     return pd.DataFrame(rows, columns=["system", "video", "repeat", "milliseconds", "network"])
 
 
-def _take_turns(engine: Engine, uncut: UncutNetwork, clip: np.ndarray) -> list[tuple[str, float, float]]:
-    exits = engine.run(clip).exits.tolist()
+def _take_turns(
+    engine: Engine, uncut: UncutNetwork, clip: np.ndarray, path: list[int] | None
+) -> list[tuple[str, float, float]]:
+    exits = engine.run(clip, path).exits.tolist()
     return [
         (FULL, *_time(lambda: uncut.run(clip), uncut)),
-        (REAL, *_time(lambda: engine.run(clip), engine)),
+        (REAL, *_time(lambda: engine.run(clip, path), engine)),
         (IDEAL, *_time(lambda: uncut.features(clip, exits), uncut)),
     ]
 
@@ -130,14 +149,14 @@ def percentiles(times: pd.DataFrame) -> pd.DataFrame:
 def ratios(times: pd.DataFrame) -> dict[str, float]:
     """Of the medians in ``times`` (see ``measure``).
 
-    ``tlee_to_ideal``: what real exits cost over a network cut by an oracle: shallower heads, readouts,
-    calls and loop. ``tlee_to_full``: what they save. ``outside_network``: share of the engine's time in
+    ``real_to_ideal``: what real exits cost over a network cut by an oracle: shallower heads, readouts,
+    calls and loop. ``real_to_full``: what they save. ``outside_network``: share of the engine's time in
     no graph.
     """
     medians = times.groupby("system")["milliseconds"].median()
     real = times[times["system"] == REAL]
     return {
-        "tlee_to_ideal": medians[REAL] / medians[IDEAL],
-        "tlee_to_full": medians[REAL] / medians[FULL],
+        "real_to_ideal": medians[REAL] / medians[IDEAL],
+        "real_to_full": medians[REAL] / medians[FULL],
         "outside_network": 1 - (real["network"] / real["milliseconds"]).median(),
     }

@@ -8,22 +8,24 @@ import pandas as pd
 from tlee.datasets import read_dataset
 from tlee.edge.engine import Engine, UncutNetwork
 from tlee.edge.export import export, export_uncut
-from tlee.edge.latency import FULL, IDEAL, REAL, Parity, measure, parity, percentiles, ratios, time_decoding
+from tlee.edge.latency import FULL, IDEAL, REAL, Parity, Paths, measure, parity, percentiles, ratios, time_decoding
+from tlee.errors import UserError
 from tlee.frames import evaluation_transform, load_clips
+from tlee.methods import NAMES
 from tlee.model import load_trained
 from tlee.params import Params
 from tlee.paths import EDGE, POLICY
-from tlee.policies import Thresholds
+from tlee.policies import RandomExits, Thresholds
 from tlee.records import load_json, save_metrics, save_table
 
-SYSTEM_NAMES = {FULL: "full network", REAL: "TLEE", IDEAL: "ideal"}
 DECODED_VIDEOS = 50
 
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """Latency of the chosen policy on this machine, over the test videos."""
+    """Latency of the method's policy on this machine, over the test videos."""
 
+    method: str  #: its name
     parity: Parity
     times: pd.DataFrame  #: see ``latency.measure``
     decoding: pd.DataFrame  #: see ``latency.time_decoding``
@@ -31,17 +33,18 @@ class LatencyReport:
     @property
     def summary(self) -> pd.DataFrame:
         """``system``, ``p50``, ``p90``, ``p99``: milliseconds a video."""
-        return percentiles(self.times).rename(SYSTEM_NAMES).reset_index()
+        names = {FULL: "full network", REAL: self.method, IDEAL: "ideal"}
+        return percentiles(self.times).rename(names).reset_index()
 
     @property
     def breakdown(self) -> pd.DataFrame:
-        """Where TLEE's time goes, medians of a video: ``part``, ``milliseconds``."""
-        tlee = self.times[self.times["system"] == REAL]
+        """Where the policy's time goes, medians of a video: ``part``, ``milliseconds``."""
+        real = self.times[self.times["system"] == REAL]
         parts = {
             "decoding": self.decoding["decode"],
             "resizing": self.decoding["resize"],
-            "network": tlee["network"],
-            "outside the network": tlee["milliseconds"] - tlee["network"],
+            "network": real["network"],
+            "outside the network": real["milliseconds"] - real["network"],
         }
         medians = {part: times.median() for part, times in parts.items()}
         return pd.DataFrame(medians.items(), columns=["part", "milliseconds"])
@@ -56,22 +59,35 @@ class LatencyReport:
 
 
 def time_policy(params: Params) -> LatencyReport:
-    """Export TLEE's policy to ``results/edge``, compare it with PyTorch and time it on the test videos.
+    """Export the method's policy to ``results/edge``, compare it with PyTorch and time it on the test videos.
 
     Raises ``UserError`` if the models or the policy have not been made.
     """
-    model, _ = load_trained(params.model, "pretrain", "branches", "gates")
-    policy = Thresholds(**{name: tuple(values) for name, values in load_json(POLICY, "evaluate")["tlee"].items()})
-    frames, latency = params.extract.frames, params.latency
+    model, _ = load_trained(params, "pretrain", "branches", "gates")
+    clips = [np.ascontiguousarray(clip) for clip, _, _ in load_clips("test", params)]
+    method, frames, latency = params.model.method, params.extract.frames, params.latency
+    policy = read_policy(method)
+    paths: Paths = [None] * len(clips)
+    if isinstance(policy, RandomExits):
+        paths = policy.paths(len(clips), frames, model.exits).tolist()
     engine = Engine(export(model, policy, frames, EDGE, latency.opset), latency.threads)
     uncut = UncutNetwork(export_uncut(model, frames, EDGE, latency.opset), latency.threads)
-    clips = [np.ascontiguousarray(clip) for clip, _, _ in load_clips("test", params.extract, params.model)]
     dataset = read_dataset(params.dataset, params.seed)
     test = dataset.manifest[dataset.manifest["split"] == "test"]["video"].head(DECODED_VIDEOS)
     return LatencyReport(
-        parity(engine, uncut, model, policy, clips),
-        measure(engine, uncut, clips, latency.warmup, latency.repeats),
+        NAMES[method] if method != "full" else "full network, frame by frame",
+        parity(engine, uncut, model, policy, clips, paths),
+        measure(engine, uncut, clips, paths, latency.warmup, latency.repeats),
         time_decoding(
             [dataset.videos / video for video in test], frames, evaluation_transform(params.model.input_size)
         ),
     )
+
+
+def read_policy(method: str) -> Thresholds | RandomExits:
+    """The policy that ``evaluate`` has chosen for ``method``; ``UserError`` if it has not."""
+    policies = load_json(POLICY, "evaluate")
+    if method not in policies:
+        raise UserError(f"{POLICY} holds no policy of method `{method}`: run `dvc repro evaluate`")
+    values = policies[method]
+    return RandomExits(**values) if method == "random" else Thresholds(**{k: tuple(v) for k, v in values.items()})

@@ -16,7 +16,6 @@ from tlee.figures.style import (
     COLORS,
     HIGHLIGHT,
     MARKERS,
-    NAMES,
     SHARES,
     canvas,
     class_canvas,
@@ -26,49 +25,52 @@ from tlee.figures.style import (
     percent,
     styled,
 )
+from tlee.methods import NAMES
 
 
 @styled
-def trade_off(curves: pd.DataFrame, chosen: pd.DataFrame, axes: Axes | None = None) -> Axes:
-    """Accuracy against cost: frontiers, and the operating points that were chosen, with 95% intervals.
+def trade_off(
+    curves: pd.DataFrame, chosen: pd.DataFrame, method: str = "tlee", metric: str = "top-1", axes: Axes | None = None
+) -> Axes:
+    """Score against cost: frontiers, and the operating points that were chosen, with 95% intervals.
 
-    ``curves``: ``method`` (a key of ``NAMES``), ``gmacs`` (mean of a video), ``accuracy`` (0..1), one row a
+    ``curves``: ``method`` (a key of ``NAMES``), ``gmacs`` (mean of a video), ``score`` (0..1), one row a
     point of a frontier. ``chosen``: the same with ``low`` and ``high``, one row a method, ``full`` and
-    ``tlee`` among them.
+    ``method`` among them, of which the title speaks. ``metric`` is the name of the score.
     """
     axes = canvas(axes, height=4.4)
     points = chosen.set_index("method")
-    full, tlee = points.loc["full"], points.loc["tlee"]
-    axes.axhline(100 * full["accuracy"], color=COLORS["full"], linestyle="--", linewidth=1.0)
-    for method in NAMES:
-        curve = curves[curves["method"] == method].sort_values("gmacs")
-        axes.plot(curve["gmacs"], 100 * curve["accuracy"], ".-", color=COLORS[method], alpha=0.6, markersize=4)
-        if method in points.index:
-            point = 100 * points.loc[method, ["accuracy", "low", "high"]].astype(float)
+    full, best = points.loc["full"], points.loc[method]
+    axes.axhline(100 * full["score"], color=COLORS["full"], linestyle="--", linewidth=1.0)
+    for name in NAMES:
+        curve = curves[curves["method"] == name].sort_values("gmacs")
+        axes.plot(curve["gmacs"], 100 * curve["score"], ".-", color=COLORS[name], alpha=0.6, markersize=4)
+        if name in points.index:
+            point = 100 * points.loc[name, ["score", "low", "high"]].astype(float)
             axes.errorbar(
-                points.loc[method, "gmacs"],
-                point["accuracy"],
-                np.maximum([[point["accuracy"] - point["low"]], [point["high"] - point["accuracy"]]], 0),
-                color=COLORS[method],
-                marker=MARKERS[method],
+                points.loc[name, "gmacs"],
+                point["score"],
+                np.maximum([[point["score"] - point["low"]], [point["high"] - point["score"]]], 0),
+                color=COLORS[name],
+                marker=MARKERS[name],
                 markersize=9,
                 markeredgecolor="white",
                 capsize=3,
                 linestyle="none",
-                label=NAMES[method],
-                zorder=4 if method == "tlee" else 3,
+                label=NAMES[name],
+                zorder=4 if name == method else 3,
             )
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel="GMACs per video (log scale)", ylabel="top-1 accuracy (%)")
+    axes.set(xlabel="GMACs per video (log scale)", ylabel=f"{metric} (%)")
     axes.grid()
     legend_above(axes, columns=3)
     headline(
         axes,
-        f"TLEE: {percent(tlee['accuracy'])} top-1 at {percent(tlee['gmacs'] / full['gmacs'], 0)} "
-        f"of the GMACs; full network: {percent(full['accuracy'])}",
+        f"{NAMES[method]}: {percent(best['score'])} {metric} at {percent(best['gmacs'] / full['gmacs'], 0)} "
+        f"of the GMACs; full network: {percent(full['score'])}",
     )
     return axes
 

@@ -3,16 +3,16 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from tlee.figures.style import COLORS, NAMES, canvas, headline, legend_above, percent, sequence_colors, styled
+from tlee.figures.style import COLORS, canvas, headline, legend_above, percent, sequence_colors, styled
+from tlee.methods import NAMES
 
-_SYSTEM_COLORS = {NAMES[method]: COLORS[method] for method in ("full", "tlee")}
+_SYSTEM_COLORS = {name: COLORS[method] for method, name in NAMES.items()}
 
 
 @styled
 def latency_bars(summary: pd.DataFrame, axes: Axes | None = None) -> Axes:
-    """Milliseconds per video. ``summary``: ``system`` (full network, TLEE, ideal), ``p50``, ``p90``, ``p99``.
-
-    ``ideal`` is what TLEE would take if time went with what it computes.
+    """Milliseconds per video. ``summary``: ``system`` (full network, that of the policy, ideal), ``p50``, ``p90``,
+    ``p99``, in this order. ``ideal`` is what the policy would take if time went with what it computes.
     """
     axes = canvas(axes, height=1.4 + 0.6 * len(summary))
     places = range(len(summary))
@@ -27,11 +27,10 @@ def latency_bars(summary: pd.DataFrame, axes: Axes | None = None) -> Axes:
     axes.set_xlabel("milliseconds per video (bar: median)")
     axes.grid(axis="x")
     legend_above(axes, columns=2)
-    median = summary.set_index("system")["p50"]
+    full, real, ideal = summary["p50"]
     headline(
         axes,
-        f"TLEE: {_against(median['full network'] / median['TLEE'])} than the full network, "
-        f"{median['TLEE'] / median['ideal']:.2f}x its ideal",
+        f"{summary['system'][1]}: {_against(full / real)} than the full network, {real / ideal:.2f}x its ideal",
     )
     return axes
 

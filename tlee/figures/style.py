@@ -1,4 +1,4 @@
-"""What all figures share: names, colours, sizes, titles and saving."""
+"""What all figures share: colours, sizes, titles and saving."""
 
 import textwrap
 from pathlib import Path
@@ -8,19 +8,10 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-NAMES = {
-    "full": "full network",
-    "temporal": "temporal only (FrameExit's way)",
-    "layer": "layer only",
-    "tlee_gate": "TLEE, the gate alone",
-    "tlee": "TLEE",
-    "random": "random exits",
-    "oracle": "oracle",
-}
-
 #: From Okabe and Ito's palette, told apart with any colour vision; the halves of TLEE are blue, TLEE orange.
 COLORS = {
     "full": "#222222",
+    "frameexit": "#CC79A7",
     "temporal": "#0072B2",
     "layer": "#56B4E9",
     "tlee_gate": "#E69F00",
@@ -31,6 +22,7 @@ COLORS = {
 
 MARKERS = {
     "full": "s",
+    "frameexit": "<",
     "temporal": "^",
     "layer": "v",
     "tlee_gate": "P",

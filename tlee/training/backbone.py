@@ -1,4 +1,7 @@
-"""Stage 1.1 (``pretrain``): backbone and classifier at full depth, over all prefixes of frames."""
+"""Stage 1.1 (``pretrain``): backbone and classifier at full depth, over all prefixes of frames.
+
+Joint (the authors' stage 1): the branches in the same pass, each depth with a loss of its own.
+"""
 
 import pandas as pd
 import torch
@@ -13,20 +16,24 @@ from tlee.training.loop import fit, state_file
 
 
 class PretrainTask(nn.Module):
-    """Mean cross-entropy after 1, 2, ... T frames, all at full depth (TLEE section III-E, FrameExit 3.3)."""
+    """Mean loss after 1, 2, ... T frames, all at full depth (TLEE section III-E, FrameExit 3.3)."""
 
     def __init__(self, model: TLEE):
         super().__init__()
         self.model = model
+        settings = model.params.pretrain
+        self.joint, self.frozen = settings.joint, model.backbone.first_layers(settings.frozen_layers)
+        self.frozen.requires_grad_(False)
 
-    def logits(self, frames: torch.Tensor) -> torch.Tensor:
-        """``[N, T, 3, H, W]`` to ``[N, T, C]``: what is known after each frame."""
-        readout = self.model.readout
-        return readout.classifier(readout.prefixes(self.model.full_features(frames)))
+    def train(self, mode: bool = True) -> "PretrainTask":
+        """Like every module's, but frozen layers stay in evaluation mode (batch norm too)."""
+        super().train(mode)
+        self.frozen.eval()
+        return self
 
-    def forward(self, frames: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        logits = self.logits(frames)
-        return nn.functional.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1]))
+    def forward(self, clips: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        features = self.model.exit_features(clips) if self.joint else self.model.full_features(clips)
+        return sum(self.model.readout.prefix_loss(features, b, targets) for b in range(features.shape[2]))
 
 
 def pretrain(params: Params) -> tuple[TLEE, pd.DataFrame]:
@@ -35,28 +42,35 @@ def pretrain(params: Params) -> tuple[TLEE, pd.DataFrame]:
     Returns the network and the history: ``epoch``, ``loss`` and top-1 on val after 1, 3 and all frames.
     """
     torch.manual_seed(params.seed)
-    train = load_clips("train", params.extract, params.model, augment=True, draw=params.pretrain.frames)
-    val = load_clips("val", params.extract, params.model)
-    model = TLEE(params.model, len(train.store.classes)).to(memory_format=torch.channels_last)
-    task = PretrainTask(model)
+    train = load_clips("train", params, augment=True, draw=params.pretrain.frames)
+    val = load_clips("val", params)
+    model = TLEE(params, len(train.store.classes)).to(memory_format=fastest_layout(params))
     history = fit(
-        task,
+        PretrainTask(model),
         train,
         params.pretrain,
         seed=params.seed,
-        validate=lambda: validate(task, val),
+        validate=lambda: validate(model, val),
         state=state_file("pretrain", params),
     )
     save_trained(model, "pretrain", train.store.classes)
     return model, history
 
 
+def fastest_layout(params: Params) -> torch.memory_format:
+    """Of the weights of convolutions, by what they read."""
+    return torch.channels_last if params.extract.clip_frames == 1 else torch.channels_last_3d
+
+
 @torch.inference_mode()
-def validate(task: PretrainTask, clips: ClipDataset) -> dict[str, float]:
+def validate(model: TLEE, clips: ClipDataset) -> dict[str, float]:
     """Top-1 at full depth after 1, 3 and all frames."""
-    task.eval()
-    device = next(task.parameters()).device
-    logits = torch.cat([task.logits(frames.to(device)) for frames, _, _ in DataLoader(clips, 32)])
-    labels = clips.store.labels.to(device)
+    model.eval()
+    device = next(model.parameters()).device
+    features = [model.full_features(frames.to(device)) for frames, _, _ in DataLoader(clips, 32)]
+    logits = torch.cat([model.readout.prefix_logits(each, 0) for each in features]).cpu()
     frames = sorted({1, min(3, logits.shape[1]), logits.shape[1]})
-    return {f"val top-1, {count} frame{'s' * (count > 1)}": top1(logits[:, count - 1], labels) for count in frames}
+    return {
+        f"val top-1, {count} frame{'s' * (count > 1)}": top1(logits[:, count - 1], clips.store.truth)
+        for count in frames
+    }

@@ -20,18 +20,20 @@ from tlee.frames import ClipDataset, load_clips
 from tlee.metrics import top1
 from tlee.model import TLEE, load_trained, save_trained
 from tlee.params import Params
+from tlee.training.backbone import fastest_layout
 from tlee.training.loop import fit, state_file
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
+AS_THEY_ARE = "as they are"  # the branches of joint training, or none
 
 
 class BranchTask(nn.Module):
     """The loss of all strategies together; they share nothing but the frozen network."""
 
-    def __init__(self, model: TLEE):
+    def __init__(self, model: TLEE, heads: dict[str, nn.ModuleList]):
         super().__init__()
         self.model = model.requires_grad_(False)
-        self.heads = nn.ModuleDict({strategy: model.new_branches() for strategy in STRATEGIES})
+        self.heads = nn.ModuleDict(heads)
 
     def train(self, mode: bool = True) -> "BranchTask":
         """Like every module's, but the frozen network stays in evaluation mode (batch norm too)."""
@@ -39,64 +41,59 @@ class BranchTask(nn.Module):
         self.model.eval()
         return self
 
-    def features(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Frames ``[N, T, 3, H, W]`` to the exit features ``[N, T, B + 1, D]`` of each strategy's heads."""
+    def features(self, clips: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Clips ``[N, T, *input_shape]`` to the exit features ``[N, T, B + 1, D]`` of each strategy's heads."""
         with torch.no_grad():
-            taps = self.model.backbone.taps(frames.flatten(0, 1))
+            taps = self.model.backbone.taps(clips)
         return {
-            strategy: torch.stack(
-                [*(head(tap) for head, tap in zip(heads, taps, strict=False)), taps[-1]], dim=1
-            ).unflatten(0, frames.shape[:2])
+            strategy: self.model.heads(taps, heads).unflatten(0, clips.shape[:2])
             for strategy, heads in self.heads.items()
         }
 
-    def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """``[N, T, D]``, one feature a frame, to ``[N, T, C]``: what is known after each frame."""
-        return self.model.readout.classifier(self.model.readout.prefixes(features))
+    def forward(self, clips: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return sum(self._loss(strategy, features, targets) for strategy, features in self.features(clips).items())
 
-    def forward(self, frames: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        return sum(self._loss(strategy, features, labels) for strategy, features in self.features(frames).items())
-
-    def _loss(self, strategy: str, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        *branches, full = features.unbind(2)
-        loss = sum(self._cross_entropy(branch, labels) for branch in branches)
+    def _loss(self, strategy: str, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        readout, branches = self.model.readout, range(features.shape[2] - 1)
+        loss = sum(readout.prefix_loss(features, depth, targets) for depth in branches)
         if strategy != "own_depth":
-            loss = loss + self._cross_entropy(mix_depths(features), labels)
+            loss = loss + readout.prefix_loss(features, random_depths(features), targets)
         if strategy == "distilled":
-            loss = loss + sum(nn.functional.mse_loss(branch, full) for branch in branches)
+            full = features[:, :, -1]
+            loss = loss + sum(nn.functional.mse_loss(features[:, :, depth], full) for depth in branches)
         return loss
 
-    def _cross_entropy(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        logits = self.logits(features)
-        return nn.functional.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1]))
 
-
-def mix_depths(features: torch.Tensor) -> torch.Tensor:
-    """Exit features ``[N, T, B + 1, D]`` to those of a random depth for each frame, ``[N, T, D]``."""
-    clips, frames, depths, dim = features.shape
-    depth = torch.randint(depths, (clips, frames, 1, 1), device=features.device)
-    return features.gather(2, depth.expand(-1, -1, -1, dim)).squeeze(2)
+def random_depths(features: torch.Tensor) -> torch.Tensor:
+    """A depth for each frame of exit features ``[N, T, B + 1, D]``, ``[N, T]``."""
+    clips, frames, depths, _ = features.shape
+    return torch.randint(depths, (clips, frames), device=features.device)
 
 
 def train_branches(params: Params) -> tuple[TLEE, pd.DataFrame, pd.DataFrame]:
     """Train all strategies, keep the one whose features work together best on val, write its weights.
 
+    Without branches, and where they have been trained together with the backbone, they are kept as they are.
     Returns the network with the heads kept, the history, and the comparison: one row a strategy
     and kind of exits, with ``accuracy`` on val after all frames and whether it is ``kept``.
     """
     torch.manual_seed(params.seed)
-    model, classes = load_trained(params.model, "pretrain")
-    train = load_clips("train", params.extract, params.model, augment=True, draw=params.branches.frames)
-    val = load_clips("val", params.extract, params.model)
-    task = BranchTask(model).to(memory_format=torch.channels_last)
-    history = fit(
-        task,
-        train,
-        params.branches,
-        seed=params.seed,
-        validate=lambda: {},
-        state=state_file("branches", params),
-    )
+    model, classes = load_trained(params, "pretrain")
+    train = load_clips("train", params, augment=True, draw=params.branches.frames)
+    val = load_clips("val", params)
+    trains = params.model.exits > 0 and not params.pretrain.joint
+    heads = {strategy: model.new_branches() for strategy in STRATEGIES} if trains else {AS_THEY_ARE: model.branches}
+    task = BranchTask(model, heads).to(memory_format=fastest_layout(params))
+    history = pd.DataFrame()
+    if trains:
+        history = fit(
+            task,
+            train,
+            params.branches,
+            seed=params.seed,
+            validate=lambda: {},
+            state=state_file("branches", params),
+        )
     comparison = compare(task, val)
     mixed = comparison[comparison["exits"] == "mixed depths"]
     kept = mixed.loc[mixed["accuracy"].idxmax(), "strategy"]
@@ -113,17 +110,16 @@ def compare(task: BranchTask, clips: ClipDataset, draws: int = 20) -> pd.DataFra
     Mixed depths are drawn ``draws`` times.
     """
     task.eval()
-    device = next(task.parameters()).device
+    readout, device = task.model.readout, next(task.parameters()).device
     batches = [task.features(frames.to(device)) for frames, _, _ in DataLoader(clips, 32)]
-    labels = clips.store.labels.to(device)
     rows = []
-    for strategy in STRATEGIES:
+    for strategy in task.heads:
         features = torch.cat([batch[strategy] for batch in batches])
-        kinds = {f"depth {depth}": [paths] for depth, paths in enumerate(features.unbind(2))}
-        kinds["mixed depths"] = [mix_depths(features) for _ in range(draws)]
+        kinds: dict[str, list[int | torch.Tensor]] = {f"depth {depth}": [depth] for depth in range(features.shape[2])}
+        kinds["mixed depths"] = [random_depths(features) for _ in range(draws)]
         for exits, drawn in kinds.items():
-            logits = [task.logits(paths).flatten(0, 1) for paths in drawn]
-            repeated = labels.repeat_interleave(features.shape[1])
-            accuracy = sum(top1(each, repeated) for each in logits) / len(logits)
+            logits = torch.stack([readout.prefix_logits(features, depths) for depths in drawn]).cpu()
+            truth = clips.store.truth[None, :, None].expand(*logits.shape[:3], -1)
+            accuracy = top1(logits.flatten(0, 2), truth.flatten(0, 2))
             rows.append({"strategy": strategy, "exits": exits, "accuracy": accuracy})
     return pd.DataFrame(rows)

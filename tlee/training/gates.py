@@ -1,4 +1,4 @@
-"""Stage 2 (``gates``): the gate alone, on stored exit features."""
+"""Stage 2 (``gates``): the gates alone, on stored exit features."""
 
 import math
 from typing import NamedTuple
@@ -9,19 +9,20 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from tlee.features import FeatureTable, load_features
-from tlee.metrics import auroc
-from tlee.model import TLEE, Readout, load_trained, save_trained
+from tlee.metrics import auroc, hits
+from tlee.model import TLEE, load_trained, save_trained
 from tlee.params import Params
 from tlee.policies import ALWAYS, NEVER
 from tlee.training.loop import fit, state_file
 
 
-def exit_label(loss: torch.Tensor, t: int, b: int, beta: float) -> torch.Tensor:
-    """1 where stopping at ``(t, b)`` is right: ``CE(classify(z_tb), y) <= beta * exp(t / (3 + b))``.
+def exit_label(loss: torch.Tensor, t: int, patience: float, beta: float) -> torch.Tensor:
+    """1 where stopping at step ``t`` is right: ``loss(classify(z_tb), y) <= beta * exp(t / patience)``.
 
-    ``loss`` is the cross-entropy of each sample, ``[N]`` (TLEE section III-C, per sample).
+    ``loss`` is that of each sample, ``[N]``; ``patience`` is 2 in FrameExit (equation 8) and ``3 + b`` at depth
+    ``b`` in TLEE (section III-C, here per sample).
     """
-    return (loss <= beta * math.exp(t / (3 + b))).to(loss.dtype)
+    return (loss <= beta * math.exp(t / patience)).to(loss.dtype)
 
 
 class GateTask(nn.Module):
@@ -31,37 +32,40 @@ class GateTask(nn.Module):
     confidence threshold a depth, some switched off) and walks on as that policy would.
     """
 
-    def __init__(self, readout: Readout, beta: float):
+    def __init__(self, model: TLEE):
         super().__init__()
-        readout.requires_grad_(False)
-        readout.gate.requires_grad_(True)
-        self.readout, self.beta = readout, beta
+        self.readout, params = model.readout.requires_grad_(False), model.params
+        self.readout.gates.requires_grad_(True)
+        self.beta = params.gates.beta
+        as_frameexit = params.model.method == "frameexit"
+        self.patience = [2 if as_frameexit else 3 + depth for depth in range(model.exits)]
 
-    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Exit features ``[N, T, B + 1, D]`` and classes ``[N]`` to the mean loss."""
-        pairs = self.pairs(features, labels)
+    def forward(self, features: torch.Tensor, targets: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Exit features ``[N, T, B + 1, D]`` and what their videos show (see ``FeatureTable``) to the mean loss."""
+        pairs = self.pairs(features, targets, truth)
         return nn.functional.binary_cross_entropy_with_logits(pairs.scores, pairs.stop)
 
-    def pairs(self, features: torch.Tensor, labels: torch.Tensor) -> "Pairs":
+    def pairs(self, features: torch.Tensor, targets: torch.Tensor, truth: torch.Tensor) -> "Pairs":
         """Every pair at ``0 < t < T - 1`` where each video is still inside its frame."""
+        readout = self.readout
         videos, frames, depths, _ = features.shape
         leave = random_layer_thresholds(videos, depths, features.device)
-        past, found = None, []
+        z, count, found = None, features.new_zeros(videos, 1), []
         for t in range(frames - 1):
-            following, inside = None, torch.ones(videos, dtype=torch.bool, device=features.device)
+            past, past_count = z, count
+            inside = torch.ones(videos, dtype=torch.bool, device=features.device)
             for b in range(depths):
-                current = self.readout.accumulate(past, features[:, t, b], t)
-                logits = self.readout.classifier(current)
-                probabilities = logits.softmax(1)
+                base, folded = (z, count) if readout.folds_visited else (past, past_count)
+                current = readout.accumulate(base, features[:, t, b], folded)
+                logits = readout.classify(current, t)
+                confidence = readout.probabilities(logits).amax(1)
                 if past is not None:
-                    loss = nn.functional.cross_entropy(logits, labels, reduction="none")
-                    stop = exit_label(loss, t, b, self.beta)
-                    score, right = self.readout.gate(current, past), logits.argmax(1) == labels
-                    found.append([each[inside] for each in (score, stop, right, probabilities.amax(1))])
-                leaves = inside & (probabilities.amax(1) > leave[:, b])
-                following = current if following is None else torch.where(leaves[:, None], current, following)
-                inside = inside & ~leaves
-            past = following
+                    stop = exit_label(readout.loss(logits, targets), t, self.patience[b], self.beta)
+                    values = readout.gate(current, past, t), stop, hits(logits, truth), confidence
+                    found.append([each[inside] for each in values])
+                z = current if z is None else torch.where(inside[:, None], current, z)
+                count = torch.where(inside[:, None], folded + 1, count)
+                inside = inside & ~(confidence > leave[:, b])
         return Pairs(*(torch.cat(each) for each in zip(*found, strict=True)))
 
 
@@ -71,12 +75,17 @@ class Pairs(NamedTuple):
     scores: torch.Tensor  #: logits of the gate
     stop: torch.Tensor  #: ``exit_label``
     right: torch.Tensor  #: whether classifying ``z_tb`` is right
-    confidence: torch.Tensor  #: softmax maximum of ``z_tb``
+    confidence: torch.Tensor  #: largest probability of ``z_tb``
+
+    @property
+    def auroc(self) -> float:
+        """How well the gate tells right from wrong."""
+        return auroc(self.scores.sigmoid(), self.right)
 
     def metrics(self) -> dict[str, float]:
         """How well the gate, and confidence alone, tell right from wrong."""
         return {
-            "val AUROC": auroc(self.scores.sigmoid(), self.right),
+            "val AUROC": self.auroc,
             "val AUROC of confidence": auroc(self.confidence, self.right),
         }
 
@@ -96,30 +105,35 @@ def random_layer_thresholds(videos: int, depths: int, device: torch.device) -> t
     return thresholds
 
 
-def train_gate(params: Params) -> tuple[TLEE, pd.DataFrame, Pairs]:
-    """Train the gate on the stored exit features of ``train`` and write its weights.
+def train_gate(params: Params) -> tuple[TLEE, pd.DataFrame, Pairs | None]:
+    """Train the gate, or those of all steps, on the stored exit features of ``train`` and write the weights.
 
-    Returns the network, the history and the pairs of ``val``.
+    Returns the network, the history and the pairs of ``val``; where there is no gate to learn, nothing is
+    trained, the history is empty and there are no pairs.
     """
     torch.manual_seed(params.seed)
-    model, classes = load_trained(params.model, "pretrain", "branches")
+    model, classes = load_trained(params, "pretrain", "branches")
+    if not model.readout.gates:
+        save_trained(model, "gates", classes)
+        return model, pd.DataFrame(), None
+    multi_label = model.readout.multi_label
     train, val = (load_features(split) for split in ("train", "val"))
-    task = GateTask(model.readout, params.gates.beta)
+    task = GateTask(model)
     history = fit(
         task,
-        TensorDataset(train.features, train.labels),
+        TensorDataset(train.features, train.targets(multi_label), train.truth),
         params.gates,
         seed=params.seed,
-        validate=lambda: _validate(task, val),
+        validate=lambda: {"val AUROC": _pairs_of(task, val).auroc},
         state=state_file("gates", params),
     )
     save_trained(model, "gates", classes)
-    with torch.inference_mode():
-        return model, history, task.cpu().pairs(val.features, val.labels)
+    return model, history, _pairs_of(task, val)
 
 
 @torch.inference_mode()
-def _validate(task: GateTask, table: FeatureTable) -> dict[str, float]:
+def _pairs_of(task: GateTask, table: FeatureTable) -> Pairs:
+    task.eval()
     device = next(task.parameters()).device
-    pairs = task.pairs(table.features.to(device), table.labels.to(device))
-    return {"val AUROC": auroc(pairs.scores.sigmoid(), pairs.right)}
+    tensors = (table.features, table.targets(task.readout.multi_label), table.truth)
+    return Pairs(*(each.cpu() for each in task.pairs(*(tensor.to(device) for tensor in tensors))))
