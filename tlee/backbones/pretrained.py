@@ -29,7 +29,7 @@ def load_imagenet(backbone: Backbone, name: str) -> None:
     try:
         state = weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        problem = "is not whole" if path.exists() else f"cannot be downloaded ({' '.join(str(error).split())})"
+        problem = "are not whole" if path.exists() else f"cannot be downloaded ({' '.join(str(error).split())})"
         raise UserError(
             f"the ImageNet weights of {name} {problem}: put {weights.url} at {path}, "
             "or set model.weights to a file of yours"

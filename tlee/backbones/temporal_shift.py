@@ -47,7 +47,7 @@ class TemporalShift(Backbone):
             memory = []
             for layer in segment:
                 if _shifts(layer):
-                    memory.append(parameter.new_zeros(1, layer.out_channels // SHARE, side, side).detach())
+                    memory.append(parameter.new_zeros(1, layer.out_channels // SHARE, side, side))
                 side = -(-side // _stride(layer))
             memories.append(tuple(memory))
         return memories
