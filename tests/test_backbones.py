@@ -127,6 +127,10 @@ def test_x3d_costs_what_frameexit_counts_at_160_pixels_and_more_at_182(costs):
     assert exit_costs("x3d_s", 182)[-1].gmacs == pytest.approx(2.72, abs=0.005)
 
 
+def test_efficientnet_costs_what_frameexit_counts_at_300_pixels():
+    assert exit_costs("efficientnet_b3", 300)[-1].gmacs == pytest.approx(1.83, abs=0.005)
+
+
 def test_parameters_are_as_many_as_published(costs):
     x3d_s = costs["x3d_s"][-1].parameters + 400 * (2048 + 1)  # with Kinetics-400's classifier
     assert x3d_s == pytest.approx(3.76e6, rel=0.01)
@@ -398,7 +402,7 @@ def test_the_temporal_shift_takes_mobilenet_s_weights(tmp_path):
     assert all(torch.equal(value, start[name]) for name, value in body.items())
 
 
-@pytest.mark.parametrize("content", [[torch.zeros(1)], {"state_dict": {}}, {"weight": 1.0}])
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {"state_dict": {}}, {"weight": 1.0}, {3: torch.zeros(1)}])
 def test_a_pickle_of_something_else_is_refused(tmp_path, content):
     path = tmp_path / "other.pt"
     torch.save(content, path)
@@ -425,6 +429,13 @@ def test_code_in_a_pickle_is_never_run(tmp_path):
 def test_a_missing_pickle_is_named(tmp_path):
     path = tmp_path / "none.pth"
     assert refusal(lambda: read_weights(path, "a remedy")) == f"{path} does not exist: a remedy"
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>", b"PK not a zip", b"\x80\x02", bytes(100), b"junk" * 99])
+def test_what_is_no_pickle_is_refused(tmp_path, content):
+    path = tmp_path / "page.pth"
+    path.write_bytes(content)
+    assert refusal(lambda: read_weights(path, "a remedy")).startswith(f"{path} is not a whole .pth file")
 
 
 # --- ImageNet's weights --------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import safetensors
@@ -59,11 +58,15 @@ def _read_pickle(path: str | Path, remedy: str) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {remedy}") from None
-    except (OSError, RuntimeError, EOFError, UnpicklingError):
+    except Exception:  # a damaged pickle can raise any
         raise UserError(f"{path} is not a whole {Path(path).suffix} file of tensors alone: {remedy}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(_is_named_tensor(*item) for item in state.items()):
         raise UserError(f"{path} is not a table of named tensors: {remedy}")
     return state
+
+
+def _is_named_tensor(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, torch.Tensor)
 
 
 def load_state(module: nn.Module, state: dict[str, torch.Tensor], path: str | Path, remedy: str) -> None:

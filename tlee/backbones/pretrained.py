@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 
@@ -28,7 +27,7 @@ def load_imagenet(backbone: Backbone, name: str) -> None:
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
         state = weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+    except Exception as error:  # a network or a damaged pickle can raise any
         problem = "are not whole" if path.exists() else f"cannot be downloaded ({' '.join(str(error).split())})"
         raise UserError(
             f"the ImageNet weights of {name} {problem}: put {weights.url} at {path}, "

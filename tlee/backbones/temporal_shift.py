@@ -1,4 +1,4 @@
-"""MobileNetV2 with the online temporal shift (Lin, Gan, Han, ICCV 2019, sections 4.1 and 5.5).
+"""MobileNetV2 with the online temporal shift (Lin, Gan, Han, ICCV 2019, section 4.2).
 
 In every block with a skip connection, the residual branch reads the first eighth of its channels not from
 the frame at hand but from what the same block read at the frame visited before (zeros at the first). The

@@ -1,6 +1,6 @@
 """X3D-S (Feichtenhofer, CVPR 2020): a 3-D network that reads a clip of 13 frames as one time step.
 
-The paper's table 1 expanded as in its section 4.1: width 24, 48, 96, 192 (gamma_w = 2 on a base of 12),
+The paper's table 1, expanded to its X3D-S: width 24, 48, 96, 192 (gamma_w = 2 on a base of 12),
 depth 3, 5, 11, 7 (gamma_d = 2.2), bottlenecks 2.25 times as wide as their block (gamma_b), 160 pixels.
 Parameters have the names of the weights that the authors publish for PyTorchVideo.
 """
