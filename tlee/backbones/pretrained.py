@@ -16,7 +16,7 @@ CLASSIFIERS = ("classifier.", "fc.", "blocks.5.proj.")  #: of torchvision's netw
 
 
 def load_imagenet(backbone: Backbone, name: str) -> None:
-    """Load torchvision's first ImageNet weights of the architecture, those that the papers began with.
+    """Load torchvision's first ImageNet weights of the architecture, those of the papers' time.
 
     They are downloaded once, into the folder of ``torch.hub``. Raises ``UserError`` if torchvision has none
     for backbone ``name``, or if they cannot be downloaded.
