@@ -12,6 +12,7 @@ from torch import nn
 from tlee.errors import UserError
 
 _ABOUT = "tlee"  # one entry: the order of several would change from run to run
+_PICKLES = (".pth", ".pt")
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> Path:
@@ -27,14 +28,45 @@ def load_tensors(path: str | Path, remedy: str) -> tuple[dict[str, torch.Tensor]
 
     Raises ``UserError`` with ``remedy`` if the file is missing or not whole.
     """
+    tensors, metadata = _read_safetensors(path, remedy)
+    return tensors, json.loads(metadata.get(_ABOUT, "{}"))
+
+
+def read_weights(path: str | Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors and the raw metadata of a file that any program wrote: ``.safetensors``, ``.pth`` or ``.pt``.
+
+    A ``.pth`` or ``.pt`` file has no metadata, and nothing in it but tensors is ever loaded.
+    Raises ``UserError`` with ``remedy`` if the file is missing, not whole or of another kind.
+    """
+    if Path(path).suffix in _PICKLES:
+        return _read_pickle(path, remedy), {}
+    return _read_safetensors(path, remedy)
+
+
+def _read_safetensors(path: str | Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {remedy}") from None
     except (safetensors.SafetensorError, OSError):
         raise UserError(f"{path} is not a whole .safetensors file: {remedy}") from None
+
+
+def _read_pickle(path: str | Path, remedy: str) -> dict[str, torch.Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: {remedy}") from None
+    except Exception:  # a damaged pickle can raise any
+        raise UserError(f"{path} is not a whole {Path(path).suffix} file of tensors alone: {remedy}") from None
+    if not isinstance(state, dict) or not all(_is_named_tensor(*item) for item in state.items()):
+        raise UserError(f"{path} is not a table of named tensors: {remedy}")
+    return state
+
+
+def _is_named_tensor(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, torch.Tensor)
 
 
 def load_state(module: nn.Module, state: dict[str, torch.Tensor], path: str | Path, remedy: str) -> None:

@@ -1,0 +1,42 @@
+"""Networks cut into segments after which a frame may exit.
+
+A new one is a function of the number of exits, which returns a ``Backbone``, and a line in ``BACKBONES``.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tlee.backbones.bn_inception import bn_inception
+from tlee.backbones.cut import Backbone, Cuts, Memory
+from tlee.backbones.from_torchvision import efficientnet_b3, mobilenet_v2, resnet18, resnet34, resnet50, vgg16
+from tlee.backbones.pretrained import load_file, load_imagenet
+from tlee.backbones.temporal_shift import mobilenet_v2_tsm
+from tlee.backbones.x3d import x3d_s
+
+__all__ = ["BACKBONES", "Backbone", "Cuts", "Memory", "build_backbone"]
+
+BACKBONES: dict[str, Callable[[int], Backbone]] = {
+    "vgg16": vgg16,
+    "bn_inception": bn_inception,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "mobilenet_v2": mobilenet_v2,
+    "mobilenet_v2_tsm": mobilenet_v2_tsm,
+    "efficientnet_b3": efficientnet_b3,
+    "x3d_s": x3d_s,
+}
+
+
+def build_backbone(name: str, exits: int, weights: str | Path | None = None) -> Backbone:
+    """A backbone by name, cut at its ``exits`` deepest cuts.
+
+    ``weights``: none for a random start, ``imagenet`` for torchvision's, or a file (see ``load_file``).
+    Raises ``UserError`` if there are fewer cuts, or if the weights cannot be had or are of another network.
+    """
+    backbone = BACKBONES[name](exits)
+    if weights == "imagenet":
+        load_imagenet(backbone, name)
+    elif weights is not None:
+        load_file(backbone, weights)
+    return backbone
