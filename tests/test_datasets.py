@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tlee.datasets import Dataset, cut_val, read_dataset, read_ucf101
+from tlee.datasets import Dataset, cut_val, read_dataset
 from tlee.errors import UserError
 from tlee.params import load_params
 
@@ -34,7 +34,8 @@ def lay_out(root: Path, classes: str = CLASSES, train: str = TRAIN, test: str = 
 
 
 def read(root: Path, *, split: int = 1, val_share: float = 0.5, seed: int = 0) -> Dataset:
-    return read_ucf101(root, split, val_share, seed)
+    overrides = {"dataset.root": str(root), "dataset.split": split, "dataset.val_share": val_share}
+    return read_dataset(load_params(ROOT / "params.yaml", overrides).dataset, seed)
 
 
 def refusal(root: Path) -> str:
@@ -51,7 +52,7 @@ def refusal(root: Path) -> str:
 
 def test_every_listed_video_is_one_row_in_the_order_of_the_lists(tmp_path):
     manifest = read(lay_out(tmp_path)).manifest
-    assert list(manifest.columns) == ["video", "labels", "split", "group"]
+    assert list(manifest.columns) == ["video", "labels", "split", "group", "start", "end"]
     assert manifest["video"].tolist() == [line.split()[0] for line in (TRAIN + TEST).splitlines()]
 
 
