@@ -7,6 +7,8 @@ The manifest is a table with one row a video:
 ``labels`` list of class indices
 ``split``  ``train``, ``val`` or ``test``; ``val`` is cut from the groups of the training list
 ``group``  clips that share people and place, never found on both sides of a split
+``start``  where the part that is meant begins in the file, in seconds; NaN: at its beginning
+``end``    likewise where it ends
 =========  ==================================================================================
 """
 
@@ -75,7 +77,7 @@ def read_ucf101(root: Path, split: int, val_share: float, seed: int) -> Dataset:
             if not group:
                 raise UserError(f"{where}: `{video}` has no group (_gNN_cNN) in its name")
             rows.append((video, [classes.index(name)], side, f"{name}/{group[1]}"))
-    manifest = pd.DataFrame(rows, columns=["video", "labels", "split", "group"])
+    manifest = pd.DataFrame(rows, columns=["video", "labels", "split", "group"]).assign(start=np.nan, end=np.nan)
     trained = {label for (label,) in manifest.loc[manifest["split"] == "train", "labels"]}
     for (label,) in manifest["labels"]:
         if label not in trained:

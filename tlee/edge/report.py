@@ -9,6 +9,7 @@ from tlee.datasets import read_dataset
 from tlee.edge.engine import Engine, UncutNetwork
 from tlee.edge.export import export, export_uncut
 from tlee.edge.latency import FULL, IDEAL, REAL, Parity, measure, parity, percentiles, ratios, time_decoding
+from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform, load_clips
 from tlee.model import load_trained
 from tlee.params import Params
@@ -72,6 +73,8 @@ def time_policy(params: Params) -> LatencyReport:
         parity(engine, uncut, model, policy, clips),
         measure(engine, uncut, clips, latency.warmup, latency.repeats),
         time_decoding(
-            [dataset.videos / video for video in test], frames, evaluation_transform(params.model.input_size)
+            [dataset.videos / video for video in test],
+            Sampling.of(params.extract),
+            evaluation_transform(params.model.input_size),
         ),
     )
