@@ -53,6 +53,7 @@ def refusal(root: Path) -> str:
 def test_every_listed_video_is_one_row_in_the_order_of_the_lists(tmp_path):
     manifest = read(lay_out(tmp_path)).manifest
     assert list(manifest.columns) == ["video", "labels", "split", "group", "start", "end"]
+    assert manifest[["start", "end"]].isna().all(axis=None)
     assert manifest["video"].tolist() == [line.split()[0] for line in (TRAIN + TEST).splitlines()]
 
 

@@ -16,6 +16,7 @@ from tlee.edge import engine as engines
 from tlee.edge.engine import Engine, UncutNetwork
 from tlee.edge.export import UncutBundle, compile_policy, export, export_uncut
 from tlee.edge.latency import FULL, IDEAL, REAL, measure, parity, percentiles, ratios, time_decoding
+from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform
 from tlee.model import TLEE
 from tlee.params import load_params
@@ -230,6 +231,6 @@ def test_decoding_is_timed_apart():
     videos = sorted((ROOT / "data" / "UCF-101").rglob("*.mp4"))[:2]
     if not videos:
         pytest.skip("the demo clips are not here")
-    times = time_decoding(videos, 4, evaluation_transform(64))
+    times = time_decoding(videos, Sampling(4), evaluation_transform(64))
     assert times["video"].tolist() == [video.name for video in videos]
     assert (times[["decode", "resize"]] > 0).all(axis=None)

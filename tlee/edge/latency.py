@@ -15,7 +15,7 @@ import torch
 
 from tlee.costs import count_costs
 from tlee.edge.engine import Engine, UncutNetwork
-from tlee.extraction import decode
+from tlee.extraction import Sampling, decode
 from tlee.inference import LiveFeatures, follow, run
 from tlee.model import TLEE
 from tlee.policies import Thresholds
@@ -119,17 +119,17 @@ def _time(work: Callable[[], object], runner: Engine | UncutNetwork) -> tuple[fl
 
 
 def time_decoding(
-    paths: Sequence[Path], frames: int, transform: Callable[[torch.Tensor], torch.Tensor]
+    paths: Sequence[Path], sampling: Sampling, transform: Callable[[torch.Tensor], torch.Tensor]
 ) -> pd.DataFrame:
     """What comes before the network, in milliseconds: one row a video, ``decode`` and ``resize``.
 
-    ``frames`` frames are decoded, and ``transform`` makes the network's input of ``uint8 [T, 3, H, W]``.
+    The frames of ``sampling`` are decoded, and ``transform`` makes the network's input of ``uint8 [T, 3, H, W]``.
     Raises ``ValueError`` if a video cannot be decoded.
     """
     rows = []
     for path in paths:
         begin = time.perf_counter_ns()
-        _, pictures = decode(path, frames)
+        _, pictures = decode(path, sampling)
         decoded = time.perf_counter_ns()
         transform(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
         rows.append((path.name, decoded - begin, time.perf_counter_ns() - decoded))

@@ -10,6 +10,7 @@ from tlee.edge.engine import Engine, UncutNetwork
 from tlee.edge.export import export, export_uncut
 from tlee.edge.latency import FULL, IDEAL, REAL, Parity, Paths, measure, parity, percentiles, ratios, time_decoding
 from tlee.errors import UserError
+from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform, load_clips
 from tlee.methods import NAMES
 from tlee.model import load_trained
@@ -79,7 +80,9 @@ def time_policy(params: Params) -> LatencyReport:
         parity(engine, uncut, model, policy, clips, paths),
         measure(engine, uncut, clips, paths, latency.warmup, latency.repeats),
         time_decoding(
-            [dataset.videos / video for video in test], frames, evaluation_transform(params.model.input_size)
+            [dataset.videos / video for video in test],
+            Sampling.of(params.extract),
+            evaluation_transform(params.model.input_size),
         ),
     )
 
