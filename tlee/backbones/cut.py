@@ -57,12 +57,19 @@ class Backbone(nn.Module):
         self.tap_channels = cuts.tap_channels[first:]
         spans = [layers[start:end] for start, end in pairwise([0, *cuts.after[first:], len(layers)])]
         spans[0] = nn.Sequential(self.normalise, *spans[0])
+        self._layers = tuple(layers)
         self._segments = tuple(spans)  # views of `body` and `normalise`: registered there, not again here
 
     @property
     def segments(self) -> tuple[nn.Sequential, ...]:
         """The ``B + 1`` parts. What each but the last returns is a tap, what the last returns the features."""
         return self._segments
+
+    def first_layers(self, count: int) -> nn.ModuleList:
+        """The first ``count`` layers, numbered as the cuts. Raises ``UserError`` if there are fewer."""
+        if count > len(self._layers):
+            raise UserError(f"pretrain.frozen_layers is {count}, but this backbone has {len(self._layers)}: lower it")
+        return nn.ModuleList(self._layers[:count])
 
     def input_shape(self, size: int) -> tuple[int, ...]:
         """Shape of one time step at ``size`` pixels: ``(3, S, S)``, for a 3-D backbone ``(3, L, S, S)``."""
