@@ -187,6 +187,11 @@ def parts(model: TLEE, stage: str) -> nn.ModuleDict:
     return nn.ModuleDict(backbone | joint)
 
 
+def whole(model: TLEE) -> nn.ModuleDict:
+    """All that is trained in any stage: what a file for ``model.trained`` holds."""
+    return nn.ModuleDict({name: part for stage in WEIGHT_FILES for name, part in parts(model, stage).items()})
+
+
 WEIGHT_FILES = {
     "pretrain": MODELS / "backbone.safetensors",
     "branches": MODELS / "branches.safetensors",
@@ -218,3 +223,18 @@ def load_trained(params: Params, *stages: str) -> tuple[TLEE, list[str]]:
 def without_initial_weights(params: Params) -> Params:
     """The same network, started from nothing: its weights will be loaded."""
     return params.model_copy(update={"model": params.model.model_copy(update={"weights": None})})
+
+
+def load_whole(params: Params, classes: list[str]) -> TLEE:
+    """The network with all weights from the file ``model.trained``, in evaluation mode.
+
+    Raises ``UserError`` if the file is damaged, made with other parameters or for another number of classes.
+    """
+    path, remedy = params.model.trained, "correct model.trained, null trains from the start"
+    state, about = load_tensors(path, remedy)
+    known = about.get("classes", classes)
+    if len(known) != len(classes):
+        raise UserError(f"{path} knows {len(known)} classes, but the data set has {len(classes)}: {remedy}")
+    model = TLEE(without_initial_weights(params), len(classes))
+    load_state(whole(model), state, path, remedy)
+    return model.eval()

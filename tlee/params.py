@@ -87,6 +87,7 @@ class ModelParams(Section):
         "x3d_s",
     ]
     weights: str | None
+    trained: str | None
     input_size: Count
     order: Literal["coarse_to_fine", "sequential"]
     exits: Annotated[int, Field(ge=0)]

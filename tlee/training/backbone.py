@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from tlee.frames import ClipDataset, load_clips
 from tlee.metrics import top1
-from tlee.model import TLEE, save_trained
+from tlee.model import TLEE, load_whole, save_trained
 from tlee.params import Params
 from tlee.training.loop import fit, state_file
 
@@ -39,21 +39,27 @@ class PretrainTask(nn.Module):
 def pretrain(params: Params) -> tuple[TLEE, pd.DataFrame]:
     """Train on the frame store's ``train``, watch ``val``, write the weights.
 
-    Returns the network and the history: ``epoch``, ``loss`` and top-1 on val after 1, 3 and all frames.
+    Returns the network and the history: ``epoch``, ``loss`` and top-1 on val after 1, 3 and all frames. A
+    network that comes trained (``model.trained``) is only measured: its history has one row, without a loss.
     """
     torch.manual_seed(params.seed)
     train = load_clips("train", params, augment=True, draw=params.pretrain.frames)
     val = load_clips("val", params)
-    model = TLEE(params, len(train.store.classes)).to(memory_format=fastest_layout(params))
-    history = fit(
-        PretrainTask(model),
-        train,
-        params.pretrain,
-        seed=params.seed,
-        validate=lambda: validate(model, val),
-        state=state_file("pretrain", params),
-    )
-    save_trained(model, "pretrain", train.store.classes)
+    classes = train.store.classes
+    if params.model.trained:
+        model = load_whole(params, classes)
+        history = pd.DataFrame([{"epoch": 0, **validate(model, val)}])
+    else:
+        model = TLEE(params, len(classes)).to(memory_format=fastest_layout(params))
+        history = fit(
+            PretrainTask(model),
+            train,
+            params.pretrain,
+            seed=params.seed,
+            validate=lambda: validate(model, val),
+            state=state_file("pretrain", params),
+        )
+    save_trained(model, "pretrain", classes)
     return model, history
 
 

@@ -18,13 +18,13 @@ from torch.utils.data import DataLoader
 
 from tlee.frames import ClipDataset, load_clips
 from tlee.metrics import top1
-from tlee.model import TLEE, load_trained, save_trained
+from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
 from tlee.training.backbone import fastest_layout
 from tlee.training.loop import fit, state_file
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
-AS_THEY_ARE = "as they are"  # the branches of joint training, or none
+AS_THEY_ARE = "as they are"  # branches that come trained, or none
 
 
 class BranchTask(nn.Module):
@@ -73,7 +73,7 @@ def random_depths(features: torch.Tensor) -> torch.Tensor:
 def train_branches(params: Params) -> tuple[TLEE, pd.DataFrame, pd.DataFrame]:
     """Train all strategies, keep the one whose features work together best on val, write its weights.
 
-    Without branches, and where they have been trained together with the backbone, they are kept as they are.
+    Without branches, and where they come trained or were trained with the backbone, they are kept as they are.
     Returns the network with the heads kept, the history, and the comparison: one row a strategy
     and kind of exits, with ``accuracy`` on val after all frames and whether it is ``kept``.
     """
@@ -81,7 +81,9 @@ def train_branches(params: Params) -> tuple[TLEE, pd.DataFrame, pd.DataFrame]:
     model, classes = load_trained(params, "pretrain")
     train = load_clips("train", params, augment=True, draw=params.branches.frames)
     val = load_clips("val", params)
-    trains = params.model.exits > 0 and not params.pretrain.joint
+    if params.model.trained:
+        model = load_whole(params, classes)
+    trains = params.model.exits > 0 and not params.pretrain.joint and not params.model.trained
     heads = {strategy: model.new_branches() for strategy in STRATEGIES} if trains else {AS_THEY_ARE: model.branches}
     task = BranchTask(model, heads).to(memory_format=fastest_layout(params))
     history = pd.DataFrame()

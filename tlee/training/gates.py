@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 from tlee.features import FeatureTable, load_features
 from tlee.metrics import auroc, hits
-from tlee.model import TLEE, load_trained, save_trained
+from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
 from tlee.policies import ALWAYS, NEVER
 from tlee.training.loop import fit, state_file
@@ -108,27 +108,26 @@ def random_layer_thresholds(videos: int, depths: int, device: torch.device) -> t
 def train_gate(params: Params) -> tuple[TLEE, pd.DataFrame, Pairs | None]:
     """Train the gate, or those of all steps, on the stored exit features of ``train`` and write the weights.
 
-    Returns the network, the history and the pairs of ``val``; where there is no gate to learn, nothing is
-    trained, the history is empty and there are no pairs.
+    Returns the network, the history and the pairs of ``val``. Gates that come trained are only measured, with an
+    empty history; where there is no gate at all there are no pairs.
     """
     torch.manual_seed(params.seed)
     model, classes = load_trained(params, "pretrain", "branches")
-    if not model.readout.gates:
-        save_trained(model, "gates", classes)
-        return model, pd.DataFrame(), None
-    multi_label = model.readout.multi_label
-    train, val = (load_features(split) for split in ("train", "val"))
-    task = GateTask(model)
-    history = fit(
-        task,
-        TensorDataset(train.features, train.targets(multi_label), train.truth),
-        params.gates,
-        seed=params.seed,
-        validate=lambda: {"val AUROC": _pairs_of(task, val).auroc},
-        state=state_file("gates", params),
-    )
+    if params.model.trained:
+        model = load_whole(params, classes)
+    task, val, history = GateTask(model), load_features("val"), pd.DataFrame()
+    if model.readout.gates and not params.model.trained:
+        train = load_features("train")
+        history = fit(
+            task,
+            TensorDataset(train.features, train.targets(model.readout.multi_label), train.truth),
+            params.gates,
+            seed=params.seed,
+            validate=lambda: {"val AUROC": _pairs_of(task, val).auroc},
+            state=state_file("gates", params),
+        )
     save_trained(model, "gates", classes)
-    return model, history, _pairs_of(task, val)
+    return model, history, _pairs_of(task, val) if model.readout.gates else None
 
 
 @torch.inference_mode()
