@@ -10,7 +10,6 @@ from tlee.errors import UserError
 from tlee.params import load_params
 
 ROOT = Path(__file__).parents[1]
-OFFICIAL = ROOT.parent / "shared" / "annotations" / "ucf101"
 
 CLASSES = "1 Walk\n2 Bend\n"
 TRAIN = (
@@ -268,24 +267,3 @@ def test_a_class_with_one_training_group_is_named(tmp_path):
     train = "".join(line for line in TRAIN.splitlines(keepends=True) if "v_Walk_g04" not in line)
     message = refusal(lay_out(tmp_path, train=train))
     assert message.startswith("Walk/g03 is the only training group of its class")
-
-
-# --- the official files --------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official list files are not here")
-@pytest.mark.parametrize(("split", "train", "test"), [(1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)])
-def test_the_official_lists(tmp_path, split, train, test):
-    (tmp_path / "ucfTrainTestlist").symlink_to(OFFICIAL)
-    dataset = read(tmp_path, split=split, val_share=0.3)
-    manifest, counts = dataset.manifest, dataset.manifest["split"].value_counts()
-    assert len(dataset.classes) == 101
-    assert (dataset.classes[0], dataset.classes[-1]) == ("ApplyEyeMakeup", "YoYo")
-    assert counts["train"] + counts["val"] == train
-    assert counts["test"] == test
-    assert manifest["video"].is_unique
-    assert manifest.groupby("group")["split"].nunique().eq(1).all()
-    assert manifest.groupby(manifest["labels"].str[0])["group"].nunique().eq(25).all()
-    for name in ("train", "val", "test"):
-        assert set(manifest.loc[manifest["split"] == name, "labels"].str[0]) == set(range(101))
-    assert counts["val"] / train == pytest.approx(0.3, abs=0.03)

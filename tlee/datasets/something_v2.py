@@ -62,11 +62,10 @@ def _read_labels(file: Path) -> list[str]:
 
 def _read_frame_lists(root: Path, train: Path, test: Path) -> Dataset:
     entries = read_lists(train, test)
-    labels = next(
-        filter(Path.is_file, (train.with_name(name) for name in (f"{_OFFICIAL}labels.json", "labels.json"))), None
-    )
-    classes = name_classes(entries, _read_labels(labels) if labels else read_class_names(train.parent, "category.txt"))
+    beside = [train.with_name(name) for name in (f"{_OFFICIAL}labels.json", "labels.json")]
+    label_file = next(filter(Path.is_file, beside), None)
+    known = _read_labels(label_file) if label_file else read_class_names(train.parent, "category.txt")
+    classes = name_classes(entries, known)
     videos = [Video(entry.path, entry.labels, entry.split, Path(entry.path).name) for entry in entries]
-    return Dataset(
-        find_folder(root, "frames", "20bn-something-something-v2-frames", "."), classes, make_manifest(videos)
-    )
+    folder = find_folder(root, "frames", "20bn-something-something-v2-frames", "videos", ".")
+    return Dataset(folder, classes, make_manifest(videos))

@@ -44,9 +44,10 @@ def _read_official(root: Path, class_file: Path, train: Path, test: Path) -> Dat
                 raise UserError(f"{where}: class `{name}` is not in {class_file.name}; correct either file")
             if label and label != [str(1 + classes.index(name))]:
                 raise UserError(f"{where}: label {label[0]} is not the number of `{name}` in {class_file.name}")
-            if not re.search(_GROUP.pattern + r"\.", video):
-                raise UserError(f"{where}: `{video}` has no group (_gNN_cNN) in its name")
-            videos.append(Video(video, [classes.index(name)], split, f"{name}/{_GROUP.search(video)[1]}"))
+            group = _GROUP.search(video)
+            if not group or not Path(video).suffix:
+                raise UserError(f"{where}: `{video}` has no group (_gNN_cNN) in its name, or no ending")
+            videos.append(Video(video, [classes.index(name)], split, f"{name}/{group[1]}"))
     return Dataset(find_folder(root, "UCF-101", "videos"), classes, make_manifest(videos))
 
 
