@@ -309,10 +309,10 @@ def test_a_killed_extraction_goes_on(dataset, tmp_path, signal):
     arguments = tmp_path / "arguments.pickle"
     arguments.write_bytes(pickle.dumps((longer, PARAMS.model_copy(update={"jobs": 2}))))
     command, environment = [sys.executable, "-c", EXTRACT, str(arguments)], os.environ | {"PYTHONPATH": str(ROOT)}
-    process = Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL)
+    process = Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
     while process.poll() is None and not any(notes.stat().st_size for notes in journals()):
         time.sleep(0.005)
-    process.send_signal(signal)
+    os.killpg(process.pid, signal)  # its workers too, as the terminal does
     assert process.wait(60) != 0
     assert journals()[0].stat().st_size > 0
     assert run(command, env=environment, stdout=DEVNULL, timeout=120).returncode == 0
