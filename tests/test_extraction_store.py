@@ -1,18 +1,26 @@
 """The stage that fills the frame store: what it holds, what it refuses, where it goes on."""
 
+import os
+import pickle
+import sys
+import time
 from pathlib import Path
+from signal import SIGINT, SIGKILL
+from subprocess import DEVNULL, Popen, run
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from clips import encode, seen
 
 from tlee.datasets import Dataset
 from tlee.errors import UserError
-from tlee.extraction import Extraction, extract, sample_indices
+from tlee.extraction import Extraction, decode, extract, sample_indices, store
+from tlee.extraction.journal import fingerprint
 from tlee.frames import FrameStore
 from tlee.params import ExtractParams, load_params
-from tlee.paths import FAILED_VIDEOS
+from tlee.paths import FAILED_VIDEOS, RUNS
 
 ROOT = Path(__file__).parents[1]
 SPLITS = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
@@ -141,6 +149,176 @@ def test_a_split_with_no_readable_video_stops_the_stage(dataset, tmp_path):
 def test_a_split_with_no_video_stops_the_stage(dataset, tmp_path):
     without = Dataset(dataset.videos, dataset.classes, dataset.manifest.query("split == 'train'"))
     assert "no readable video is left in: val, test" in refusal(without, PARAMS, tmp_path / "frames")
+
+
+def test_time_steps_that_are_clips_are_stored_one_after_the_other(dataset, tmp_path):
+    extract(dataset, PARAMS.model_copy(update={"clip_frames": 3, "clip_stride": 2}), tmp_path / "frames")
+    table = pa.ipc.open_file(pa.memory_map(str(tmp_path / "frames" / "train.arrow"))).read_all()
+    expected = [min(max(centre + offset, 0), 11) for centre in sample_indices(12, 6) for offset in (-2, 0, 2)]
+    assert table["indices"][0].as_py() == expected
+    assert seen(FrameStore(tmp_path / "frames" / "train.arrow").pictures(0, list(range(18)))) == expected
+    assert table.schema.metadata == {b"classes": b"Walk\nBend", b"clip_frames": b"3"}
+
+
+def test_a_part_of_a_file_is_stored_and_a_file_may_have_several(dataset, tmp_path):
+    whole = dataset.manifest.iloc[[0, 0, 4, 6]].reset_index(drop=True)
+    parts = whole.assign(start=[0.25, 0.5, np.nan, np.nan], end=[0.5, np.nan, np.nan, np.nan])
+    extract(Dataset(dataset.videos, dataset.classes, parts), PARAMS, tmp_path / "frames")
+    store = FrameStore(tmp_path / "frames" / "train.arrow")  # 12 frames, 12 a second
+    assert seen(store.pictures(0, list(range(6)))) == [3, 3, 4, 4, 5, 5]
+    assert seen(store.pictures(1, list(range(6)))) == [6, 7, 8, 9, 10, 11]
+
+
+# --- going on after an interruption --------------------------------------------------------------
+
+
+def stored_bytes(folder: Path) -> list[bytes]:
+    return [(folder / f"{split}.arrow").read_bytes() for split in ("train", "val", "test")]
+
+
+def journals() -> list[Path]:
+    return sorted(RUNS.glob("*"))
+
+
+@pytest.fixture
+def whole(dataset: Dataset, tmp_path: Path) -> list[bytes]:
+    """The store of ``dataset`` as it is written in one go."""
+    extract(dataset, PARAMS, tmp_path / "whole")
+    return stored_bytes(tmp_path / "whole")
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read; extraction is interrupted at the sixth."""
+    names = []
+
+    def decode_some(path, *args):
+        names.append(path.name)
+        if len(names) == 6:
+            raise KeyboardInterrupt
+        return decode(path, *args)
+
+    monkeypatch.setattr(store, "decode", decode_some)
+    return names
+
+
+def interrupt(dataset: Dataset, params: ExtractParams, folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        extract(dataset, params, folder)
+
+
+def names_of(dataset: Dataset, rows: list[int]) -> list[str]:
+    return [Path(video).name for video in dataset.manifest["video"].iloc[rows]]
+
+
+def test_nothing_is_left_of_the_notes_at_the_end(dataset, whole):
+    assert journals() == []
+
+
+def test_an_interrupted_extraction_goes_on_after_the_last_video(dataset, whole, read, tmp_path):
+    interrupt(dataset, PARAMS, tmp_path / "frames")
+    assert len(journals()) == 1
+    extraction = extract(dataset, PARAMS, tmp_path / "frames")
+    assert read == names_of(dataset, [0, 1, 2, 3, 4, 5, 5, 6, 7])
+    assert stored_bytes(tmp_path / "frames") == whole
+    assert extraction.metrics() == {"train": 4, "val": 2, "test": 2, "share_read": 1.0}
+    assert journals() == []
+
+
+def test_limits_and_processes_may_be_changed_meanwhile(dataset, whole, read, tmp_path):
+    interrupt(dataset, PARAMS, tmp_path / "frames")
+    changed = {"jobs": 2, "max_failed_share": 0.5}
+    extract(dataset, PARAMS.model_copy(update=changed), tmp_path / "frames")
+    assert stored_bytes(tmp_path / "frames") == whole
+    assert journals() == []
+
+
+def test_other_parameters_begin_anew(dataset, read, tmp_path):
+    interrupt(dataset, PARAMS.model_copy(update={"short_side": 48}), tmp_path / "frames")
+    extract(dataset, PARAMS, tmp_path / "frames")
+    assert read[6:] == names_of(dataset, list(range(8)))
+
+
+def test_a_file_that_changed_meanwhile_is_read_anew(dataset, read, tmp_path):
+    interrupt(dataset, PARAMS, tmp_path / "frames")
+    encode(dataset.videos / dataset.manifest.at[1, "video"], length=20)
+    extract(dataset, PARAMS, tmp_path / "frames")
+    assert read[6:] == names_of(dataset, [1, 5, 6, 7])
+    frames = FrameStore(tmp_path / "frames" / "train.arrow")
+    assert seen(frames.pictures(1, list(range(6)))) == sample_indices(20, 6)
+
+
+def test_a_picture_that_changed_meanwhile_is_read_anew(tmp_path):
+    before = fingerprint(encode_folder(tmp_path / "clip"))
+    assert fingerprint(tmp_path / "clip.mp4") == before
+    (tmp_path / "clip" / "2.jpg").write_bytes(b"longer")
+    assert fingerprint(tmp_path / "clip") != before
+    assert fingerprint(tmp_path / "nothing") == ""
+
+
+def encode_folder(folder: Path) -> Path:
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize("lost", [1, 7, 500, "all but one", "all"])
+def test_the_torn_end_of_the_notes_is_dropped(dataset, whole, read, tmp_path, lost):
+    interrupt(dataset, PARAMS, tmp_path / "frames")
+    (notes,) = journals()
+    size = notes.stat().st_size
+    os.truncate(notes, size - {"all but one": size - 1, "all": size}.get(lost, lost))
+    extract(dataset, PARAMS, tmp_path / "frames")
+    again = names_of(dataset, list(range(8)) if isinstance(lost, str) else [4, 5, 6, 7])
+    assert read[6:] == again
+    assert stored_bytes(tmp_path / "frames") == whole
+
+
+def test_garbage_at_the_end_of_the_notes_is_dropped(dataset, whole, read, tmp_path):
+    interrupt(dataset, PARAMS, tmp_path / "frames")
+    (notes,) = journals()
+    notes.write_bytes(notes.read_bytes() + bytes(1000))
+    extract(dataset, PARAMS, tmp_path / "frames")
+    assert stored_bytes(tmp_path / "frames") == whole
+
+
+def test_too_many_failures_keep_the_work_done(dataset, corrupt, read, tmp_path):
+    strict = PARAMS.model_copy(update={"max_failed_share": 0.0})
+    interrupt(dataset, strict, tmp_path / "frames")
+    refusal(dataset, strict, tmp_path / "frames")
+    encode(dataset.videos / corrupt, 13)
+    extract(dataset, strict, tmp_path / "frames")
+    assert read[9:] == names_of(dataset, [1])
+    assert journals() == []
+
+
+EXTRACT = """
+import pickle, sys
+from pathlib import Path
+from tlee.extraction import extract
+
+extract(*pickle.loads(Path(sys.argv[1]).read_bytes()), Path("frames"))
+"""
+
+
+@pytest.mark.parametrize("signal", [SIGKILL, SIGINT])
+def test_a_killed_extraction_goes_on(dataset, tmp_path, signal):
+    manifest = pd.concat([dataset.manifest] * 15, ignore_index=True)  # the work of a while
+    longer = Dataset(dataset.videos, dataset.classes, manifest)
+    arguments = tmp_path / "arguments.pickle"
+    arguments.write_bytes(pickle.dumps((longer, PARAMS.model_copy(update={"jobs": 2}))))
+    command, environment = [sys.executable, "-c", EXTRACT, str(arguments)], os.environ | {"PYTHONPATH": str(ROOT)}
+    process = Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
+    while process.poll() is None and not any(notes.stat().st_size for notes in journals()):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal)  # its workers too, as the terminal does
+    assert process.wait(60) != 0
+    assert journals()[0].stat().st_size > 0
+    assert run(command, env=environment, stdout=DEVNULL, timeout=120).returncode == 0
+    assert journals() == []
+    extract(longer, PARAMS, tmp_path / "whole")
+    assert stored_bytes(Path("frames")) == stored_bytes(tmp_path / "whole")
 
 
 def test_metrics_count_an_absent_split_as_none():
