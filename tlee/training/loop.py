@@ -20,6 +20,8 @@ from tlee.paths import FEATURES, FRAMES, MODELS, RUNS
 
 VALIDATE_EVERY = 5  # epochs
 
+NO_HISTORY = pd.DataFrame({"epoch": [], "loss": []})  # of training that was not needed
+
 
 def state_file(stage: str, params: Params) -> Path:
     """Where an interrupted run of ``stage`` is kept: named by the parameters, its input files and the code."""
