@@ -20,8 +20,7 @@ from tlee.frames import ClipDataset, load_clips
 from tlee.metrics import top1
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
-from tlee.training.backbone import fastest_layout
-from tlee.training.loop import NO_HISTORY, fit, state_file
+from tlee.training.loop import NO_HISTORY, fastest_layout, fit, state_file
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
 AS_THEY_ARE = "as they are"  # branches that come trained, or none

@@ -35,6 +35,11 @@ def state_file(stage: str, params: Params) -> Path:
     return RUNS / f"{stage}-{digest.hexdigest()[:16]}.pt"
 
 
+def fastest_layout(params: Params) -> torch.memory_format:
+    """Of the weights of convolutions, by what they read."""
+    return torch.channels_last if params.extract.clip_frames == 1 else torch.channels_last_3d
+
+
 def fit(
     task: nn.Module,
     data: Dataset,
