@@ -300,9 +300,10 @@ def test_a_file_that_needs_more_than_tensors_is_refused(small, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
-def test_a_truncated_file_is_refused(small, tmp_path, share):
+@pytest.mark.parametrize("old", [False, True])
+def test_a_truncated_file_is_refused(small, tmp_path, share, old):
     path = tmp_path / "ckpt.best.pth.tar"
-    torch.save(small, path)
+    torch.save(small, path, _use_new_zipfile_serialization=not old)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     message = refusal(lambda: import_checkpoint(path, "tlee", PARAMS_FILE, tmp_path / "it.safetensors"))
     assert message.startswith(f"{path} is not a whole")
@@ -361,7 +362,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_command_writes_the_weights_and_says_what_to_set(small, project):
-    torch.save({"state_dict": small}, project / "ckpt.best.pth.tar")
+    old_format = {"_use_new_zipfile_serialization": False}  # that of PyTorch 1.3, which FrameExit was written with
+    torch.save({"state_dict": small}, project / "ckpt.best.pth.tar", **old_format)
     done = CliRunner().invoke(command_line.app, ["import-checkpoint", "ckpt.best.pth.tar", "--as", "tlee"])
     assert done.exit_code == 0, done.output
     assert "  backbone: resnet18  # now mobilenet_v2\n" in done.output

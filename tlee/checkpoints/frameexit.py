@@ -32,7 +32,7 @@ def frameexit(state: State, path: Path) -> Found:
             "model.gate": "frameexit",
         },
         suggested={
-            "extract.short_side": 224,
+            "extract.short_side": 256,
             "model.input_size": 224,
             "model.order": "coarse_to_fine",
             "evaluate.first_threshold": 0.99,

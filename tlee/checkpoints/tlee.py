@@ -46,7 +46,7 @@ def tlee(state: State, path: Path) -> Found:
         },
         suggested={
             "extract.frames": 10,
-            "extract.short_side": 224,
+            "extract.short_side": 256,
             "model.input_size": 224,
             "model.order": "coarse_to_fine",
             "evaluate.first_threshold": 0.99,
