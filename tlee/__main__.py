@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -48,11 +48,39 @@ def summary():
 @app.command()
 def pool(runs: Annotated[list[str], typer.Argument(help="DVC experiments or git revisions, one a fold.")]):
     """Put the test videos of the folds of a cross-validation together, in one table."""
-    from tlee.folds import markdown, read_traces
-    from tlee.folds import pool as pool_traces
+    from tlee.folds import markdown, pool_traces, read_traces
 
     os.chdir(find_root(Path.cwd()))
     typer.echo(markdown(pool_traces(read_traces(runs))))
+
+
+@app.command()
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A .pth file that the authors published.")],
+    layout: Annotated[Literal["frameexit", "tlee"], typer.Option("--as", help="Whose code wrote it.")],
+    params: Annotated[Path | None, typer.Option(help="params.yaml of the project, if it is another.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The .safetensors file to write; weights/NAME by default.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="Class names, one a line, in the network's order.")] = None,
+    normalise: Annotated[
+        Literal["imagenet", "kinetics"] | None, typer.Option(help="How frames were normalised, if not as published.")
+    ] = None,
+    branches: Annotated[bool, typer.Option("--branches/--without-branches", help="Of TLEE: layer exits.")] = True,
+):
+    """Turn a published checkpoint into weights for `model.trained`, and print the parameters that go with it."""
+    from tlee.checkpoints import import_checkpoint, report
+
+    root = find_root(Path.cwd()) if params is None else params.parent
+    name = file.name.removesuffix(".tar").removesuffix(".pth").removesuffix(".pt")
+    imported = import_checkpoint(
+        file,
+        layout,
+        params or root / "params.yaml",
+        to or root / "weights" / f"{name}.safetensors",
+        class_file=classes,
+        normalise=normalise,
+        branches=branches,
+    )
+    typer.echo(report(imported))
 
 
 def main() -> None:

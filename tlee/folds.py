@@ -31,7 +31,7 @@ def read_traces(revisions: Sequence[str]) -> list[pd.DataFrame]:
     return traces
 
 
-def pool(traces: Sequence[pd.DataFrame], seed: int = 0) -> pd.DataFrame:
+def pool_traces(traces: Sequence[pd.DataFrame], seed: int = 0) -> pd.DataFrame:
     """All test videos of all folds together, one row a method.
 
     ``accuracy`` with ``low`` and ``high``, a 95% interval in which whole groups are resampled; mean ``gmacs``, their

@@ -53,16 +53,29 @@ def _read_safetensors(path: str | Path, remedy: str) -> tuple[dict[str, torch.Te
         raise UserError(f"{path} is not a whole .safetensors file: {remedy}") from None
 
 
-def _read_pickle(path: str | Path, remedy: str) -> dict[str, torch.Tensor]:
+def load_pickle(path: str | Path, remedy: str) -> Any:
+    """What ``torch.save`` wrote: tensors and plain containers, numbers and text; nothing else is ever loaded.
+
+    Raises ``UserError`` with ``remedy`` if the file is missing, not whole or holds anything else.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {remedy}") from None
     except Exception:  # a damaged pickle can raise any
         raise UserError(f"{path} is not a whole {Path(path).suffix} file of tensors alone: {remedy}") from None
-    if not isinstance(state, dict) or not all(_is_named_tensor(*item) for item in state.items()):
+
+
+def _read_pickle(path: str | Path, remedy: str) -> dict[str, torch.Tensor]:
+    state = load_pickle(path, remedy)
+    if not is_table_of_tensors(state):
         raise UserError(f"{path} is not a table of named tensors: {remedy}")
     return state
+
+
+def is_table_of_tensors(content: Any) -> bool:
+    """Whether it is a dictionary of tensors by name."""
+    return isinstance(content, dict) and all(_is_named_tensor(*item) for item in content.items())
 
 
 def _is_named_tensor(name: Any, value: Any) -> bool:

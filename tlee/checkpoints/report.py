@@ -1,0 +1,32 @@
+"""What the import tells the user: the lines of params.yaml to set, and how they are now."""
+
+from typing import Any
+
+import yaml
+
+from tlee.checkpoints.importing import Imported
+from tlee.params import Params
+
+
+def report(imported: Imported) -> str:
+    """The file that was written, notes, and a snippet of YAML in which lines that are to change say so."""
+    lines = [f"wrote {imported.file}: {len(imported.classes)} classes"]
+    lines += [f"note: {note}" for note in imported.notes]
+    return "\n".join([*lines, "set in params.yaml:", "", snippet(imported.settings, imported.given)])
+
+
+def snippet(settings: dict[str, Any], given: Params) -> str:
+    """``settings`` (by dotted key) as YAML; what ``given`` says otherwise is in a comment."""
+    lines: list[str] = []
+    for dotted in sorted(settings, key=lambda key: list(Params.model_fields).index(key.split(".")[0])):
+        section, key = dotted.split(".")
+        if f"{section}:" not in lines:
+            lines.append(f"{section}:")
+        now = getattr(getattr(given, section), key)
+        change = "" if now == settings[dotted] else f"  # now {_scalar(now)}"
+        lines.append(f"  {key}: {_scalar(settings[dotted])}{change}")
+    return "\n".join(lines)
+
+
+def _scalar(value: Any) -> str:
+    return yaml.safe_dump(value).splitlines()[0]
