@@ -6,7 +6,7 @@ ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help repro test lab data clean
+.PHONY: help repro test ablation lab data clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -20,6 +20,9 @@ test: data  ## lint, formatting and all tests
 	ruff check .
 	ruff format --check .
 	pytest
+
+ablation: $(ENVIRONMENT)  ## vary one part after the other, on what `make repro` made: about ten minutes
+	python -m tlee run ablation
 
 lab: data  ## open JupyterLab on the notebooks
 	jupyter lab --notebook-dir=. notebooks

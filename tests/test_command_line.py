@@ -60,9 +60,9 @@ def test_bad_parameters_are_one_line_before_anything_runs(project):
     assert not (project / "results" / "notebooks").exists()
 
 
-def test_a_notebook_that_was_not_stripped_is_named_with_the_remedy(project):
+def test_a_notebook_that_does_not_exist_is_named_with_the_remedy(project):
     line = error_line(tlee(project, "run", "1_extract_frames"))
-    assert "results/stripped/1_extract_frames.ipynb does not exist" in line
+    assert "notebooks/1_extract_frames.ipynb does not exist" in line
     assert "`dvc repro`" in line
 
 
@@ -182,7 +182,7 @@ def test_the_nearest_root_is_taken(project):
 
 @pytest.mark.parametrize(
     ("arguments", "missing"),
-    [(("run", "hello"), "results/stripped/hello.ipynb"), (("summary",), "results/metrics/evaluate.json")],
+    [(("run", "hello"), "notebooks/hello.ipynb"), (("summary",), "results/metrics/evaluate.json")],
 )
 def test_commands_go_to_the_root_first(project, monkeypatch, arguments, missing):
     below = project / "notebooks"

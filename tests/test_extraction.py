@@ -112,6 +112,15 @@ def test_sound_alone_is_refused(tmp_path):
     assert reason(path) == "it holds no video stream"
 
 
+def test_a_stream_without_frames_is_refused(tmp_path):
+    path = tmp_path / "clip.mkv"
+    with av.open(path, "w") as file:
+        stream = file.add_stream("libx264", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        file.start_encoding()
+    assert reason(path).startswith(("it cannot be decoded (", "it holds no frame"))
+
+
 def test_metadata_that_is_not_utf_8_is_no_obstacle(tmp_path):
     path = encode(tmp_path / "clip.avi", title="caf_")
     path.write_bytes(path.read_bytes().replace(b"caf_", "café".encode("latin-1")))

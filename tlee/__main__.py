@@ -45,6 +45,16 @@ def summary():
     typer.echo(summarise())
 
 
+@app.command()
+def pool(runs: Annotated[list[str], typer.Argument(help="DVC experiments or git revisions, one a fold.")]):
+    """Put the test videos of the folds of a cross-validation together, in one table."""
+    from tlee.folds import markdown, read_traces
+    from tlee.folds import pool as pool_traces
+
+    os.chdir(find_root(Path.cwd()))
+    typer.echo(markdown(pool_traces(read_traces(runs))))
+
+
 def main() -> None:
     """The command line; a ``UserError`` is one line and exit status 1."""
     try:

@@ -88,13 +88,15 @@ class Evaluation:
         """Counts ``[C, C]``: rows are the truth (the first class of a video), columns the prediction."""
         return confusion(self.outcomes[self.method].logits, self.test.table.labels).numpy()
 
-    def trace(self) -> pd.DataFrame:
-        """One row a video: what was said of it, at which cost, and the depth of each exit in visiting order."""
-        outcomes, table, names = self.outcomes[self.method], self.test.table, np.array(self.classes)
+    def trace(self, method: str) -> pd.DataFrame:
+        """One row a video: what a policy said of it, at which cost, and the depth of each exit in visiting order."""
+        outcomes, table, names = self.outcomes[method], self.test.table, np.array(self.classes)
         probabilities = self.test.readout.probabilities(outcomes.logits)
         return pd.DataFrame(
             {
+                "method": method,
                 "video": table.videos,
+                "group": table.groups,
                 "truth": names[table.labels],
                 "prediction": names[outcomes.predictions],
                 "right": hits(probabilities, table.truth),
@@ -112,12 +114,11 @@ class Evaluation:
         save_metrics("evaluate", metrics | {"step_by_step_agreement": agreement})
         save_json(POLICY, {method: asdict(policy) for method, policy in self.policies.items()})
         shares = pd.DataFrame(self.exit_shares()).add_prefix("depth ").rename_axis("frame").reset_index()
-        trace = self.trace()
         save_table("evaluate", "methods", self.table)
         save_table("evaluate", "trade_off", self.curves)
         save_table("evaluate", "exits", shares.melt("frame", var_name="exit", value_name="share"))
-        save_table("evaluate", "trace", trace)
-        save_table("evaluate", "confusion", trace[["truth", "prediction"]])
+        save_table("evaluate", "trace", pd.concat([self.trace(method) for method in self.outcomes]))
+        save_table("evaluate", "confusion", self.trace(self.method)[["truth", "prediction"]])
 
 
 def evaluate_splits(params: Params) -> Evaluation:

@@ -33,23 +33,31 @@ class FeatureTable:
 
 
 def store_features(model: TLEE, params: Params) -> None:
-    """Compute the exit features of every split and write ``results/features/<split>.safetensors``.
+    """Compute the exit features of every split and write ``results/features/<split>.safetensors``."""
+    for split in SPLITS:
+        table = split_features(model, params, split)
+        tensors = {name: getattr(table, name) for name in ("features", "labels", "truth")}
+        about = {name: getattr(table, name) for name in ("videos", "groups", "classes")}
+        save_tensors(FEATURES / f"{split}.safetensors", tensors, about)
+
+
+def split_features(model: TLEE, params: Params, split: str) -> FeatureTable:
+    """Compute the exit features of one split.
 
     The network has learnt the training clips by heart; as they are, nearly all would look right and
     certain. ``train`` therefore holds ``params.branches.train_views`` augmented views of each.
     """
     torch.manual_seed(params.seed)
-    for split in SPLITS:
-        clips = load_clips(split, params, augment=split == "train")
-        views = params.branches.train_views if split == "train" else 1
-        store = clips.store
-        tensors = {
-            "features": torch.cat([compute_features(model, clips) for _ in range(views)]),
-            "labels": store.labels.repeat(views),
-            "truth": store.truth.repeat(views, 1),
-        }
-        about = {"videos": store.videos * views, "groups": store.groups * views, "classes": store.classes}
-        save_tensors(FEATURES / f"{split}.safetensors", tensors, about)
+    clips = load_clips(split, params, augment=split == "train")
+    views, store = params.branches.train_views if split == "train" else 1, clips.store
+    return FeatureTable(
+        features=torch.cat([compute_features(model, clips) for _ in range(views)]),
+        labels=store.labels.repeat(views),
+        truth=store.truth.repeat(views, 1),
+        videos=store.videos * views,
+        groups=store.groups * views,
+        classes=store.classes,
+    )
 
 
 @torch.inference_mode()

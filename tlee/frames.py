@@ -80,13 +80,13 @@ class FrameStore:
         """One frame a time step, the middle one, for showing."""
         return self.clip(row, steps)[self.clip_frames // 2 :: self.clip_frames]
 
-    def one_of_each_class(self) -> list[tuple[str, list[Image.Image]]]:
+    def one_of_each_class(self, at_most: int) -> list[tuple[str, list[Image.Image]]]:
         """The first video of each class: its class and its frames in temporal order."""
         labels = self.labels.tolist()
+        present = [label for label in range(len(self.classes)) if label in labels]
         return [
-            (name, self.pictures(labels.index(label), list(range(self.steps))))
-            for label, name in enumerate(self.classes)
-            if label in labels
+            (self.classes[label], self.pictures(labels.index(label), list(range(self.steps))))
+            for label in present[:at_most]
         ]
 
 

@@ -20,6 +20,18 @@ def of_mean(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float
     return _bootstrap(values, np.mean, resamples, seed)
 
 
+def of_grouped_mean(values: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
+    """Interval of the mean of one value a video, where whole groups of videos are resampled.
+
+    Videos of one group (one person, one place, one recording) are no independent witnesses.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(group, values), np.bincount(group)
+    return _bootstrap(
+        np.arange(len(sums)), lambda rows: sums[rows].sum() / counts[rows].sum(), resamples, seed, vectorized=False
+    )
+
+
 def of_statistic(
     statistic: Callable[[np.ndarray], float], videos: int, resamples: int, seed: int
 ) -> tuple[float, float]:

@@ -125,11 +125,11 @@ class TLEE(nn.Module):
         super().__init__()
         self.params = params
         self.backbone = build_backbone(params.model.backbone, params.model.exits, params.model.weights)
-        self.branches = self.new_branches()
         dim, width = self.backbone.feature_dim, params.model.mlp
         layers = [] if width is None else [nn.Linear(dim, width), nn.BatchNorm1d(width), nn.ReLU()]
         self.mlp = nn.Sequential(*layers)
         self.readout = Readout(width or dim, classes, params)
+        self.branches = self.new_branches()  # last, so that they do not change how the others begin
 
     @property
     def exits(self) -> int:
@@ -216,7 +216,7 @@ def load_trained(params: Params, *stages: str) -> tuple[TLEE, list[str]]:
         raise UserError(f"{WEIGHT_FILES[stages[0]]} names no classes: run `dvc repro {stages[0]}`")
     model = TLEE(without_initial_weights(params), len(about["classes"]))
     for stage, (state, _) in loaded.items():
-        load_state(parts(model, stage), state, WEIGHT_FILES[stage], f"run `dvc repro {stage}`")
+        load_state(parts(model, stage), state, WEIGHT_FILES[stage], f"run `dvc repro --force {stage}`")
     return model.eval(), about["classes"]
 
 

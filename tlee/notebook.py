@@ -16,7 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 from tlee.errors import UserError
 from tlee.figures.style import save
 from tlee.params import Params, load_params
-from tlee.paths import FIGURES, NOTEBOOKS, STRIPPED, find_root
+from tlee.paths import FIGURES, NOTEBOOKS, SOURCES, STRIPPED, find_root
 
 INCH = 100  # pixels of a notebook's page
 
@@ -44,14 +44,16 @@ def show(target: Axes | Figure, name: str) -> None:
 
 
 def run_notebook(name: str) -> Path:
-    """Run ``results/stripped/<name>.ipynb`` with papermill from the project's root; return the executed one.
+    """Run a notebook with papermill from the project's root; return the executed one.
 
-    What its cells print is printed here too. Raises ``UserError`` where a cell raised one.
+    Those of the pipeline have been stripped into ``results/stripped/`` before, others are in ``notebooks/``.
+    What their cells print is printed here too. Raises ``UserError`` where a cell raised one.
     """
     load_params()  # a typo is named at once, before a kernel starts
-    source, target = STRIPPED / f"{name}.ipynb", NOTEBOOKS / f"{name}.ipynb"
-    if not source.exists():
-        raise UserError(f"{source} does not exist: run it by `dvc repro`, which strips notebooks/{name}.ipynb first")
+    places = (STRIPPED / f"{name}.ipynb", SOURCES / f"{name}.ipynb")
+    source, target = next((path for path in places if path.exists()), None), NOTEBOOKS / f"{name}.ipynb"
+    if source is None:
+        raise UserError(f"{places[1]} does not exist: name a notebook without its folder and ending")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(

@@ -217,6 +217,14 @@ def load_params(path: str | Path = "params.yaml", overrides: dict[str, Any] | No
         raise UserError(f"{path}{' with the overrides' if overrides else ''}: {problems}") from None
 
 
+def change(params: Params, overrides: dict[str, Any]) -> Params:
+    """The same parameters but for ``overrides``, which maps dotted keys to values."""
+    raw = params.model_dump()
+    for dotted, value in overrides.items():
+        _override(raw, dotted, value)
+    return _settle(Params.model_validate(raw))
+
+
 def _settle(params: Params) -> Params:
     """Put the settings of the method in force; a random gate is the random method."""
     method = "random" if params.model.gate == "random" else params.model.method

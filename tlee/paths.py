@@ -6,6 +6,8 @@ from tlee.errors import UserError
 
 SPLITS = ("train", "val", "test")  # name the files of a folder that holds something of each video
 
+SOURCES = Path("notebooks")
+
 RESULTS = Path("results")
 FRAMES = RESULTS / "frames"
 MODELS = RESULTS / "models"

@@ -20,7 +20,7 @@ class Strip(NamedTuple):
 
 def easy_and_hard(evaluation: Evaluation, params: Params) -> dict[str, Strip]:
     """The cheapest and the dearest test video that the method gets right; where there is none, of all."""
-    trace = evaluation.trace().sort_values(["gmacs", "confidence"], ascending=[True, False])
+    trace = evaluation.trace(evaluation.method).sort_values(["gmacs", "confidence"], ascending=[True, False])
     right = trace[trace["right"]] if trace["right"].any() else trace
     store = FrameStore(FRAMES / "test.arrow")
     full = evaluation.table.set_index("method").at["full", "gmacs"]

@@ -104,13 +104,15 @@ def _read_videos(dataset: Dataset, params: ExtractParams, journal: Journal) -> N
         unit="video",
     )
     results: Iterator[Record] = joblib.Parallel(n_jobs=params.jobs, return_as="generator_unordered")(jobs)
+    workers_may_finish = False
     try:
         with progress, closing(results):
             for record in results:
                 journal.append(record)
                 progress.update()
-    finally:
-        get_reusable_executor().shutdown(kill_workers=True)  # joblib's; its processes would outlive the work
+        workers_may_finish = True
+    finally:  # joblib's processes would outlive the work
+        get_reusable_executor().shutdown(kill_workers=not workers_may_finish)
 
 
 def _read_video(row: int, path: Path, start: float, end: float, params: ExtractParams) -> Record:

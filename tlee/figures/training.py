@@ -53,6 +53,15 @@ def training_curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
+def nothing_learnt(reason: str, axes: Axes | None = None) -> Axes:
+    """In place of a figure of training, where there was none."""
+    axes = canvas(axes, height=0.6)
+    axes.axis("off")
+    headline(axes, f"Nothing was trained here: {reason}")
+    return axes
+
+
 def _label_ends(axes: Axes, x: float, heights: np.ndarray, labels: Sequence[str]) -> None:
     """Write ``labels`` to the right of the ends of curves, in their colours, pushed down where too close."""
     bottom, top = axes.get_ylim()

@@ -12,7 +12,7 @@ from tlee.frames import ClipDataset, load_clips
 from tlee.metrics import top1
 from tlee.model import TLEE, load_whole, save_trained
 from tlee.params import Params
-from tlee.training.loop import fit, state_file
+from tlee.training.loop import fastest_layout, fit, state_file
 
 
 class PretrainTask(nn.Module):
@@ -61,11 +61,6 @@ def pretrain(params: Params) -> tuple[TLEE, pd.DataFrame]:
         )
     save_trained(model, "pretrain", classes)
     return model, history
-
-
-def fastest_layout(params: Params) -> torch.memory_format:
-    """Of the weights of convolutions, by what they read."""
-    return torch.channels_last if params.extract.clip_frames == 1 else torch.channels_last_3d
 
 
 @torch.inference_mode()

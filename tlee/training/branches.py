@@ -20,8 +20,7 @@ from tlee.frames import ClipDataset, load_clips
 from tlee.metrics import top1
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
-from tlee.training.backbone import fastest_layout
-from tlee.training.loop import fit, state_file
+from tlee.training.loop import NO_HISTORY, fastest_layout, fit, state_file
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
 AS_THEY_ARE = "as they are"  # branches that come trained, or none
@@ -77,16 +76,16 @@ def train_branches(params: Params) -> tuple[TLEE, pd.DataFrame, pd.DataFrame]:
     Returns the network with the heads kept, the history, and the comparison: one row a strategy
     and kind of exits, with ``accuracy`` on val after all frames and whether it is ``kept``.
     """
-    torch.manual_seed(params.seed)
     model, classes = load_trained(params, "pretrain")
     train = load_clips("train", params, augment=True, draw=params.branches.frames)
     val = load_clips("val", params)
     if params.model.trained:
         model = load_whole(params, classes)
     trains = params.model.exits > 0 and not params.pretrain.joint and not params.model.trained
+    torch.manual_seed(params.seed)
     heads = {strategy: model.new_branches() for strategy in STRATEGIES} if trains else {AS_THEY_ARE: model.branches}
     task = BranchTask(model, heads).to(memory_format=fastest_layout(params))
-    history = pd.DataFrame()
+    history = NO_HISTORY
     if trains:
         history = fit(
             task,

@@ -13,7 +13,7 @@ from tlee.metrics import auroc, hits
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
 from tlee.policies import ALWAYS, NEVER
-from tlee.training.loop import fit, state_file
+from tlee.training.loop import NO_HISTORY, fit, state_file
 
 
 def exit_label(loss: torch.Tensor, t: int, patience: float, beta: float) -> torch.Tensor:
@@ -115,7 +115,7 @@ def train_gate(params: Params) -> tuple[TLEE, pd.DataFrame, Pairs | None]:
     model, classes = load_trained(params, "pretrain", "branches")
     if params.model.trained:
         model = load_whole(params, classes)
-    task, val, history = GateTask(model), load_features("val"), pd.DataFrame()
+    task, val, history = GateTask(model), load_features("val"), NO_HISTORY
     if model.readout.gates and not params.model.trained:
         train = load_features("train")
         history = fit(

@@ -20,6 +20,8 @@ from tlee.paths import FEATURES, FRAMES, MODELS, RUNS
 
 VALIDATE_EVERY = 5  # epochs
 
+NO_HISTORY = pd.DataFrame({"epoch": [], "loss": []})  # of training that was not needed
+
 
 def state_file(stage: str, params: Params) -> Path:
     """Where an interrupted run of ``stage`` is kept: named by the parameters, its input files and the code."""
@@ -31,6 +33,11 @@ def state_file(stage: str, params: Params) -> Path:
     for source in sorted(Path(tlee.__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     return RUNS / f"{stage}-{digest.hexdigest()[:16]}.pt"
+
+
+def fastest_layout(params: Params) -> torch.memory_format:
+    """Of the weights of convolutions, by what they read."""
+    return torch.channels_last if params.extract.clip_frames == 1 else torch.channels_last_3d
 
 
 def fit(

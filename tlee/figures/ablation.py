@@ -1,0 +1,50 @@
+"""Variants of the network side by side."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from tlee.figures.style import CALM, HIGHLIGHT, headline, percent, styled
+
+
+@styled
+def ablation_rows(table: pd.DataFrame) -> Figure:
+    """Score with its interval on the left, cost on the right, one row a variant, grouped by what is varied.
+
+    ``table``: ``ablation``, ``variant``, ``score``, ``low``, ``high`` (0..1), ``share_of_full`` (of the full
+    network's GMACs), one row a variant.
+    """
+    places = np.arange(len(table)) + 0.7 * (table["ablation"] != table["ablation"].shift()).cumsum().to_numpy()
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(8.0, 1.2 + 0.3 * len(table)), sharey=True, width_ratios=(3, 2), layout="constrained"
+    )
+    scores = 100 * table[["score", "low", "high"]]
+    margins = np.maximum([scores["score"] - scores["low"], scores["high"] - scores["score"]], 0)
+    left.errorbar(scores["score"], places, xerr=margins, fmt="o", color=CALM, capsize=2)
+    left.set(xlabel="score on test (%, bar: 95% interval)", ylim=(places[-1] + 0.7, places[0] - 1.1))
+    right.barh(places, 100 * table["share_of_full"], color=CALM, height=0.6)
+    right.set(xlabel="GMACs (% of the full network)", xlim=(0, None))
+    for place, share in zip(places, table["share_of_full"], strict=True):
+        right.annotate(percent(share, 0), (100 * share, place), (3, 0), textcoords="offset points", va="center")
+    left.set_yticks(places, table["variant"])
+    for name, rows in table.groupby("ablation", sort=False):
+        left.annotate(
+            name,
+            (0, places[table.index.get_loc(rows.index[0])] - 0.75),
+            xycoords=("axes fraction", "data"),
+            xytext=(-60, 0),
+            textcoords="offset points",
+            fontweight="bold",
+            color=HIGHLIGHT,
+            va="center",
+            annotation_clip=False,
+        )
+    for axes in (left, right):
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+    reuse = table[table["ablation"] == "reuse"].set_index("variant")["share_of_full"]
+    spread = table["score"].max() - table["score"].min()
+    cheapest = f"; of the reuses {reuse.idxmin()} is cheapest ({percent(reuse.min(), 0)})" if len(reuse) else ""
+    headline(figure, f"Variants lie within {100 * spread:.1f} points of each other{cheapest}")
+    return figure
