@@ -24,8 +24,10 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 def _auto_or_share(value: Any) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value == "auto" or (is_number and 0 <= value <= 1):
+    if value == "auto":
         return value
+    if is_number and 0 <= value <= 1:
+        return float(value)  # also of `1`, of which pydantic would warn
     raise ValueError("should be `auto` or a number from 0 to 1")
 
 
