@@ -3,6 +3,8 @@
 Joint (the authors' stage 1): the branches in the same pass, each depth with a loss of its own.
 """
 
+from typing import TypeVar
+
 import pandas as pd
 import torch
 from torch import nn
@@ -13,6 +15,8 @@ from tlee.metrics import top1
 from tlee.model import TLEE, load_whole, save_trained
 from tlee.params import Params
 from tlee.training.loop import fit, state_file
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class PretrainTask(nn.Module):
@@ -50,7 +54,7 @@ def pretrain(params: Params) -> tuple[TLEE, pd.DataFrame]:
         model = load_whole(params, classes)
         history = pd.DataFrame([{"epoch": 0, **validate(model, val)}])
     else:
-        model = TLEE(params, len(classes)).to(memory_format=fastest_layout(params))
+        model = to_fastest_layout(TLEE(params, len(classes)))
         history = fit(
             PretrainTask(model),
             train,
@@ -63,9 +67,13 @@ def pretrain(params: Params) -> tuple[TLEE, pd.DataFrame]:
     return model, history
 
 
-def fastest_layout(params: Params) -> torch.memory_format:
-    """Of the weights of convolutions, by what they read."""
-    return torch.channels_last if params.extract.clip_frames == 1 else torch.channels_last_3d
+def to_fastest_layout(network: Network) -> Network:
+    """Put the channels last in the weights of convolutions: over frames, and over clips in 3-D networks."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for weight in network.parameters():
+        if weight.dim() in layouts:
+            weight.data = weight.data.to(memory_format=layouts[weight.dim()])
+    return network
 
 
 @torch.inference_mode()

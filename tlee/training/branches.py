@@ -20,7 +20,7 @@ from tlee.frames import ClipDataset, load_clips
 from tlee.metrics import top1
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
-from tlee.training.backbone import fastest_layout
+from tlee.training.backbone import to_fastest_layout
 from tlee.training.loop import fit, state_file
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
@@ -85,7 +85,7 @@ def train_branches(params: Params) -> tuple[TLEE, pd.DataFrame, pd.DataFrame]:
         model = load_whole(params, classes)
     trains = params.model.exits > 0 and not params.pretrain.joint and not params.model.trained
     heads = {strategy: model.new_branches() for strategy in STRATEGIES} if trains else {AS_THEY_ARE: model.branches}
-    task = BranchTask(model, heads).to(memory_format=fastest_layout(params))
+    task = to_fastest_layout(BranchTask(model, heads))
     history = pd.DataFrame()
     if trains:
         history = fit(
