@@ -67,7 +67,7 @@ def five_layers(exits: int) -> Backbone:
 
 def _layer(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(before, after, 3, stride=1 + (before < 8), padding=1), nn.BatchNorm2d(after), nn.ReLU()
+        nn.Conv2d(before, after, 3, stride=1 + (before < 6), padding=1), nn.BatchNorm2d(after), nn.ReLU()
     )
 
 
