@@ -108,3 +108,13 @@ def random_network(params: Params, classes: int = CLASSES) -> TLEE:
         for classifier in model.readout.classifiers:
             classifier.weight *= 3 / scale
     return model
+
+
+def between(values: torch.Tensor, share: float = 0.5) -> float:
+    """A threshold that about ``share`` of ``values`` are below and none is near: nothing is decided by rounding."""
+    ordered = values.flatten().sort().values
+    last = len(ordered) - 1
+    start, end = (round(min(max(share + shift, 0), 1) * last) for shift in (-0.1, 0.1))
+    start, end = min(start, last - 1), max(end, start + 1)
+    widest = start + int(ordered[start : end + 1].diff().argmax())
+    return (ordered[widest] + ordered[widest + 1]).item() / 2

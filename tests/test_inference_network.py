@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import T, random_clips, random_network, small_params
+from small import T, between, random_clips, random_network, small_params
 
 from tlee.backbones import BACKBONES
 from tlee.costs import Costs, count_costs
@@ -38,15 +38,6 @@ def policies(model: TLEE, features: torch.Tensor) -> list[Thresholds]:
     if model.readout.gates:
         found.append(Thresholds((leave,) * (exits - 1), off, (0.5,) * exits, off))
     return found
-
-
-def between(values: torch.Tensor) -> float:
-    """A number about the median of ``values`` that is as far from all of them as the widest gap there allows."""
-    ordered = values.flatten().sort().values
-    start = 2 * len(ordered) // 5
-    gaps = ordered[start + 1 : len(ordered) - start + 1] - ordered[start : len(ordered) - start]
-    widest = start + int(gaps.argmax())
-    return (ordered[widest] + ordered[widest + 1]).item() / 2
 
 
 def agree(live: Outcomes, stored: Outcomes, row: int) -> None:
