@@ -1,5 +1,6 @@
 """What several test files share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,3 +12,12 @@ ROOT = Path(__file__).parents[1]
 def root() -> Path:
     """The project's root."""
     return ROOT
+
+
+@pytest.fixture
+def five_layer_backbone() -> Iterator[None]:
+    """To the test `resnet18` is a backbone of five layers."""
+    from small import in_place_of_resnet18
+
+    with in_place_of_resnet18():
+        yield

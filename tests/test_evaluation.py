@@ -1,51 +1,91 @@
 """Numbers of the comparison, on cases small enough to check by hand."""
 
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
+import pandas as pd
 import pytest
 import torch
+from small import T, identity_readout, small_params
 
 from tlee.costs import Costs
-from tlee.evaluation import Split, compare, evaluate, fixed_thresholds, interval, oracle
+from tlee.evaluation import (
+    RANDOM_CHANCES,
+    Evaluation,
+    Split,
+    choose_random,
+    compare,
+    evaluate,
+    fixed_thresholds,
+    oracle,
+    random_curve,
+)
 from tlee.features import FeatureTable
+from tlee.inference import Outcomes, follow
+from tlee.methods import NAMES
+from tlee.metrics import mean_average_precision
 from tlee.model import Readout
-from tlee.params import load_params
-from tlee.policies import Outcomes
+from tlee.params import METHOD_SETTINGS, Params
+from tlee.policies import RandomExits, Thresholds
+from tlee.records import load_json
+from tlee.search import COMPARED
 
-ROOT = Path(__file__).parents[1]
-PARAMS = load_params(ROOT / "params.yaml")
 COSTS = Costs(segments=(10, 20), heads=(1, 0), reuse=0, classifier=5, gate=7)
 
 
 @pytest.fixture
 def readout() -> Readout:
-    torch.manual_seed(0)
-    readout = Readout(2, 2, PARAMS.model)
-    readout.classifier.weight.data = torch.eye(2)
-    readout.classifier.bias.data = torch.zeros(2)
-    return readout
+    return identity_readout()
 
 
-def split(features: torch.Tensor, labels: list[int], readout: Readout) -> Split:
+def split(features: torch.Tensor, labels: list, readout: Readout, costs: Costs = COSTS, metric: str = "top1") -> Split:
     names = [f"video {row}" for row in range(len(features))]
-    return Split(FeatureTable(features, torch.tensor(labels), names, names, ["first", "second"]), readout, COSTS)
+    shown = [label if isinstance(label, list) else [label] for label in labels]
+    truth = torch.stack([torch.eye(2, dtype=torch.bool)[each].any(0) for each in shown])
+    first = torch.tensor([each[0] for each in shown])
+    return Split(FeatureTable(features, first, truth, names, names, ["first", "second"]), readout, costs, metric)
+
+
+# --- the oracle --------------------------------------------------------------------------------------
+
+FIRST, SECOND = (1.0, 0.0), (0.0, 1.0)
+VIDEOS = torch.tensor(
+    [
+        [[FIRST, FIRST], [FIRST, FIRST]],  # right at once
+        [[SECOND, FIRST], [SECOND, SECOND]],  # the first frame is right at full depth only
+        [[SECOND, SECOND], [(3.0, 0.0), (3.0, 0.0)]],  # the second frame is needed, a shallow one will do
+        [[SECOND, SECOND], [SECOND, SECOND]],  # never right
+    ]
+)
 
 
 def test_the_oracle_takes_the_cheapest_exit_that_is_right(readout):
-    first, second = (1.0, 0.0), (0.0, 1.0)
-    features = torch.tensor(
-        [
-            [[first, first], [first, first]],  # right at once
-            [[second, first], [second, second]],  # the first frame is right at full depth only
-            [[second, second], [(3.0, 0.0), (3.0, 0.0)]],  # the second frame is needed, a shallow one will do
-            [[second, second], [second, second]],  # never right
-        ]
-    )
-    outcomes = oracle(split(features, [0, 0, 0, 0], readout))
+    outcomes = oracle(split(VIDEOS, [0, 0, 0, 0], readout))
     assert outcomes.exits.tolist() == [[0, -1], [1, -1], [0, 0], [1, 1]]
     assert outcomes.macs.tolist() == [10 + 1 + 5, 10 + 20 + 5, 2 * (10 + 1) + 5, 2 * (10 + 20) + 5]
     assert outcomes.predictions.tolist() == [0, 0, 0, 1]
+
+
+def test_any_of_several_labels_is_right_to_the_oracle(readout):
+    outcomes = oracle(split(VIDEOS, [[0, 1], [0], [0], [0, 1]], readout))
+    assert outcomes.exits.tolist() == [[0, -1], [1, -1], [0, 0], [0, -1]]
+
+
+@pytest.mark.parametrize("accumulate", ["exit", "visited"])
+@pytest.mark.parametrize("steps", ["shared", "per_step"])
+def test_the_oracle_costs_and_says_what_its_path_does(accumulate, steps):
+    """Its exits, taken as given paths, end in the same place at the same cost."""
+    readout = identity_readout(accumulate=accumulate, readout=steps, reuse="mean")
+    labels, test = noisy(60, seed=0, skill=0.5)
+    data = split(test, labels, readout, replace(COSTS, reuse=3))
+    outcomes = oracle(data)
+    again = follow(data.source, readout, outcomes.exits, data.costs)
+    assert torch.equal(outcomes.macs, again.macs)
+    torch.testing.assert_close(outcomes.logits, again.logits)
+    assert len(outcomes.macs.unique()) > 3
+
+
+# --- rows of the table -------------------------------------------------------------------------------
 
 
 def outcomes(predictions: list[int]) -> Outcomes:
@@ -53,53 +93,133 @@ def outcomes(predictions: list[int]) -> Outcomes:
     return Outcomes(torch.eye(2)[predictions], torch.zeros(count, 3, dtype=torch.long), torch.full((count,), 2 * 10**9))
 
 
+def row_of(predictions: list[int], full: list[int], labels: list, **settings: Any) -> dict:
+    params = small_params({"evaluate.bootstrap": 100}).evaluate
+    data = split(torch.zeros(len(labels), 3, 2, 2), labels, identity_readout(), **settings)
+    return compare("tlee", data, outcomes(predictions), outcomes(full), params, seed=0)
+
+
 def test_a_row_of_the_table_by_hand():
-    labels = torch.tensor([0, 0, 1, 1])
-    row = compare("tlee", outcomes([0, 1, 1, 1]), outcomes([0, 0, 0, 1]), labels, resamples=500, seed=0)
-    assert row["accuracy"] == 0.75
+    row = row_of([0, 1, 1, 1], [0, 0, 0, 1], labels=[0, 0, 1, 1])
+    assert row["score"] == 0.75
+    assert row["top5"] == 1.0
     assert row["gmacs"] == 2.0
     assert row["frames"] == 3.0
     assert row["difference"] == 0.0
     assert row["difference_low"] < 0 < row["difference_high"]
     assert 0 <= row["low"] < 0.75 < row["high"] <= 1
+    # Class 0: video 0 alone on top (1), then the others together (2 of 4); class 1: 2 of 3, then 2 of 4.
+    assert row["map"] == pytest.approx(((1 + 1 / 2) / 2 + 2 / 3) / 2)
 
 
-def test_an_interval_covers_the_mean_as_often_as_it_says():
-    generator = np.random.default_rng(0)
-    hits = 0
-    for trial in range(200):
-        values = (generator.random(100) < 0.8).astype(float)
-        low, high = interval(values, resamples=300, seed=trial)
-        hits += low <= 0.8 <= high
-    assert 0.88 <= hits / 200 <= 0.99
-
-
-def test_equal_values_are_not_taken_for_certain():
-    """256 right of 256: the exact 95% interval begins at 0.025 ** (1 / 256)."""
-    low, high = interval(np.ones(256), resamples=10, seed=0)
-    assert low == pytest.approx(0.025 ** (1 / 256))
-    assert high == 1.0
-    assert interval(np.zeros(256), resamples=10, seed=0) == pytest.approx((low - 1, 1 - low))
+def test_a_row_of_mean_average_precision_by_hand():
+    labels = [[0], [0, 1], [1], [1]] * 5
+    row = row_of([0, 1, 1, 1] * 5, [0, 0, 0, 1] * 5, labels, metric="map")
+    probabilities = outcomes([0, 1, 1, 1] * 5).logits.softmax(1)
+    truth = torch.tensor([[1, 0], [1, 1], [0, 1], [0, 1]]).bool().repeat(5, 1)
+    assert row["score"] == row["map"] == pytest.approx(mean_average_precision(probabilities, truth))
+    assert row["low"] < row["score"] < row["high"]
+    assert row["difference_low"] < row["difference"] < row["difference_high"]
 
 
 def test_a_number_in_the_parameters_fixes_a_threshold():
     overrides = {"evaluate.layer_threshold": 0.8, "evaluate.stop_threshold": 1, "evaluate.gate_threshold": "auto"}
-    params = load_params(ROOT / "params.yaml", overrides).evaluate
-    assert fixed_thresholds(params) == {"leave": 0.8, "sure": 1.0}
+    assert fixed_thresholds(small_params(overrides).evaluate) == {"leave": 0.8, "sure": 1.0}
 
 
-def test_the_comparison_has_every_method_and_repeats_exactly(readout):
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(2, (60,), generator=generator).tolist()
-    truth = 3 * torch.eye(2)[labels][:, None, None]
-    val, test = (split(truth + torch.randn(60, 3, 2, 2, generator=generator), labels, readout) for _ in range(2))
-    first, second = (evaluate(val, test, PARAMS.evaluate, seed=0) for _ in range(2))
+# --- random exits ------------------------------------------------------------------------------------
+
+
+def noisy(videos: int, seed: int, skill: float = 3.0) -> tuple[list[int], torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(2, (videos,), generator=generator)
+    truth = skill * torch.eye(2)[labels][:, None, None]
+    return labels.tolist(), truth + torch.randn(videos, T, 2, 2, generator=generator)
+
+
+def test_the_curve_of_random_exits_is_a_mean_of_draws(readout):
+    labels, features = noisy(60, seed=0)
+    curve = random_curve(split(features, labels, readout), seed=0)
+    assert len(curve) == len(RANDOM_CHANCES)
+    assert curve["method"].eq("random").all()
+    assert curve["gmacs"].is_monotonic_decreasing
+    assert curve["frames"].is_monotonic_decreasing
+    pd.testing.assert_frame_equal(curve, random_curve(split(features, labels, readout), seed=0))
+
+
+def test_random_exits_are_the_cheapest_that_will_do(readout):
+    labels, features = noisy(200, seed=0, skill=1.0)
+    val = split(features, labels, readout)
+    assert choose_random(val, at_least=0.0, seed=3) == RandomExits(max(RANDOM_CHANCES), 3)
+    assert choose_random(val, at_least=1.1, seed=3) == RandomExits(min(RANDOM_CHANCES), 3)
+    scores = {chance: val.score(val.run(RandomExits(chance, 3))) for chance in RANDOM_CHANCES}
+    at_least = scores[0.2]
+    assert choose_random(val, at_least, 3).chance == max(c for c, score in scores.items() if score >= at_least) < 0.9
+
+
+# --- the whole comparison ----------------------------------------------------------------------------
+
+
+def found(params: Params, metric: str = "top1") -> Evaluation:
+    torch.manual_seed(0)
+    readout = Readout(2, 2, params)
+    readout.classifiers.load_state_dict(identity_readout(readout=params.model.readout).classifiers.state_dict())
+    depths = params.model.exits + 1
+    costs = Costs((10,) * depths, (1,) * (depths - 1) + (0,), 0, 5, 7 if readout.gates else 0)
+    val, test = (noisy(60, seed) for seed in (0, 1))
+    return evaluate(*(split(x[:, :, -depths:], y, readout.eval(), costs, metric) for y, x in (val, test)), params)
+
+
+def test_the_comparison_has_every_policy_and_repeats_exactly():
+    first, second = (found(small_params(exits=1)) for _ in range(2))
     assert list(first.table["method"]) == ["full", "temporal", "layer", "tlee_gate", "tlee", "random", "oracle"]
     assert first.table.equals(second.table)
     assert first.curves.equals(second.curves)
     rows = first.table.set_index("method")
     assert rows.at["full", "share_of_full"] == 1
-    assert rows.at["oracle", "accuracy"] == rows["accuracy"].max()
-    assert first.exit_shares("full")[:, -1].tolist() == [1, 1, 1]
+    assert rows.at["oracle", "score"] == rows["score"].max()
+    assert first.exit_shares().shape == (T, 2)
+    assert first.exit_shares()[0].sum() == pytest.approx(1)
     assert first.confusion().sum() == 60
-    assert list(first.trace("full")["frames"]) == [3] * 60
+    assert list(first.thresholds().index) == ["leave", "first", "gate", "sure"]
+    assert first.thresholds().shape == (4, 2)
+
+
+@pytest.mark.parametrize("method", METHOD_SETTINGS)
+def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exits = METHOD_SETTINGS[method].get("exits", 1)
+    evaluation = found(small_params(method=method, exits=exits))
+    policies = dict.fromkeys(("full", *COMPARED[method], "random", "oracle"))  # each once
+    assert list(evaluation.table["method"]) == list(policies)
+    assert set(policies) <= set(NAMES)
+    assert set(evaluation.curves["method"]) == set(policies) - {"oracle"}
+    assert isinstance(evaluation.policies[method], RandomExits if method == "random" else Thresholds)
+    known = evaluation.table.set_index("method")
+    assert known.drop("oracle")["val_score"].drop("random").notna().all()
+    assert (method == "random") == pd.notna(known.at["random", "low"])
+
+    trace = evaluation.trace()
+    assert trace["right"].mean() == pytest.approx(known.at[method, "score"])
+    assert trace["gmacs"].mean() == pytest.approx(known.at[method, "gmacs"])
+    assert trace["frames"].tolist() == [len(path.split()) for path in trace["exits"]]
+    assert evaluation.thresholds().notna().any(axis=None)
+
+    evaluation.write(agreement=1.0)
+    written = load_json(tmp_path / "results" / "metrics" / "evaluate.json", "evaluate")
+    assert set(written) == {*policies, "step_by_step_agreement"}
+    assert set(load_json(tmp_path / "results" / "policy.json", "evaluate")) == set(evaluation.policies)
+
+
+def test_steps_may_be_classified_apart_and_exits_accumulate_otherwise():
+    for settings in ({"readout": "per_step"}, {"accumulate": "visited", "reuse": "mean"}, {"gate": "confidence"}):
+        evaluation = found(small_params(exits=1, **settings))
+        assert evaluation.table.set_index("method").at["tlee", "share_of_full"] < 1
+        assert ("tlee_gate" in evaluation.policies) == (settings.get("gate") != "confidence")
+
+
+def test_the_metric_that_counts_is_the_one_that_is_compared():
+    table = found(small_params({"evaluate.bootstrap": 50}, exits=1), metric="map").table.set_index("method")
+    compared = table.drop("random")  # which has a point alone
+    assert compared["score"].equals(compared["map"].rename("score"))
+    assert (compared["low"] <= compared["score"]).all() and (compared["score"] <= compared["high"]).all()

@@ -23,6 +23,7 @@ from tlee.figures.evaluation import confusion, exit_heat_map, film_strip, frames
 from tlee.figures.extraction import sample_clips, split_counts
 from tlee.figures.latency import latency_bars, latency_breakdown
 from tlee.figures.training import gate_scores, strategy_comparison, training_curves
+from tlee.methods import NAMES
 
 FRAMES = [Image.new("RGB", (32, 24), (25 * index, 80, 120)) for index in range(4)]
 SPLITS = pd.DataFrame(
@@ -49,11 +50,11 @@ STRATEGIES = pd.DataFrame(
 SCORES = pd.DataFrame({"score": [0.9, 0.8, 0.7, 0.2], "right": [True, True, False, False]})
 CURVES = pd.DataFrame(
     [("temporal", 1.0, 0.7), ("temporal", 2.0, 0.9), ("tlee", 0.5, 0.8), ("tlee", 1.0, 0.95)],
-    columns=["method", "gmacs", "accuracy"],
+    columns=["method", "gmacs", "score"],
 )
 CHOSEN = pd.DataFrame(
     [("full", 4.0, 0.975, 0.95, 0.99), ("tlee", 1.0, 0.95, 0.92, 0.97), ("oracle", 0.4, 1.0, 1.0, 1.0)],
-    columns=["method", "gmacs", "accuracy", "low", "high"],
+    columns=["method", "gmacs", "score", "low", "high"],
 )
 SHARE = np.array([[0.25, 0.75], [0.0, 0.4], [0.0, 0.1]])
 USED = pd.DataFrame({"class": ["Run", "Run", "Wave", "Wave"], "frames": [3, 4, 1, 1]})
@@ -167,7 +168,7 @@ def test_a_figure_leaves_the_callers_settings_alone():
 
 
 def test_every_method_has_a_name_a_colour_and_a_marker():
-    assert set(style.NAMES) == set(style.COLORS) == set(style.MARKERS)
+    assert set(NAMES) == set(style.COLORS) == set(style.MARKERS)
     assert len(set(style.COLORS.values())) == len(style.COLORS)
 
 
@@ -225,6 +226,13 @@ def test_the_reason_for_a_strategy_follows_the_numbers(own_depth: tuple, distill
     assert title(strategy_comparison(STRATEGIES.assign(accuracy=[*own_depth, *distilled]))) == finding
 
 
+def test_branches_that_are_kept_as_they_are_have_no_rivals():
+    table = STRATEGIES[STRATEGIES["kept"]].assign(strategy="as they are")
+    axes = strategy_comparison(table)
+    assert title(axes) == "As they are is kept: 90.0% at mixed depths"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["as they are (kept)"]
+
+
 @pytest.mark.parametrize(("right", "scale"), [(8, "linear"), (800, "log")])
 def test_the_scale_of_gate_scores_follows_the_counts(right: int, scale: str):
     table = pd.DataFrame({"score": [0.99] * right + [0.1] * 4, "right": [True] * right + [False] * 4})
@@ -238,7 +246,28 @@ def test_the_trade_off_shows_each_method_once_under_its_name():
     axes = trade_off(CURVES, CHOSEN)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["full network", "TLEE", "oracle"]
     assert axes.get_xlabel() == "GMACs per video (log scale)"
-    assert axes.get_ylabel() == "top-1 accuracy (%)"
+    assert axes.get_ylabel() == "top-1 (%)"
+
+
+def test_the_trade_off_speaks_of_the_method_and_the_metric():
+    chosen = CHOSEN.replace({"method": {"tlee": "frameexit"}})
+    axes = trade_off(CURVES.replace({"method": {"tlee": "frameexit"}}), chosen, "frameexit", "mAP")
+    assert title(axes) == "FrameExit, the gate alone: 95.0% mAP at 25% of the GMACs; full network: 97.5%"
+    assert axes.get_ylabel() == "mAP (%)"
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["full network", "FrameExit, the gate alone", "oracle"]
+
+
+def test_the_trade_off_of_the_full_network_alone():
+    axes = trade_off(CURVES.iloc[:0], CHOSEN[CHOSEN["method"] == "full"], "full")
+    assert title(axes) == "full network: 97.5% top-1 at 100% of the GMACs; full network: 97.5%"
+
+
+def test_a_policy_without_an_interval_is_a_point():
+    """Random exits are the mean of many draws."""
+    chosen = pd.concat([CHOSEN, pd.DataFrame([{"method": "random", "gmacs": 0.9, "score": 0.8}])])
+    names = [text.get_text() for text in trade_off(CURVES, chosen).get_legend().get_texts()]
+    assert names == ["full network", "TLEE", "random exits", "oracle"]
 
 
 def test_small_shares_are_not_shown_as_none():
@@ -273,3 +302,16 @@ def test_confusion_of_many_classes_has_no_numbers():
 def test_a_slower_network_is_called_slower():
     slow = LATENCY.assign(p50=[3.0, 6.0, 5.0])
     assert title(latency_bars(slow)) == "TLEE: 2.0x slower than the full network, 1.20x its ideal"
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_bars_are_named_after_the_method(method: str):
+    axes = latency_bars(LATENCY.assign(system=["full network", NAMES[method], "ideal"]))
+    assert title(axes) == f"{NAMES[method]}: 3.1x faster than the full network, 1.25x its ideal"
+    assert [label.get_text() for label in axes.get_yticklabels()][1] == f"{NAMES[method]}\n3 ms"
+    assert axes.patches[1].get_facecolor() == mpl.colors.to_rgba(style.COLORS[method])
+
+
+def test_the_full_network_frame_by_frame_has_a_bar_too():
+    axes = latency_bars(LATENCY.assign(system=["full network", "full network, frame by frame", "ideal"]))
+    assert title(axes).startswith("full network, frame by frame: 3.1x faster")

@@ -7,13 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from PIL import Image
+from small import small_params
+from stores import grey, write_store
 
 from tlee.errors import UserError
-from tlee.extraction import to_jpeg
 from tlee.frames import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     ClipDataset,
     FrameStore,
     evaluation_transform,
@@ -21,31 +19,20 @@ from tlee.frames import (
     training_transform,
     visiting_order,
 )
-from tlee.params import load_params
+from tlee.params import Params, load_params
 
 T, STEP = 10, 20
 LABELS = [1, 0, 1]
 
 
-def write_store(path: Path, labels: list[int] = LABELS) -> Path:
-    """A store as its module describes it: frame ``t`` of every video is grey, of level ``STEP * t``."""
-    greys = [to_jpeg(Image.new("RGB", (96, 72), (STEP * t,) * 3), short_side=72, quality=95) for t in range(T)]
-    schema = pa.schema(
-        {"video": pa.string(), "labels": pa.list_(pa.int32()), "group": pa.string(), "frames": pa.list_(pa.binary())},
-        {"classes": "Walk\nBend"},
-    )
-    rows = [
-        {"video": f"{row}.mp4", "labels": [label], "group": "g", "frames": greys} for row, label in enumerate(labels)
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
-        file.write_table(pa.Table.from_pylist(rows, schema))
-    return path
+def written(path: Path, labels: list = LABELS, **settings: int) -> Path:
+    """Frame ``t`` of every video is grey, of level ``STEP * t``."""
+    return write_store(path, labels, T, lambda row, t: grey(STEP * t), "Walk\nBend", **settings)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> FrameStore:
-    return FrameStore(write_store(tmp_path / "train.arrow"))
+    return FrameStore(written(tmp_path / "train.arrow"))
 
 
 def unchanged(clip: torch.Tensor) -> torch.Tensor:
@@ -53,7 +40,7 @@ def unchanged(clip: torch.Tensor) -> torch.Tensor:
 
 
 def positions(clip: torch.Tensor) -> list[int]:
-    """When the frames of an untransformed clip of ``write_store`` come in time."""
+    """When the frames of an untransformed clip of ``written`` come in time."""
     return [round(frame.float().mean().item() / STEP) for frame in clip]
 
 
@@ -108,10 +95,32 @@ def test_a_store_is_read(store):
     assert store.videos == ["0.mp4", "1.mp4", "2.mp4"]
     assert store.classes == ["Walk", "Bend"]
     assert store.labels.tolist() == LABELS
+    assert store.truth.tolist() == [[False, True], [True, False], [False, True]]
+    assert (store.steps, store.clip_frames) == (T, 1)
+
+
+def test_videos_may_have_several_labels(tmp_path):
+    store = FrameStore(written(tmp_path / "train.arrow", labels=[[1, 0], [0], [1]]))
+    assert store.truth.tolist() == [[True, True], [True, False], [False, True]]
+    assert store.labels.tolist() == [1, 0, 1]  # the first of each
+    assert torch.equal(store.targets(multi_label=False), store.labels)
+    targets = store.targets(multi_label=True)
+    assert (targets.tolist(), targets.dtype) == ([[1, 1], [1, 0], [0, 1]], torch.float32)
+
+
+def test_a_time_step_may_be_a_short_clip(tmp_path):
+    """Ten frames are two steps of five, which stay together; the middle one is shown."""
+    store = FrameStore(written(tmp_path / "train.arrow", clip_frames=5))
+    assert (store.steps, store.clip_frames) == (2, 5)
+    shown = [round(np.asarray(picture).mean() / STEP) for picture in store.pictures(0, [1, 0])]
+    assert shown == [7, 2]
+    clip, _, _ = ClipDataset(store, [1, 0], unchanged)[0]
+    assert clip.shape == (2, 3, 5, 72, 96)
+    assert positions(clip.transpose(1, 2).flatten(0, 1)) == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
 
 
 def test_classes_without_a_clip_have_no_example(tmp_path):
-    store = FrameStore(write_store(tmp_path / "train.arrow", labels=[1, 1]))
+    store = FrameStore(written(tmp_path / "train.arrow", labels=[1, 1]))
     assert [(name, len(pictures)) for name, pictures in store.one_of_each_class()] == [("Bend", T)]
 
 
@@ -132,7 +141,7 @@ def test_a_missing_store_is_named_with_the_stage_that_writes_it(tmp_path):
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.6, 0.999])
 def test_a_truncated_store_is_named_with_the_stage_that_writes_it(tmp_path, share):
-    path = write_store(tmp_path / "train.arrow")
+    path = written(tmp_path / "train.arrow")
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     message = damage(path)
@@ -140,7 +149,9 @@ def test_a_truncated_store_is_named_with_the_stage_that_writes_it(tmp_path, shar
     assert "`dvc repro extract`" in message
 
 
-@pytest.mark.parametrize("metadata", [None, {"a": "b"}, {"classes": "Walk\nBend"}])
+@pytest.mark.parametrize(
+    "metadata", [None, {"a": "b"}, {"classes": "Walk\nBend"}, {"classes": "Walk", "clip_frames": "1"}]
+)
 def test_an_arrow_file_that_is_no_store_is_named_with_the_stage_that_writes_one(tmp_path, metadata):
     path, table = tmp_path / "train.arrow", pa.table({"a": [1]}).replace_schema_metadata(metadata)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
@@ -200,24 +211,63 @@ def test_only_frames_of_the_order_are_drawn(store):
 
 
 def test_clips_of_a_split_follow_the_parameters(root, tmp_path, monkeypatch):
-    write_store(tmp_path / "results" / "frames" / "val.arrow")
+    written(tmp_path / "results" / "frames" / "val.arrow")
     monkeypatch.chdir(tmp_path)
     overrides = {"extract.frames": T, "model.input_size": 48, "model.order": "sequential"}
     params = load_params(root / "params.yaml", overrides)
-    clip, _, _ = load_clips("val", params.extract, params.model)[0]
+    clip, _, _ = load_clips("val", params)[0]
     assert clip.shape == (T, 3, 48, 48)
     brightness = clip.mean(dim=(1, 2, 3)).tolist()
     assert brightness == sorted(brightness)
 
-    drawn, _, _ = load_clips("val", params.extract, params.model, augment=True, draw=2)[0]
+    drawn, _, _ = load_clips("val", params, augment=True, draw=2)[0]
     assert drawn.shape == (2, 3, 48, 48)
+
+
+def test_targets_are_as_the_loss_wants_them(tmp_path, monkeypatch):
+    written(tmp_path / "results" / "frames" / "val.arrow", labels=[[1, 0], [0], [1]])
+    monkeypatch.chdir(tmp_path)
+    single, multi = (
+        [target.tolist() for _, target, _ in map(load_clips("val", all_frames(labels=labels)).__getitem__, range(3))]
+        for labels in ("single", "multi")
+    )
+    assert single == [1, 0, 1]
+    assert multi == [[1, 1], [1, 0], [0, 1]]
+
+
+def all_frames(labels: str = "single", **model: str) -> Params:
+    return small_params({"extract.frames": T, "dataset.labels": labels}, **model)
+
+
+def brightness(clip: torch.Tensor) -> list[float]:
+    return clip.flatten(1).mean(1).tolist()
+
+
+def test_a_readout_per_step_learns_all_steps_in_their_order(tmp_path, monkeypatch):
+    written(tmp_path / "results" / "frames" / "train.arrow")
+    monkeypatch.chdir(tmp_path)
+    clip, _, _ = load_clips("train", all_frames(readout="per_step", order="sequential"), draw=2)[0]
+    assert len(clip) == T
+    assert brightness(clip) == sorted(brightness(clip))
+
+
+def test_a_temporal_shift_learns_steps_in_their_order(tmp_path, monkeypatch):
+    written(tmp_path / "results" / "frames" / "train.arrow")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    for backbone, ordered in (("mobilenet_v2_tsm", True), ("mobilenet_v2", False)):
+        clips = load_clips("train", all_frames(backbone=backbone, order="sequential"), draw=4)
+        drawn = [brightness(clips[0][0]) for _ in range(20)]
+        assert {len(each) for each in drawn} == {4}
+        assert len({tuple(each) for each in drawn}) > 10
+        assert all(each == sorted(each) for each in drawn) == ordered
 
 
 def test_clips_of_a_split_that_was_not_extracted_are_refused(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     params = load_params(root / "params.yaml")
     with pytest.raises(UserError, match=r"results/frames/test\.arrow is missing or damaged: run `dvc repro extract`"):
-        load_clips("test", params.extract, params.model)
+        load_clips("test", params)
 
 
 # --- transforms ----------------------------------------------------------------------------------
@@ -239,9 +289,7 @@ def texture(height: int, width: int, frames: int = 1) -> torch.Tensor:
 )
 def test_evaluation_takes_the_centre_seven_eighths_of_the_short_side(shape, rows, columns):
     clip = texture(*shape)
-    colours = [torch.tensor(values).reshape(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)]
-    expected = (clip[..., rows, columns] / 255 - colours[0]) / colours[1]
-    torch.testing.assert_close(evaluation_transform(70)(clip), expected)
+    torch.testing.assert_close(evaluation_transform(70)(clip), clip[..., rows, columns] / 255)
 
 
 def test_evaluation_is_the_same_every_time():

@@ -2,28 +2,34 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from small import random_network, small_params
 
 from tlee._torchvision import models
 from tlee.backbones import build_backbone
 from tlee.errors import UserError
-from tlee.model import TLEE, WEIGHT_FILES, load_trained, parts, save_trained
-from tlee.params import ModelParams, load_params
+from tlee.model import TLEE, WEIGHT_FILES, load_trained, load_whole, parts, save_trained, whole
+from tlee.params import METHOD_SETTINGS, ModelParams, Params, load_params
 from tlee.weights import load_state, load_tensors, save_tensors
 
 ROOT = Path(__file__).parents[1]
 
-PARAMS: ModelParams = load_params(ROOT / "params.yaml", {"model.exits": 3, "model.weights": None}).model
+PARAMS = load_params(ROOT / "params.yaml", {"model.exits": 3, "model.weights": None})
 STAGES = ("pretrain", "branches", "gates")
 CLASSES = ["Walk", "Bend", "Run"]
 
 
+def with_model(**values: Any) -> Params:
+    return PARAMS.model_copy(update={"model": PARAMS.model.model_copy(update=values)})
+
+
 @pytest.fixture(scope="module")
 def frames() -> torch.Tensor:
-    return torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    return torch.rand(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +78,17 @@ def test_a_saved_network_comes_back_exactly(saved, model, frames):
     features = model.exit_features(frames)
     assert torch.equal(loaded.exit_features(frames), features)
     current, past = features[:, 1, -1], features[:, 0, -1]
-    assert torch.equal(loaded.readout.classifier(current), model.readout.classifier(current))
-    assert torch.equal(loaded.readout.gate(current, past), model.readout.gate(current, past))
+    assert torch.equal(loaded.readout.classify(current, 1), model.readout.classify(current, 1))
+    assert torch.equal(loaded.readout.gate(current, past, 1), model.readout.gate(current, past, 1))
 
 
 @torch.inference_mode()
 def test_a_stage_brings_its_part_and_no_other(saved, model, frames):
     loaded, _ = load_trained(PARAMS, "pretrain")
     assert torch.equal(loaded.full_features(frames), model.full_features(frames))
-    assert torch.equal(loaded.readout.classifier.weight, model.readout.classifier.weight)
+    assert torch.equal(loaded.readout.classifiers[0].weight, model.readout.classifiers[0].weight)
     assert not torch.equal(loaded.branches[0].fc.weight, model.branches[0].fc.weight)
-    assert not torch.equal(loaded.readout.gate.fc1.weight, model.readout.gate.fc1.weight)
+    assert not torch.equal(loaded.readout.gates[0].fc1.weight, model.readout.gates[0].fc1.weight)
 
 
 def test_the_stages_together_train_the_whole_network(model):
@@ -94,7 +100,7 @@ def test_a_weight_file_says_what_it_was_made_for(saved):
     for stage in STAGES:
         _, about = load_tensors(WEIGHT_FILES[stage], "a remedy")
         assert about["classes"] == CLASSES
-        assert ModelParams.model_validate(about["model"]) == PARAMS
+        assert ModelParams.model_validate(about["model"]) == PARAMS.model
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -105,7 +111,7 @@ def test_the_same_weights_give_the_same_bytes(saved, model, stage):
 
 
 def test_trained_weights_do_not_need_the_file_that_training_began_with(saved, model, frames):
-    params = PARAMS.model_copy(update={"weights": "gone.safetensors"})
+    params = with_model(weights="gone.safetensors")
     loaded, _ = load_trained(params, "pretrain")
     assert torch.equal(loaded.full_features(frames), model.full_features(frames))
 
@@ -134,7 +140,7 @@ def test_a_file_of_another_program_names_no_classes(saved):
     assert refusal(lambda: load_trained(PARAMS, *STAGES)) == f"{path} names no classes: run `dvc repro pretrain`"
 
 
-KEYS = {"pretrain": "classifier.weight", "branches": "branches.1.fc.bias", "gates": "gate.fc2.weight"}
+KEYS = {"pretrain": "classifiers.0.weight", "branches": "branches.1.fc.bias", "gates": "gates.0.fc2.weight"}
 
 
 @pytest.mark.parametrize(("stage", "key"), KEYS.items())
@@ -167,18 +173,106 @@ def test_a_misshapen_key_is_named_with_both_shapes(saved, model, stage, key):
     [("crm_scale", 2, "branches"), ("crm_convs", 1, "branches"), ("exits", 2, "branches")],
 )
 def test_weights_of_other_parameters_are_refused(saved, parameter, value, file):
-    params = PARAMS.model_copy(update={parameter: value})
+    params = with_model(**{parameter: value})
     assert refusal(lambda: load_trained(params, *STAGES)).startswith(str(WEIGHT_FILES[file]))
 
 
 def test_nothing_is_loaded_where_one_key_does_not_fit(model):
     state = {key: tensor + 1 for key, tensor in parts(model, "gates").state_dict().items()}
-    state["gate.fc2.weight"] = torch.zeros(7, 5)
+    state["gates.0.fc2.weight"] = torch.zeros(7, 5)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     message = refusal(lambda: load_state(parts(model, "gates"), state, "gates.safetensors", "a remedy"))
-    assert message.startswith("gates.safetensors: `gate.fc2.weight`")
+    assert message.startswith("gates.safetensors: `gates.0.fc2.weight`")
     assert message.endswith(": a remedy")
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+# --- networks that come trained ------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(model: TLEE, tmp_path: Path) -> Path:
+    return save_tensors(tmp_path / "trained.safetensors", whole(model).state_dict(), {"classes": CLASSES})
+
+
+def test_all_that_is_trained_is_the_whole_network(model):
+    assert {id(parameter) for parameter in whole(model).parameters()} == {id(each) for each in model.parameters()}
+
+
+@torch.inference_mode()
+def test_a_whole_network_comes_from_one_file(trained, model, frames):
+    loaded = load_whole(with_model(trained=str(trained), weights="gone.safetensors"), CLASSES)
+    assert not loaded.training
+    assert torch.equal(loaded.exit_features(frames), model.exit_features(frames))
+    own = model.state_dict()
+    assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_a_whole_network_may_come_without_its_classes(trained, model):
+    safetensors.torch.save_file(whole(model).state_dict(), trained)
+    load_whole(with_model(trained=str(trained)), ["any", "three", "classes"])
+
+
+REMEDY = "correct model.trained, null trains from the start"
+
+
+def test_a_network_for_other_classes_is_refused(trained):
+    message = refusal(lambda: load_whole(with_model(trained=str(trained)), ["Walk", "Bend"]))
+    assert message == f"{trained} knows 3 classes, but the data set has 2: {REMEDY}"
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"exits": 2}, "has an unknown tensor `branches.2.alpha`"),
+        ({"readout": "per_step"}, "lacks tensor `classifiers.1.bias`"),
+        ({"mlp": 9}, "lacks tensor `mlp.0.bias`"),
+        ({"reuse": "ema"}, "lacks tensor `reuse.logit`"),
+        ({"gate": "confidence"}, "has an unknown tensor `gates.0.fc1.bias`"),
+    ],
+)
+def test_a_network_of_another_kind_is_refused(trained, values, fault):
+    message = refusal(lambda: load_whole(with_model(trained=str(trained), **values), CLASSES))
+    assert message == f"{trained} {fault}, so it is of another network: {REMEDY}"
+
+
+def test_a_missing_or_broken_network_is_named_with_its_parameter(trained, tmp_path):
+    missing = tmp_path / "none.safetensors"
+    message = refusal(lambda: load_whole(with_model(trained=str(missing)), CLASSES))
+    assert message == f"{missing} does not exist: {REMEDY}"
+    trained.write_bytes(trained.read_bytes()[:1000])
+    message = refusal(lambda: load_whole(with_model(trained=str(trained)), CLASSES))
+    assert message == f"{trained} is not a whole .safetensors file: {REMEDY}"
+
+
+# --- networks that are not all trained apart -------------------------------------------------------
+
+
+@pytest.mark.usefixtures("five_layer_backbone")
+@pytest.mark.parametrize("method", METHOD_SETTINGS)
+@torch.inference_mode()
+def test_every_method_comes_back_from_its_files(method, tmp_path, monkeypatch):
+    """Those without branches or without a gate too, whose files hold nothing but their classes."""
+    monkeypatch.chdir(tmp_path)
+    params = small_params(method=method)
+    model = random_network(params)
+    for stage in STAGES:
+        save_trained(model, stage, CLASSES)
+    loaded, _ = load_trained(params, *STAGES)
+    own = model.state_dict()
+    assert own.keys() == loaded.state_dict().keys()
+    assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.state_dict().items())
+
+
+@pytest.mark.usefixtures("five_layer_backbone")
+def test_branches_that_are_trained_with_the_backbone_are_in_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = small_params({"pretrain.joint": True})
+    model = random_network(params)
+    assert set(parts(model, "pretrain").keys()) == {"backbone", "mlp", "reuse", "classifiers", "branches"}
+    save_trained(model, "pretrain", CLASSES)
+    loaded, _ = load_trained(params, "pretrain")
+    assert torch.equal(loaded.branches[0].fc.weight, model.branches[0].fc.weight)
 
 
 # --- weights to begin with, in torchvision's layout ----------------------------------------------
@@ -224,7 +318,7 @@ def test_a_file_without_the_classifier_will_do(file, reference):
 
 
 def test_the_parameter_starts_the_whole_network_from_the_file(file, reference):
-    model = TLEE(PARAMS.model_copy(update={"weights": str(file)}), classes=3)
+    model = TLEE(with_model(weights=str(file)), classes=3)
     assert torch.equal(model.backbone.body.features[0][0].weight, reference.features[0][0].weight)
 
 

@@ -27,7 +27,8 @@ class Readout(nn.Module):
         super().__init__()
         steps, per_step = params.extract.frames, params.model.readout == "per_step"
         gate = GATES[params.model.gate]
-        gates = 0 if gate is None else max(steps - 2, 0) if per_step else 1  # none at the first and the last step
+        gated = 0 if gate is None else max(steps - 2, 0)  # none at the first and the last step
+        gates = gated if per_step else min(gated, 1)
         self.width, self.classes = width, classes
         self.reuse = REUSES[params.model.reuse](width)
         self.classifiers = nn.ModuleList(nn.Linear(width, classes) for _ in range(steps if per_step else 1))

@@ -12,7 +12,7 @@ from tlee.frames import ClipDataset, load_clips
 from tlee.metrics import top1
 from tlee.model import TLEE, load_whole, save_trained
 from tlee.params import Params
-from tlee.training.loop import fastest_layout, fit, state_file
+from tlee.training.loop import fit, state_file, to_fastest_layout
 
 
 class PretrainTask(nn.Module):
@@ -50,7 +50,7 @@ def pretrain(params: Params) -> tuple[TLEE, pd.DataFrame]:
         model = load_whole(params, classes)
         history = pd.DataFrame([{"epoch": 0, **validate(model, val)}])
     else:
-        model = TLEE(params, len(classes)).to(memory_format=fastest_layout(params))
+        model = to_fastest_layout(TLEE(params, len(classes)))
         history = fit(
             PretrainTask(model),
             train,

@@ -20,7 +20,7 @@ from tlee.frames import ClipDataset, load_clips
 from tlee.metrics import top1
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
-from tlee.training.loop import NO_HISTORY, fastest_layout, fit, state_file
+from tlee.training.loop import NO_HISTORY, fit, state_file, to_fastest_layout
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
 AS_THEY_ARE = "as they are"  # branches that come trained, or none
@@ -84,7 +84,7 @@ def train_branches(params: Params) -> tuple[TLEE, pd.DataFrame, pd.DataFrame]:
     trains = params.model.exits > 0 and not params.pretrain.joint and not params.model.trained
     torch.manual_seed(params.seed)
     heads = {strategy: model.new_branches() for strategy in STRATEGIES} if trains else {AS_THEY_ARE: model.branches}
-    task = BranchTask(model, heads).to(memory_format=fastest_layout(params))
+    task = to_fastest_layout(BranchTask(model, heads))
     history = NO_HISTORY
     if trains:
         history = fit(

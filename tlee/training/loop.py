@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 import torch
@@ -17,6 +18,8 @@ import tlee
 from tlee.errors import UserError
 from tlee.params import Params, TrainingParams
 from tlee.paths import FEATURES, FRAMES, MODELS, RUNS
+
+Network = TypeVar("Network", bound=nn.Module)
 
 VALIDATE_EVERY = 5  # epochs
 
@@ -35,9 +38,13 @@ def state_file(stage: str, params: Params) -> Path:
     return RUNS / f"{stage}-{digest.hexdigest()[:16]}.pt"
 
 
-def fastest_layout(params: Params) -> torch.memory_format:
-    """Of the weights of convolutions, by what they read."""
-    return torch.channels_last if params.extract.clip_frames == 1 else torch.channels_last_3d
+def to_fastest_layout(network: Network) -> Network:
+    """Put the channels last in the weights of convolutions: over frames, and over clips in 3-D networks."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for weight in network.parameters():
+        if weight.dim() in layouts:
+            weight.data = weight.data.to(memory_format=layouts[weight.dim()])
+    return network
 
 
 def fit(

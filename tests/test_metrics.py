@@ -1,0 +1,108 @@
+"""Metrics by hand and against torchmetrics, and their intervals."""
+
+import numpy as np
+import pytest
+import torch
+
+from tlee import intervals
+from tlee.metrics import METRIC_NAMES, METRICS, auroc, confusion, hits, mean_average_precision, top1, top5
+from tlee.params import EvaluateParams
+
+# isort: split
+from torchmetrics.functional.classification import multiclass_accuracy, multilabel_average_precision
+
+
+def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    return torch.eye(classes, dtype=torch.bool)[labels]
+
+
+# --- metrics -----------------------------------------------------------------------------------------
+
+
+def test_hits_by_hand():
+    scores = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
+    truth = torch.tensor([[False, True, False], [False, True, True], [True, False, False]])
+    assert hits(scores, truth).tolist() == [True, False, False]
+    assert hits(scores, truth, among=2).tolist() == [True, True, False]
+    assert hits(scores, truth, among=5).all()  # there are no five classes
+    assert (top1(scores, truth), top5(scores, truth)) == (pytest.approx(1 / 3), 1.0)
+
+
+@pytest.mark.parametrize("classes", [2, 7, 30])
+def test_accuracies_are_torchmetrics_where_videos_have_one_label(classes):
+    generator = torch.Generator().manual_seed(classes)
+    scores = torch.randn(200, classes, generator=generator)
+    labels = torch.randint(classes, (200,), generator=generator)
+    for metric, among in ((top1, 1), (top5, min(5, classes))):
+        theirs = multiclass_accuracy(scores, labels, classes, top_k=among, average="micro").item()
+        assert metric(scores, one_hot(labels, classes)) == pytest.approx(theirs)
+
+
+def test_mean_average_precision_by_hand():
+    """Four videos (rows) and three classes; precision at each right video, from the highest score down."""
+    scores = torch.tensor([[0.9, 0.1, 0.4], [0.8, 0.2, 0.3], [0.7, 0.3, 0.2], [0.6, 0.4, 0.1]])
+    truth = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]]).bool()
+    first = (1 / 1 + 2 / 3) / 2
+    second = (1 / 2 + 2 / 3) / 2
+    third = 1 / 4
+    assert mean_average_precision(scores, truth) == pytest.approx((first + second + third) / 3)
+    truth[3, 2] = False  # a class that no video has does not count
+    assert mean_average_precision(scores, truth) == pytest.approx((first + second) / 2)
+
+
+def test_mean_average_precision_is_torchmetrics():
+    generator = torch.Generator().manual_seed(0)
+    scores, truth = torch.rand(100, 6, generator=generator), torch.rand(100, 6, generator=generator) < 0.3
+    theirs = multilabel_average_precision(scores, truth.long(), num_labels=6).item()
+    assert mean_average_precision(scores, truth) == pytest.approx(theirs, abs=1e-6)
+
+
+def test_rows_of_the_confusion_are_the_truth():
+    logits = torch.eye(3)[[0, 1, 1, 2]]
+    assert confusion(logits, torch.tensor([0, 0, 1, 2])).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_area_under_the_curve_by_hand():
+    """Of the four pairs of a right and a wrong one, three are in order."""
+    scores, right = torch.tensor([0.9, 0.4, 0.5, 0.1]), torch.tensor([True, True, False, False])
+    assert auroc(scores, right) == 0.75
+
+
+def test_every_metric_of_the_parameters_has_a_function_and_a_name():
+    assert set(METRICS) == set(METRIC_NAMES) == set(EvaluateParams.model_fields["metric"].annotation.__args__)
+
+
+# --- intervals ---------------------------------------------------------------------------------------
+
+
+def test_an_interval_covers_the_mean_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        values = (generator.random(100) < 0.8).astype(float)
+        low, high = intervals.of_mean(values, resamples=300, seed=trial)
+        covered += low <= 0.8 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_equal_values_are_not_taken_for_certain():
+    """256 right of 256: the exact 95% interval begins at 0.025 ** (1 / 256)."""
+    low, high = intervals.of_mean(np.ones(256), resamples=10, seed=0)
+    assert low == pytest.approx(0.025 ** (1 / 256))
+    assert high == 1.0
+    assert intervals.of_mean(np.zeros(256), resamples=10, seed=0) == pytest.approx((low - 1, 1 - low))
+
+
+def test_the_interval_of_a_statistic_is_that_of_the_mean_where_it_is_one():
+    values = np.random.default_rng(0).random(80)
+    mean = intervals.of_mean(values, intervals.SLOW_RESAMPLES, seed=3)
+    statistic = intervals.of_statistic(lambda rows: values[rows].mean(), 80, resamples=10_000, seed=3)
+    assert statistic == pytest.approx(mean, abs=0.02)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    values = np.random.default_rng(0).random(50)
+    first, second, other = (
+        intervals.of_statistic(lambda rows: np.median(values[rows]), 50, 100, seed) for seed in (1, 1, 2)
+    )
+    assert first == second != other
