@@ -139,6 +139,10 @@ def _hvu() -> tuple[Files, list[str]]:
     return files, [f"videos/{video.id}.mp4" for video in TINY_VIDEOS]  # whole videos, of which a second counts
 
 
+def _folder() -> tuple[Files, list[str]]:
+    return {}, [f"{video.label}/{video.id}.mp4" for video in TINY_VIDEOS]
+
+
 TINY: dict[str, Callable[[], tuple[Files, list[str]]]] = {
     "ucf101": _ucf101,
     "hmdb51": _hmdb51,
@@ -146,6 +150,7 @@ TINY: dict[str, Callable[[], tuple[Files, list[str]]]] = {
     "mini_kinetics": _mini_kinetics,
     "activitynet": _activitynet,
     "hvu": _hvu,
+    "folder": _folder,
 }
 
 

@@ -63,7 +63,7 @@ def test_bad_parameters_are_one_line_before_anything_runs(project):
 def test_a_notebook_that_does_not_exist_is_named_with_the_remedy(project):
     line = error_line(tlee(project, "run", "1_extract_frames"))
     assert "notebooks/1_extract_frames.ipynb does not exist" in line
-    assert "`dvc repro`" in line
+    assert "without its folder and ending" in line
 
 
 def test_what_a_notebook_prints_is_printed_and_the_executed_one_is_kept(project):

@@ -95,6 +95,7 @@ def test_the_network_of_a_recipe_can_be_built(recipe):
 
 SMALL = {
     "dataset.root": "videos",
+    "dataset.folds": 2,
     "dataset.val_share": 0.34,
     "extract.short_side": 40,
     "extract.jobs": 1,

@@ -79,6 +79,27 @@ EVERYWHERE: Knobs = {
 LARGE: Knobs = {"branches.train_views": 1}  #: exit features are held in memory
 FROM_YOUTUBE: Knobs = {"extract.max_failed_share": 0.2, **LARGE}  #: videos there disappear
 
+#: Clips of one's own: a hundred or so, trained on a CPU (docs/real_clips.md).
+FEW_CLIPS: Knobs = {
+    "dataset.val_share": 0.25,
+    "extract.short_side": 146,
+    "model.input_size": 128,
+    "model.exits": 3,
+    "model.crm_convs": 2,
+    "model.crm_scale": 1,
+    "pretrain.epochs": 30,
+    "pretrain.frames": 4,
+    "pretrain.learning_rate": 0.0005,
+    "pretrain.frozen_layers": 12,
+    "branches.epochs": 30,
+    "branches.frames": 6,
+    "branches.learning_rate": 0.001,
+    "branches.train_views": 4,
+    "gates.epochs": 30,
+    "gates.batch_clips": 16,
+    "gates.beta": 0.5,
+}
+
 DATA_SETS: dict[str, Knobs] = {
     "ucf101": {"model.mlp": 4096},
     "hmdb51": {},
@@ -86,6 +107,7 @@ DATA_SETS: dict[str, Knobs] = {
     "mini_kinetics": {"extract.fps": 5.0, **FROM_YOUTUBE},
     "activitynet": {"extract.fps": 1.0, "extract.short_side": 350, "evaluate.metric": "map", **FROM_YOUTUBE},
     "hvu": {"dataset.labels": "multi", "evaluate.metric": "map", **FROM_YOUTUBE},
+    "folder": FEW_CLIPS,
 }
 
 NO_IMAGENET: Knobs = {"model.weights": None}  #: torchvision has none
@@ -103,6 +125,8 @@ AS_PUBLISHED: Knobs = {
     "evaluate.gate_threshold": 0.5,
     "evaluate.stop_threshold": 1,
 }
+
+SEARCHED: Knobs = dict.fromkeys(AS_PUBLISHED, "auto")  #: all rules, with thresholds from val
 
 METHODS: dict[str, Knobs] = {
     "tlee": AS_PUBLISHED,
@@ -145,7 +169,7 @@ class Recipe:
         """All values of the parameter file."""
         choices = {
             "dataset.name": self.data_set,
-            "dataset.root": f"../datasets/{self.data_set}",
+            "dataset.root": "../videos" if self.data_set == "folder" else f"../datasets/{self.data_set}",
             "model.method": self.method,
             "model.backbone": self.backbone,
         }
@@ -159,7 +183,8 @@ class Recipe:
     def header(self) -> str:
         """The comment that the file begins with."""
         own = ", ".join(f"{key} {_as_yaml(value)}" for key, value in self.own.items()) or "none"
-        title = METHOD_TITLES[self.method].format(f"on {self.data_set} with {self.backbone}")
+        videos = "videos of your own" if self.data_set == "folder" else self.data_set
+        title = METHOD_TITLES[self.method].format(f"on {videos} with {self.backbone}")
         return f"# {title}.\n# Settings of this row alone: {own}. Sources: recipes/README.md."
 
 
@@ -250,6 +275,7 @@ RECIPES = (
     Recipe("ucf101", "mobilenet_v2", "layer", own={"model.crm_scale": 1}, remark="thresholds searched on val"),
     Recipe("ucf101", "mobilenet_v2", "full"),
     Recipe("ucf101", "mobilenet_v2", "random", own={"model.crm_scale": 1}, remark="chance searched on val"),
+    Recipe("folder", "mobilenet_v2", own=SEARCHED, remark="your own clips, one folder a class: docs/real_clips.md"),
 )
 
 
