@@ -94,9 +94,11 @@ def _stored_tables(model: TLEE, trained: TLEE) -> Tables:
 def _branch_tables(model: TLEE, trained: TLEE, params: Params) -> Tables:
     """Exit features of branches of another kind, trained the papers' way with fewer epochs than the pipeline's."""
     readout, model.readout = model.readout, trained.readout
-    task = BranchTask(model, {"own_depth": model.branches})
+    branches = model.new_branches()
+    task = BranchTask(model, {"own_depth": branches})
     clips = load_clips("train", params, augment=True, draw=params.branches.frames)
     _fit(task, clips, params.branches.model_copy(update={"epochs": BRANCH_EPOCHS}), params)
+    model.branches = branches
     tables = {split: split_features(model, params, split) for split in SPLITS}
     model.readout = readout
     return tables
