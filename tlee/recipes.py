@@ -160,7 +160,7 @@ class Recipe:
         """The comment that the file begins with."""
         own = ", ".join(f"{key} {_as_yaml(value)}" for key, value in self.own.items()) or "none"
         title = METHOD_TITLES[self.method].format(f"on {self.data_set} with {self.backbone}")
-        return f"# {title}.\n# Settings of this row alone: {own}. Sources: recipes/README.md."
+        return f"# {title}.\n# Of this row alone: {own}. Sources: recipes/README.md."
 
 
 METHOD_TITLES = {
