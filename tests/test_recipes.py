@@ -17,6 +17,7 @@ from tlee.edge.report import time_policy
 from tlee.evaluation import evaluate_splits, step_by_step_agreement
 from tlee.extraction import extract
 from tlee.features import store_features
+from tlee.frames import load_clips
 from tlee.model import TLEE
 from tlee.params import load_params
 from tlee.paths import FRAMES
@@ -156,3 +157,17 @@ def test_a_recipe_runs(recipe, data_sets, tmp_path, monkeypatch):
     agreement = json.loads(Path("results/metrics/evaluate.json").read_text())["step_by_step_agreement"]
     assert agreement == 1 or recipe.backbone == "mobilenet_v2_tsm"  # whose replay is an approximation
     assert report.parity.same == report.parity.clips == len(evaluation.test.table.videos)
+
+
+@pytest.mark.parametrize(("name", "mirrored"), [("something_v2", {False}), ("ucf101", {True, False})])
+def test_clips_are_mirrored_unless_classes_tell_left_from_right(name, mirrored, data_sets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("videos").symlink_to(data_sets / name)
+    params = load_params(FILES[f"{name}_resnet50"], SMALL)
+    extract(read_dataset(params.dataset, params.seed), params.extract, FRAMES)
+    transform = load_clips("train", params, augment=True).transform
+    dark_on_the_left = torch.zeros(1, 3, 40, 60, dtype=torch.uint8)
+    dark_on_the_left[..., 30:] = 255
+    torch.manual_seed(0)
+    seen = [transform(dark_on_the_left) for _ in range(20)]
+    assert {bool(each[..., 0].mean() > each[..., -1].mean()) for each in seen} == mirrored

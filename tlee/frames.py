@@ -16,6 +16,9 @@ from tlee.errors import UserError
 from tlee.params import Params
 from tlee.paths import FRAMES
 
+#: Data sets with classes such as "pushing something from left to right", whose mirror image is another class.
+TELL_LEFT_FROM_RIGHT = {"something_v2"}
+
 
 def visiting_order(frames: int, order: str) -> list[int]:
     """The order in which ``frames`` frames are visited.
@@ -137,10 +140,11 @@ def load_clips(split: str, params: Params, *, augment: bool = False, draw: int |
     """
     model = params.model
     per_step = model.readout == "per_step"
+    mirror = params.dataset.name not in TELL_LEFT_FROM_RIGHT
     return ClipDataset(
         FrameStore(FRAMES / f"{split}.arrow"),
         visiting_order(params.extract.frames, model.order),
-        (training_transform if augment else evaluation_transform)(model.input_size),
+        training_transform(model.input_size, mirror) if augment else evaluation_transform(model.input_size),
         draw=None if per_step else draw,
         keep_order=model.backbone == "mobilenet_v2_tsm",
         multi_label=params.dataset.labels == "multi",
@@ -156,12 +160,15 @@ def evaluation_transform(size: int) -> transforms.Compose:
     return transforms.Compose([resize, transforms.CenterCrop(size), _to_float()])
 
 
-def training_transform(size: int) -> transforms.Compose:
-    """Like ``evaluation_transform`` with a random crop, mirror and colours, the same for all frames of a clip."""
+def training_transform(size: int, mirror: bool = True) -> transforms.Compose:
+    """Like ``evaluation_transform`` with a random crop and colours, the same for all frames of a clip.
+
+    Half of the clips are mirrored, unless ``mirror`` forbids it.
+    """
     return transforms.Compose(
         [
             transforms.RandomResizedCrop(size, scale=(0.5, 1.0)),
-            transforms.RandomHorizontalFlip(),
+            transforms.RandomHorizontalFlip(0.5 if mirror else 0.0),
             transforms.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
             _to_float(),
         ]

@@ -185,7 +185,7 @@ class Recipe:
         own = ", ".join(f"{key} {_as_yaml(value)}" for key, value in self.own.items()) or "none"
         videos = "videos of your own" if self.data_set == "folder" else self.data_set
         title = METHOD_TITLES[self.method].format(f"on {videos} with {self.backbone}")
-        return f"# {title}.\n# Settings of this row alone: {own}. Sources: recipes/README.md."
+        return f"# {title}.\n# Of this row alone: {own}. Sources: recipes/README.md."
 
 
 METHOD_TITLES = {
