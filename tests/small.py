@@ -88,26 +88,45 @@ def random_clips(model: TLEE, videos: int = 6, steps: int | None = None, seed: i
     return (torch.rand(shape, generator=generator) * level).clamp(0, 1)
 
 
+@torch.no_grad()
 def random_network(params: Params, classes: int = CLASSES) -> TLEE:
-    """Random weights in evaluation mode, the same for the same parameters.
+    """Random weights in evaluation mode, the same for the same parameters, by which clips differ at every exit.
 
-    Batch norms hold the statistics of random clips and the classifier is steep: with the initial ones
-    nothing would differ from anything.
+    Batch norms hold the statistics of random clips, branches give features that are spread as those of the full
+    depth, and classifiers are steep: with the initial weights nothing would differ from anything.
     """
     torch.manual_seed(0)
     model = TLEE(params, classes)
+    clips = random_clips(model, videos=8, seed=2)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
-            layer.momentum = None
-    with torch.no_grad():
-        features = model.train().exit_features(random_clips(model, videos=8, seed=2))
-        for t, gate in enumerate(model.readout.gates):
-            gate(features[:, min(t + 1, features.shape[1] - 1), 0], features[:, 0, -1])
-        model.eval()
-        scale = model.exit_features(random_clips(model, videos=8, seed=2)).std().item()
-        for classifier in model.readout.classifiers:
-            classifier.weight *= 3 / scale
-    return model
+            layer.momentum = None  # the mean over all that it sees
+    model.train().backbone(clips)
+    *taps, deepest = model.eval().backbone.taps(clips)
+    for branch, tap in zip(model.branches, taps, strict=True):
+        _spread(branch, model.backbone.to_map(tap), deepest)
+    model.mlp.train()
+    model.heads([*taps, deepest])
+    model.eval()
+    features = model.exit_features(clips)
+    for t, gate in enumerate(model.readout.gates.train(), start=1):
+        gate(features[:, t].flatten(0, 1), features[:, :t].amax(1).flatten(0, 1))
+    for classifier in model.readout.classifiers:
+        classifier.weight *= 2 / features.std(0).mean()
+        classifier.bias -= classifier(features.mean((0, 1, 2)))
+    return model.eval()
+
+
+def _spread(branch: nn.Module, tap: torch.Tensor, features: torch.Tensor) -> None:
+    """Let the last layer give features with the mean and spread of others."""
+    for layer in branch.modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            layer.bias += 0.5  # few ReLUs are dead
+    branch.train()(tap)
+    own, last = branch.eval()(tap), [layer for layer in branch.modules() if isinstance(layer, nn.Linear)][-1]
+    factor = features.std(0).mean() / own.std(0).mean()
+    last.weight *= factor
+    last.bias.copy_(features.mean(0) + factor * (last.bias - own.mean(0)))
 
 
 def between(values: torch.Tensor, share: float = 0.5) -> float:

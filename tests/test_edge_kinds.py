@@ -1,0 +1,284 @@
+"""The exported graphs of every kind of network decide as PyTorch does, step by step."""
+
+from dataclasses import dataclass
+from itertools import product
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import T, between, random_clips, random_network, small_params
+
+from tlee.backbones import BACKBONES
+from tlee.costs import Costs, count_costs
+from tlee.edge.engine import Engine, UncutNetwork
+from tlee.edge.export import compile_policy, export, export_uncut
+from tlee.edge.latency import FULL, REAL, measure, parity
+from tlee.exits import BRANCHES, GATES, REUSES
+from tlee.inference import LiveFeatures, Outcomes, follow, run
+from tlee.model import TLEE
+from tlee.params import METHOD_SETTINGS
+from tlee.policies import ALWAYS, NEVER, Look, RandomExits, Thresholds
+
+OPSET = 13
+five_layers = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone stands for all
+
+
+# --- thresholds that no value comes near -------------------------------------------------------------
+
+
+@dataclass
+class Margin:
+    """A policy that notes how near the values that it compares come to its thresholds."""
+
+    policy: Thresholds
+    smallest: float = inf
+
+    def looks(self, t: int, b: int, frames: int) -> bool:
+        return self.policy.looks(t, b, frames)
+
+    def stop_video(self, look: Look) -> torch.Tensor:
+        confidence, gate = self.policy.stop_above(look.t, look.b, look.frames)
+        self._note(look, "confidence", confidence)
+        self._note(look, "gate_score", gate)
+        return self.policy.stop_video(look)
+
+    def leave_frame(self, look: Look) -> torch.Tensor:
+        self._note(look, "confidence", self.policy.leave[look.b])
+        return self.policy.leave_frame(look)
+
+    def _note(self, look: Look, name: str, threshold: float) -> None:
+        if ALWAYS < threshold < NEVER:
+            self.smallest = min(self.smallest, (getattr(look, name) - threshold).abs().min().item())
+
+
+def policy_amid(model: TLEE, clips: torch.Tensor) -> Thresholds:
+    """All thresholds amid what they are compared with, and so that none is met by rounding."""
+    costs = count_costs(model)
+    margins = []
+    for share in (0.35, 0.4, 0.45, 0.5, 0.55, 0.6):
+        margin = Margin(_thresholds(model, model.exit_features(clips), share))
+        for clip in clips:
+            run(LiveFeatures(model, clip), model.readout, margin, costs)
+        margins.append(margin)
+    best = max(margins, key=lambda margin: margin.smallest)
+    assert best.smallest > 1e-5
+    return best.policy
+
+
+def _thresholds(model: TLEE, features: torch.Tensor, share: float) -> Thresholds:
+    readout, exits = model.readout, range(model.exits)
+    logits = torch.stack([readout.prefix_logits(features, b) for b in exits])
+    confidence = readout.probabilities(logits).amax(-1)  # [B + 1, N, T]
+    gate = [NEVER] * model.exits
+    if readout.gates:
+        known = torch.stack([readout.along(features, torch.full(features.shape[:2], b)) for b in exits])
+        scores = torch.stack(
+            [torch.stack([readout.gate(z[:, t], z[:, t - 1], t) for t in range(1, T - 1)]) for z in known]
+        )
+        gate = [between(each.sigmoid(), 0.5 + share / 2) for each in scores]
+    return Thresholds(
+        tuple(between(confidence[b], share) for b in exits[:-1]),
+        tuple(between(confidence[b, :, 0], 0.5 + share / 2) for b in exits),
+        tuple(gate),
+        tuple(between(confidence[b, :, 1:], 0.6 + share / 2) for b in exits),
+    )
+
+
+# --- one comparison ----------------------------------------------------------------------------------
+
+
+def agrees(engine: Engine, clip: torch.Tensor, expected: Outcomes, path: list[int] | None = None) -> None:
+    verdict = engine.run(clip.numpy(), path)
+    assert verdict.exits.tolist() == expected.exits[0].tolist()
+    np.testing.assert_allclose(verdict.logits, expected.logits[0], atol=1e-4, rtol=1e-4)
+    assert verdict.label == expected.predictions.item()
+
+
+@torch.inference_mode()
+def engine_agrees(model: TLEE, folder: Path, videos: int = 12) -> set[tuple[int, ...]]:
+    """Policies that decide and paths that are given; the paths that were taken by decision."""
+    clips, costs = random_clips(model, videos), count_costs(model)
+    taken = set()
+    for policy in (policy_amid(model, clips), Thresholds.never(model.exits)):
+        engine = Engine(export(model, policy, T, folder / "decided", OPSET), threads=1)
+        for clip in clips:
+            source = LiveFeatures(model, clip)
+            expected = run(source, model.readout, policy, costs)
+            agrees(engine, clip, expected)
+            agrees(engine, clip, expected)  # nothing is left of the video before
+            taken.add(tuple(expected.exits[0].tolist()))
+    random = RandomExits(0.3, seed=1)
+    engine = Engine(export(model, random, T, folder / "given", OPSET), threads=1)
+    for clip, path in zip(clips, random.paths(videos, T, model.exits), strict=True):
+        source = LiveFeatures(model, clip)
+        expected = follow(source, model.readout, path[None], costs)
+        agrees(engine, clip, expected, path.tolist())
+        agrees(engine, clip, expected, path.tolist())
+    return taken
+
+
+# --- every kind of readout, branch and method ----------------------------------------------------------
+
+
+@five_layers
+@pytest.mark.parametrize(("reuse", "accumulate"), list(product(REUSES, ("exit", "visited"))))
+def test_every_reuse(reuse, accumulate, tmp_path):
+    assert len(engine_agrees(random_network(small_params(reuse=reuse, accumulate=accumulate)), tmp_path)) > 3
+
+
+@five_layers
+@pytest.mark.parametrize(("gate", "readout"), list(product(GATES, ("shared", "per_step"))))
+def test_every_gate_and_readout(gate, readout, tmp_path):
+    assert len(engine_agrees(random_network(small_params(gate=gate, readout=readout)), tmp_path)) > 3
+
+
+@five_layers
+@pytest.mark.parametrize("method", METHOD_SETTINGS)
+def test_every_method(method, tmp_path):
+    assert len(engine_agrees(random_network(small_params(method=method)), tmp_path)) > 1
+
+
+@five_layers
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"model.branch": branch} for branch in BRANCHES if branch != "crm"),
+        {"model.mlp": 20},
+        {"dataset.labels": "multi"},
+        {"model.mlp": 20, "model.reuse": "mean", "model.accumulate": "visited", "model.readout": "per_step"},
+        {"model.exits": 3, "model.accumulate": "visited", "model.gate": "frameexit", "dataset.labels": "multi"},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_other_settings(settings: dict[str, Any], tmp_path):
+    assert len(engine_agrees(random_network(small_params(settings)), tmp_path)) > 3
+
+
+# --- backbones that are different ----------------------------------------------------------------------
+
+
+def test_the_temporal_shift_remembers_what_was_run_and_forgets_the_video_before(tmp_path):
+    model = random_network(small_params(backbone="mobilenet_v2_tsm", input_size=32, exits=2, crm_scale=3))
+    assert len(engine_agrees(model, tmp_path, videos=6)) > 2
+
+
+def test_a_backbone_that_reads_clips(monkeypatch, tmp_path):
+    """X3D-S with time steps of five frames at few pixels."""
+    build = BACKBONES["x3d_s"]
+
+    def shorter(exits: int):
+        backbone = build(exits)
+        backbone.clip_frames = 5
+        return backbone
+
+    monkeypatch.setitem(BACKBONES, "x3d_s", shorter)
+    params = small_params({"extract.clip_frames": 13}, backbone="x3d_s", input_size=32, exits=1, crm_scale=3)
+    assert len(engine_agrees(random_network(params), tmp_path, videos=4)) > 1
+
+
+# --- what is exported ------------------------------------------------------------------------------------
+
+
+@five_layers
+def test_steps_of_their_own_have_graphs_of_their_own():
+    policy = Thresholds((0.5, NEVER), (NEVER,) * 3, (NEVER, NEVER, 0.5), (NEVER,) * 3)
+    files = {
+        steps: [
+            [look.readout.file for look in looks]
+            for looks in compile_policy(policy, random_network(small_params(readout=steps)), T)
+        ]
+        for steps in ("shared", "per_step")
+    }
+    first, later, gate = (f"readout_{kind}.onnx" for kind in ("first", "later", "gate"))
+    assert files["shared"] == [[first, first], [later, gate], [later, gate], [later, later]]
+    assert files["per_step"] == [
+        [first, first],
+        ["readout_later1.onnx", "readout_gate1.onnx"],
+        ["readout_later2.onnx", "readout_gate2.onnx"],
+        ["readout_later3.onnx", "readout_later3.onnx"],
+    ]
+
+
+@five_layers
+def test_where_visited_exits_count_they_are_folded_from_the_second_on():
+    model = random_network(small_params(accumulate="visited"))
+    policy = Thresholds((0.5, NEVER), (NEVER,) * 3, (NEVER, NEVER, 0.5), (NEVER,) * 3)
+    (shallow, deep), (_, gated), *_ = compile_policy(policy, model, T)
+    assert (shallow.readout.first, deep.readout.first) == (True, False)
+    assert deep.readout.inputs == ["feature", "count", "base"]
+    assert gated.readout.inputs == ["feature", "count", "base", "past"]  # the gate compares with the frame before
+
+
+@five_layers
+@pytest.mark.parametrize(
+    ("accumulate", "files"),
+    [
+        ("exit", ["segments0-0.onnx", "segments0-1.onnx", "segments0-2.onnx"]),
+        ("visited", ["segments0-0.onnx", "segments1-1.onnx", "segments2-2.onnx"]),
+    ],
+)
+def test_random_exits_are_taken_straight_or_by_way_of_those_that_count(accumulate, files, tmp_path):
+    model = random_network(small_params(accumulate=accumulate))
+    looks = compile_policy(RandomExits(0.5, seed=0), model, T)
+    assert all([look.stretch.file for look in each] == files for each in looks)
+    assert all((look.stop, look.gate, look.leave) == (NEVER,) * 3 for each in looks for look in each)
+
+    engine = Engine(export(model, RandomExits(0.5, seed=0), T, tmp_path, OPSET), threads=1)
+    clip, path = random_clips(model, videos=1)[0], [1, 2, 0, -1]
+    source = LiveFeatures(model, clip)
+    follow(source, model.readout, torch.tensor([path]), Costs((1,) * 3, (0,) * 3, 0, 0, 0))
+    ran = engine.run(clip.numpy(), path).ran
+    heads = [sum(part.depth == b for part in ran) for b in range(3)]
+    segments = [sum(part.start <= b <= part.depth for part in ran) for b in range(3)]
+    assert (segments, heads) == (source.segment_runs, source.head_runs)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2_tsm"])
+@torch.inference_mode()
+def test_the_uncut_network_is_the_full_network(backbone, five_layer_backbone, tmp_path):
+    settings = {"reuse": "mean", "accumulate": "visited", "readout": "per_step", "mlp": 20, "crm_scale": 3}
+    model = random_network(small_params(backbone=backbone, input_size=32, **settings))
+    network = UncutNetwork(export_uncut(model, T, tmp_path, OPSET), threads=1)
+    clips = random_clips(model, videos=3)
+    features = model.exit_features(clips)
+    expected = model.readout.prefix_logits(features[:, :, -1:], 0)[:, -1]
+    for row, clip in enumerate(clips):
+        np.testing.assert_allclose(network.run(clip.numpy()), expected[row], atol=1e-4)
+        for depth in range(3):
+            found = network.features(clip.numpy(), [depth] * T)
+            np.testing.assert_allclose(found, features[row, :, depth], atol=1e-3)
+
+
+# --- parity and times of given paths ---------------------------------------------------------------------
+
+
+@five_layers
+def test_parity_and_times_of_random_exits(tmp_path):
+    model, policy = random_network(small_params(method="random")), RandomExits(0.3, seed=0)
+    engine = Engine(export(model, policy, T, tmp_path, OPSET), threads=1)
+    uncut = UncutNetwork(export_uncut(model, T, tmp_path, OPSET), threads=1)
+    clips = [clip.numpy() for clip in random_clips(model, videos=4)]
+    paths = policy.paths(4, T, model.exits).tolist()
+    found = parity(engine, uncut, model, None, clips, paths)
+    assert (found.clips, found.same) == (4, 4)
+    assert max(found.features, found.logits) < 1e-4
+    times = measure(engine, uncut, clips, paths, warmup=1, repeats=2)
+    assert len(times) == 3 * 4 * 2
+    assert (times["milliseconds"] > 0).all()
+    assert set(times["system"]) > {FULL, REAL}
+
+
+@five_layers
+def test_parity_counts_clips_that_come_out_otherwise(tmp_path):
+    """The engine of another policy: it takes other exits, and no logits are compared."""
+    model = random_network(small_params())
+    engine = Engine(export(model, Thresholds.never(3), T, tmp_path, OPSET), threads=1)
+    uncut = UncutNetwork(export_uncut(model, T, tmp_path, OPSET), threads=1)
+    clips = [clip.numpy() for clip in random_clips(model, videos=2)]
+    always = Thresholds((ALWAYS, NEVER), *[(NEVER,) * 3] * 3)
+    found = parity(engine, uncut, model, always, clips, [None] * 2)
+    assert (found.clips, found.same) == (2, 0)
+    assert np.isnan(found.logits)
