@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from small import T
 
 from tlee.extraction import to_jpeg
 
@@ -45,3 +46,16 @@ def noisy(channel: int, seed: int, side: int = 24) -> Image.Image:
     picture = np.random.default_rng(seed).integers(0, 120, (side, side, 3))
     picture[:, :, channel] += 100
     return Image.fromarray(picture.astype(np.uint8))
+
+
+def write_small_stores(labels: list, clip_frames: int = 1) -> None:
+    """Frames of every split, below ``results`` of the working folder, in which a row's class is its colour."""
+    for seed, split in enumerate(("train", "val", "test")):
+        write_store(
+            Path("results") / "frames" / f"{split}.arrow",
+            labels,
+            T * clip_frames,
+            lambda row, t, seed=seed: noisy(row % 3, seed=1000 * seed + 10 * row + t),
+            "red\ngreen\nblue",
+            clip_frames,
+        )

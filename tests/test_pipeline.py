@@ -199,6 +199,16 @@ def test_a_killed_training_goes_on_and_ends_the_same(project):
     assert project.metrics("pretrain") == before
 
 
+@pytest.mark.parametrize(("method", "policies"), [("frameexit", {"frameexit", "temporal"}), ("full", set())])
+def test_other_methods_run_through_the_same_stages(project, method, policies):
+    project.change("model", "method", method)
+    project.call("dvc", "repro")
+    rows = project.metrics("evaluate")
+    assert {name for name in rows if isinstance(rows[name], dict)} == policies | {"full", "random", "oracle"}
+    assert rows["step_by_step_agreement"] == 1.0
+    assert project.metrics("edge")["same"] == CLASSES
+
+
 def test_a_corrupt_clip_is_listed_and_skipped_or_named(project):
     clip = project.folder / "data/UCF-101/Walk/v_Walk_g09_c01.mp4"
     clip.write_bytes(b"no video")

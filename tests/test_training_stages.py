@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from small import T, small_params
-from stores import noisy, write_store
+from stores import write_small_stores
 
 from tlee.backbones import BACKBONES
 from tlee.errors import UserError
@@ -41,20 +41,8 @@ SEVERAL = [[row % 3, (row + 1) % 3] if row % 2 else [row % 3] for row in range(1
 def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project folder, the working one, with frames of every split."""
     monkeypatch.chdir(tmp_path)
-    write_stores(LABELS)
+    write_small_stores(LABELS)
     return tmp_path
-
-
-def write_stores(labels: list, clip_frames: int = 1) -> None:
-    for seed, split in enumerate(("train", "val", "test")):
-        write_store(
-            Path("results") / "frames" / f"{split}.arrow",
-            labels,
-            T * clip_frames,
-            lambda row, t, seed=seed: noisy(row % 3, seed=1000 * seed + 10 * row + t),
-            "red\ngreen\nblue",
-            clip_frames,
-        )
 
 
 def quick(overrides: dict[str, Any] | None = None, **model: Any) -> Params:
@@ -162,7 +150,7 @@ def test_each_step_trains_its_classifier_and_gate(stores):
 
 
 def test_several_labels_are_trained_by_binary_cross_entropy(stores):
-    write_stores(SEVERAL)
+    write_small_stores(SEVERAL)
     model, tables, pairs = train(quick({"dataset.labels": "multi"}))
     assert model.readout.multi_label
     loss = tables["pretrain"]["loss"]
@@ -192,7 +180,7 @@ def test_a_network_over_clips_is_trained(stores, monkeypatch, exits):
         return backbone
 
     monkeypatch.setitem(BACKBONES, "x3d_s", shorter)
-    write_stores(LABELS[:6], clip_frames=3)
+    write_small_stores(LABELS[:6], clip_frames=3)
     once = {"pretrain.epochs": 1, "branches.epochs": 1, "branches.train_views": 1, "extract.clip_frames": 13}
     _, tables, pairs = train(quick(once, backbone="x3d_s", exits=exits, crm_scale=3))
     assert math.isfinite(tables["pretrain"]["loss"].item())

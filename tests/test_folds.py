@@ -1,0 +1,53 @@
+"""Cross-validation: the test videos of all folds in one table, with whole groups resampled."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tlee import intervals
+from tlee.errors import UserError
+from tlee.folds import markdown, pool_traces, read_traces
+
+
+def fold(groups: str, right: list[int], gmacs: float = 1.0) -> pd.DataFrame:
+    """A video for each letter of ``groups``; TLEE is right at the cost ``gmacs``, the full network always, at 2."""
+    videos = pd.DataFrame({"video": [f"{group}{i}.avi" for i, group in enumerate(groups)], "group": list(groups)})
+    tlee = videos.assign(method="tlee", right=np.array(right, bool), gmacs=gmacs, frames=3)
+    return pd.concat([videos.assign(method="full", right=True, gmacs=2.0, frames=10), tlee], ignore_index=True)
+
+
+def test_all_videos_count_alike():
+    table = pool_traces([fold("aab", [1, 1, 0]), fold("c", [1], gmacs=0.2)]).set_index("method")
+    assert list(table.index) == ["full", "tlee"]
+    tlee = table.loc["tlee"]
+    assert (tlee["accuracy"], tlee["gmacs"], tlee["share"]) == (0.75, 0.8, 0.4)
+    assert (tlee["videos"], tlee["groups"], tlee["frames"]) == (4, 3, 3)
+    assert tlee["low"] <= 0.75 <= tlee["high"]
+
+
+def test_groups_are_resampled_as_wholes():
+    """Ten groups of ten alike videos witness as ten videos do, not as a hundred."""
+    values, groups = np.repeat([1.0] * 7 + [0.0] * 3, 10), np.repeat(np.arange(10), 10)
+    grouped, alone = intervals.of_grouped_mean(values, groups, 2000, 0), intervals.of_mean(values, 2000, 0)
+    one_each = intervals.of_grouped_mean(values[::10], groups[::10], 2000, 0)
+    assert grouped == pytest.approx(one_each)
+    assert grouped[1] - grouped[0] > 2 * (alone[1] - alone[0])
+
+
+@pytest.mark.parametrize(("second", "what"), [("da", "video `a1.avi`|group `a`"), ("ad", "video `a0.avi`")])
+def test_folds_that_overlap_are_refused(second, what):
+    with pytest.raises(UserError, match=f"({what}).* is tested in two folds.*dataset.split"):
+        pool_traces([fold("abc", [1, 1, 1]), fold(second, [1, 1])])
+
+
+def test_the_table_in_markdown():
+    text = markdown(pool_traces([fold("aab", [1, 1, 0]), fold("c", [1], gmacs=0.2)]))
+    assert text.startswith("4 test videos of 3 groups")
+    assert "| TLEE | 75.0% |" in text
+    assert text.count("\n") == 5
+
+
+def test_a_run_that_does_not_exist_is_named(root, monkeypatch):
+    monkeypatch.chdir(root)
+    with pytest.raises(UserError, match="`no-such-run` is no run with a"):
+        read_traces(["no-such-run"])
