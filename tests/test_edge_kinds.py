@@ -1,15 +1,14 @@
 """The exported graphs of every kind of network decide as PyTorch does, step by step."""
 
-from dataclasses import dataclass
 from itertools import product
-from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small import T, between, random_clips, random_network, small_params
+from margins import policy_amid
+from small import T, random_clips, random_network, small_params
 
 from tlee.backbones import BACKBONES
 from tlee.costs import Costs, count_costs
@@ -20,71 +19,10 @@ from tlee.exits import BRANCHES, GATES, REUSES
 from tlee.inference import LiveFeatures, Outcomes, follow, run
 from tlee.model import TLEE
 from tlee.params import METHOD_SETTINGS
-from tlee.policies import ALWAYS, NEVER, Look, RandomExits, Thresholds
+from tlee.policies import ALWAYS, NEVER, RandomExits, Thresholds
 
 OPSET = 13
 five_layers = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone stands for all
-
-
-# --- thresholds that no value comes near -------------------------------------------------------------
-
-
-@dataclass
-class Margin:
-    """A policy that notes how near the values that it compares come to its thresholds."""
-
-    policy: Thresholds
-    smallest: float = inf
-
-    def looks(self, t: int, b: int, frames: int) -> bool:
-        return self.policy.looks(t, b, frames)
-
-    def stop_video(self, look: Look) -> torch.Tensor:
-        confidence, gate = self.policy.stop_above(look.t, look.b, look.frames)
-        self._note(look, "confidence", confidence)
-        self._note(look, "gate_score", gate)
-        return self.policy.stop_video(look)
-
-    def leave_frame(self, look: Look) -> torch.Tensor:
-        self._note(look, "confidence", self.policy.leave[look.b])
-        return self.policy.leave_frame(look)
-
-    def _note(self, look: Look, name: str, threshold: float) -> None:
-        if ALWAYS < threshold < NEVER:
-            self.smallest = min(self.smallest, (getattr(look, name) - threshold).abs().min().item())
-
-
-def policy_amid(model: TLEE, clips: torch.Tensor) -> Thresholds:
-    """All thresholds amid what they are compared with, and so that none is met by rounding."""
-    costs = count_costs(model)
-    margins = []
-    for share in (0.35, 0.4, 0.45, 0.5, 0.55, 0.6):
-        margin = Margin(_thresholds(model, model.exit_features(clips), share))
-        for clip in clips:
-            run(LiveFeatures(model, clip), model.readout, margin, costs)
-        margins.append(margin)
-    best = max(margins, key=lambda margin: margin.smallest)
-    assert best.smallest > 1e-5
-    return best.policy
-
-
-def _thresholds(model: TLEE, features: torch.Tensor, share: float) -> Thresholds:
-    readout, exits = model.readout, range(model.exits)
-    logits = torch.stack([readout.prefix_logits(features, b) for b in exits])
-    confidence = readout.probabilities(logits).amax(-1)  # [B + 1, N, T]
-    gate = [NEVER] * model.exits
-    if readout.gates:
-        known = torch.stack([readout.along(features, torch.full(features.shape[:2], b)) for b in exits])
-        scores = torch.stack(
-            [torch.stack([readout.gate(z[:, t], z[:, t - 1], t) for t in range(1, T - 1)]) for z in known]
-        )
-        gate = [between(each.sigmoid(), 0.5 + share / 2) for each in scores]
-    return Thresholds(
-        tuple(between(confidence[b], share) for b in exits[:-1]),
-        tuple(between(confidence[b, :, 0], 0.5 + share / 2) for b in exits),
-        tuple(gate),
-        tuple(between(confidence[b, :, 1:], 0.6 + share / 2) for b in exits),
-    )
 
 
 # --- one comparison ----------------------------------------------------------------------------------

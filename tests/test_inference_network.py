@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from margins import policy_amid
 from small import T, between, random_clips, random_network, small_params
 
 from tlee.backbones import BACKBONES
@@ -23,20 +24,13 @@ def replayed(model: TLEE, clips: torch.Tensor) -> StoredFeatures:
     return StoredFeatures(model.exit_features(clips))
 
 
-def policies(model: TLEE, features: torch.Tensor) -> list[Thresholds]:
-    """Policies that part the videos, with thresholds halfway between what they are compared with."""
-    off, exits = (NEVER,) * model.exits, model.exits
-    never = Thresholds.never(exits)
-    outcomes = [model.readout.prefix_logits(features, b) for b in range(exits)]
-    seen = model.readout.probabilities(torch.stack(outcomes)).amax(-1)
-    leave = between(seen[:-1]) if exits > 1 else NEVER
-    found = [
-        never,
-        replace(never, leave=(leave,) * (exits - 1)),
-        replace(never, first=(between(seen[-1, :, 0]),) * exits, sure=(between(seen),) * exits),
-    ]
+def policies(model: TLEE, clips: torch.Tensor) -> list[Thresholds]:
+    """Policies that part the clips: along each axis, and along all."""
+    found = [Thresholds.never(model.exits), policy_amid(model, clips), policy_amid(model, clips, ("first", "sure"))]
+    if model.exits > 1:
+        found.append(policy_amid(model, clips, ("leave",)))
     if model.readout.gates:
-        found.append(Thresholds((leave,) * (exits - 1), off, (0.5,) * exits, off))
+        found.append(policy_amid(model, clips, ("leave", "gate")))
     return found
 
 
@@ -53,7 +47,7 @@ def step_by_step_agrees(params: Params, videos: int) -> list[Outcomes]:
     clips, costs = random_clips(model, videos), count_costs(model)
     source = replayed(model, clips)
     found = []
-    for policy in policies(model, source.table):
+    for policy in policies(model, clips):
         stored = run(source, model.readout, policy, costs)
         found.append(stored)
         for row, clip in enumerate(clips):
