@@ -199,7 +199,7 @@ def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkey
     assert known.drop("oracle")["val_score"].drop("random").notna().all()
     assert (method == "random") == pd.notna(known.at["random", "low"])
 
-    trace = evaluation.trace()
+    trace = evaluation.trace(evaluation.method)
     assert trace["right"].mean() == pytest.approx(known.at[method, "score"])
     assert trace["gmacs"].mean() == pytest.approx(known.at[method, "gmacs"])
     assert trace["frames"].tolist() == [len(path.split()) for path in trace["exits"]]

@@ -46,12 +46,18 @@ def summary():
 
 
 @app.command()
-def pool(runs: Annotated[list[str], typer.Argument(help="DVC experiments or git revisions, one a fold.")]):
+def pool(
+    runs: Annotated[list[str], typer.Argument(help="DVC experiments or git revisions, one a fold.")],
+    to: Annotated[Path | None, typer.Option(help="A CSV file to keep what was said of each video.")] = None,
+):
     """Put the test videos of the folds of a cross-validation together, in one table."""
-    from tlee.folds import markdown, pool_traces, read_traces
+    from tlee.folds import join_folds, markdown, pool_folds, read_traces
 
     os.chdir(find_root(Path.cwd()))
-    typer.echo(markdown(pool_traces(read_traces(runs))))
+    videos = join_folds(read_traces(runs))
+    if to:
+        videos.to_csv(to, index=False, float_format="%.6g", lineterminator="\n")
+    typer.echo(markdown(pool_folds(videos)))
 
 
 @app.command()

@@ -75,8 +75,11 @@ class Evaluation:
         return self.test.table.classes
 
     def thresholds(self) -> pd.DataFrame:
-        """The policy of the method: one row a decision, one column a depth."""
-        rows = {name: pd.Series(values) for name, values in asdict(self.policies[self.method]).items()}
+        """The policy of the method: one row a decision, one column a depth; of random exits their chance."""
+        policy = self.policies[self.method]
+        if isinstance(policy, RandomExits):
+            return pd.DataFrame({"chance": [policy.chance]}, index=["every exit"])
+        rows = {name: pd.Series(values) for name, values in asdict(policy).items()}
         return pd.DataFrame(rows).T.add_prefix("depth ").rename_axis("threshold")
 
     def exit_shares(self) -> np.ndarray:
@@ -180,11 +183,8 @@ def step_by_step_agreement(evaluation: Evaluation, params: Params) -> float:
     """
     model, _ = load_trained(params, "pretrain", "branches", "gates")
     clips = load_clips("test", params)
-    replayed, split, policy = (
-        evaluation.outcomes[evaluation.method],
-        evaluation.test,
-        evaluation.policies[evaluation.method],
-    )
+    split, method = evaluation.test, evaluation.method
+    replayed, policy = evaluation.outcomes[method], evaluation.policies[method]
     same = []
     for clip, _, row in clips:
         source = LiveFeatures(model, clip)

@@ -31,18 +31,25 @@ def read_traces(revisions: Sequence[str]) -> list[pd.DataFrame]:
     return traces
 
 
-def pool_traces(traces: Sequence[pd.DataFrame], seed: int = 0) -> pd.DataFrame:
-    """All test videos of all folds together, one row a method.
+def join_folds(traces: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All traces in one table, with a column ``fold`` from 1.
 
-    ``accuracy`` with ``low`` and ``high``, a 95% interval in which whole groups are resampled; mean ``gmacs``, their
-    ``share`` of the full network's, ``frames``; and over how many ``videos`` and ``groups``.
     Raises ``UserError`` if the test sets of two folds have a video or a group in common.
     """
-    videos = pd.concat([trace.assign(fold=fold) for fold, trace in enumerate(traces)], ignore_index=True)
+    videos = pd.concat([trace.assign(fold=fold) for fold, trace in enumerate(traces, start=1)], ignore_index=True)
     for what in ("video", "group"):
         shared = videos.groupby(what)["fold"].nunique()
         if shared.max() > 1:
             raise UserError(f"{what} `{shared.idxmax()}` is tested in two folds: pool runs whose dataset.split differ")
+    return videos
+
+
+def pool_folds(videos: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """All test videos of all folds (see ``join_folds``) together, one row a method.
+
+    ``accuracy`` with ``low`` and ``high``, a 95% interval in which whole groups are resampled; mean ``gmacs``, their
+    ``share`` of the full network's, ``frames``; and over how many ``videos`` and ``groups``.
+    """
     full = videos.loc[videos["method"] == "full", "gmacs"].mean()
     rows = []
     for method, each in videos.groupby("method"):
