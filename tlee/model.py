@@ -229,13 +229,17 @@ def without_initial_weights(params: Params) -> Params:
 def load_whole(params: Params, classes: list[str]) -> TLEE:
     """The network with all weights from the file ``model.trained``, in evaluation mode.
 
-    Raises ``UserError`` if the file is damaged, made with other parameters or for another number of classes.
+    Raises ``UserError`` if the file is damaged, made with other parameters or for other classes; a file whose
+    classes are called by their numbers fits every list of as many.
     """
     path, remedy = params.model.trained, "correct model.trained, null trains from the start"
     state, about = load_tensors(path, remedy)
     known = about.get("classes", classes)
     if len(known) != len(classes):
         raise UserError(f"{path} knows {len(known)} classes, but the data set has {len(classes)}: {remedy}")
+    other = [names for names in zip(known, classes, strict=True) if names[0] != names[1]]
+    if other and not all(name.isdecimal() for name in known):
+        raise UserError(f"{path}: its class `{other[0][0]}` stands where the data set has `{other[0][1]}`: {remedy}")
     model = TLEE(without_initial_weights(params), len(classes))
     load_state(whole(model), state, path, remedy)
     return model.eval()
