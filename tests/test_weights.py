@@ -219,6 +219,8 @@ REMEDY = "correct model.trained, null trains from the start"
 def test_a_network_for_other_classes_is_refused(trained):
     message = refusal(lambda: load_whole(with_model(trained=str(trained)), ["Walk", "Bend"]))
     assert message == f"{trained} knows 3 classes, but the data set has 2: {REMEDY}"
+    message = refusal(lambda: load_whole(with_model(trained=str(trained)), ["Walk", "Run", "Bend"]))
+    assert message == f"{trained}: its class `Bend` stands where the data set has `Run`: {REMEDY}"
 
 
 @pytest.mark.parametrize(
