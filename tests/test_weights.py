@@ -148,7 +148,7 @@ def test_a_lacking_key_is_named(saved, stage, key):
     path = WEIGHT_FILES[stage]
     rewrite(path, lambda state: state.pop(key))
     message = refusal(lambda: load_trained(PARAMS, *STAGES))
-    assert message == f"{path} lacks tensor `{key}`, so it is of another network: run `dvc repro {stage}`"
+    assert message == f"{path} lacks tensor `{key}`, so it is of another network: run `dvc repro --force {stage}`"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -156,7 +156,7 @@ def test_an_unknown_key_is_named(saved, stage):
     path = WEIGHT_FILES[stage]
     rewrite(path, lambda state: state.update(head=torch.zeros(1)))
     message = refusal(lambda: load_trained(PARAMS, *STAGES))
-    assert message == f"{path} has an unknown tensor `head`, so it is of another network: run `dvc repro {stage}`"
+    assert message == f"{path} has an unknown tensor `head`, so it is of another network: run `dvc repro --force {stage}`"
 
 
 @pytest.mark.parametrize(("stage", "key"), KEYS.items())
@@ -165,7 +165,7 @@ def test_a_misshapen_key_is_named_with_both_shapes(saved, model, stage, key):
     rewrite(path, lambda state: state.update({key: torch.zeros(7, 5)}))
     message = refusal(lambda: load_trained(PARAMS, *STAGES))
     assert message.startswith(f"{path}: `{key}` is (7, 5) instead of {shape}, so it was made with other parameters")
-    assert message.endswith(f": run `dvc repro {stage}`")
+    assert message.endswith(f": run `dvc repro --force {stage}`")
 
 
 @pytest.mark.parametrize(
