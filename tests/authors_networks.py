@@ -13,6 +13,7 @@ State = dict[str, torch.Tensor]
 
 CLASSES = 7
 FRAMES = 10
+WINDOWS = (14 * 14, 3 * 3, 3 * 3)  #: places of the authors' branches on MobileNetV2 at 224 pixels
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 KINETICS = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
 
@@ -71,7 +72,7 @@ def frameexit_gate(index: int, width: int) -> State:
 def tlee_checkpoint(
     clips: torch.Tensor, gate: str | None, mlp: int | None, places: tuple[int, ...] = (16, 16, 16)
 ) -> State:
-    """On MobileNetV2; ``places`` are those of the map that each branch pools to."""
+    """On MobileNetV2; ``places`` are those of the map that each branch pools to: of a grid, or ``WINDOWS``."""
     torch.manual_seed(2)
     state = body(models.mobilenet_v2(weights=None).features, "backbone.baseModel.", clips)
     for index, (channels, area) in enumerate(zip((24, 64, 96), places, strict=True)):
@@ -160,7 +161,11 @@ def mobilenet_layer(state: State, layer: int, x: torch.Tensor) -> torch.Tensor:
 
 def apply_branch(state: State, name: str, tap: torch.Tensor) -> torch.Tensor:
     alpha = state[f"{name}.alpha"]
-    x = alpha * F.adaptive_max_pool2d(tap, 4) + (1 - alpha) * F.adaptive_avg_pool2d(tap, 4)
+    channels = state[f"{name}.crm.conv1.weight"].shape[0]
+    if state[f"{name}.fc1.weight"].shape[1] == channels * 16:
+        x = alpha * F.adaptive_max_pool2d(tap, 4) + (1 - alpha) * F.adaptive_avg_pool2d(tap, 4)
+    else:
+        x = alpha * F.max_pool2d(tap, 4) + (1 - alpha) * F.avg_pool2d(tap, 4)
     for index in range(2):
         x = F.conv2d(x, state[f"{name}.crm.conv{index}.weight"], state[f"{name}.crm.conv{index}.bias"]).relu()
     return apply_linear(state, f"{name}.fc1", x.flatten(1))

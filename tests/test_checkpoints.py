@@ -214,16 +214,45 @@ def test_tlee_other_backbones_are_known_by_their_layers(name, builder, tmp_path)
     assert (params.model.backbone, params.model.exits) == (name, 0)
 
 
+@pytest.fixture(scope="module")
+def large_clips() -> torch.Tensor:
+    """Two videos of two frames, of the size for which the authors' windows fit their linear layers."""
+    generator = torch.Generator().manual_seed(5)
+    return nn.functional.interpolate(torch.rand(4, 3, 28, 28, generator=generator), 224).unflatten(0, (2, 2))
+
+
 @torch.inference_mode()
-def test_tlee_branches_that_pool_to_another_map_can_be_left_out(clips, tmp_path):
-    state = authors.tlee_checkpoint(clips, "mlp", None, places=(196, 9, 9))  # the authors' windows at 224 pixels
-    message = refused(tmp_path, state, "tlee")
-    assert "`backbone.branches.0.fc1.weight` reads a map of 196 places" in message
-    assert "--without-branches" in message
+def test_tlee_branches_that_pool_in_windows_are_imported_as_they_are(large_clips, tmp_path):
+    state = authors.tlee_checkpoint(large_clips, "mlp", None, authors.WINDOWS)
+    torch.save(state, tmp_path / "published.pth")
+    done = import_checkpoint(tmp_path / "published.pth", "tlee", PARAMS_FILE, tmp_path / "it.safetensors")
+    settings = reported_parameters(report(done))
+    assert (settings["model.crm_pool"], settings["model.input_size"]) == ("windows", 224)
+    assert "  crm_pool: windows  # now grid\n" in report(done)
+    model = load_whole(load_params(PARAMS_FILE, settings), CLASSES)
+    theirs = authors.tlee_features(state, large_clips)
+    torch.testing.assert_close(model.exit_features(large_clips), theirs, rtol=1e-3, atol=1e-3)
+    assert theirs[:, :, :-1].std(0).mean() > 0.1
+
+
+def test_tlee_branches_that_pool_to_a_grid_are_known(clips, tmp_path):
+    _, params = imported(tmp_path, tlee_state(clips, None, None), "tlee")
+    assert params.model.crm_pool == "grid"
+
+
+@torch.inference_mode()
+def test_tlee_branches_can_be_left_out(clips, tmp_path):
+    state = authors.tlee_checkpoint(clips, "mlp", None, authors.WINDOWS)
     model, params = imported(tmp_path, state, "tlee", branches=False)
     assert params.model.exits == 0
     alone = {name: tensor for name, tensor in state.items() if "branches" not in name}
     torch.testing.assert_close(model.exit_features(clips), authors.tlee_features(alone, clips), rtol=1e-3, atol=1e-3)
+
+
+def test_tlee_branches_that_pool_otherwise_are_refused(clips, tmp_path):
+    state = authors.tlee_checkpoint(clips, "mlp", None, places=(16, 9, 4))
+    message = refused(tmp_path, state, "tlee")
+    assert "`backbone.branches.0.fc1.weight` is (1280, 96) instead of (1280, 1176)" in message
 
 
 def test_tlee_linear_layers_at_the_full_depth_are_refused(clips, tmp_path):

@@ -84,6 +84,7 @@ def test_every_method(method, tmp_path):
     "settings",
     [
         *({"model.branch": branch} for branch in BRANCHES if branch != "crm"),
+        {"model.crm_pool": "windows", "model.input_size": 60},
         {"model.mlp": 20},
         {"dataset.labels": "multi"},
         {"model.mlp": 20, "model.reuse": "mean", "model.accumulate": "visited", "model.readout": "per_step"},

@@ -157,6 +157,39 @@ def test_channels_are_halved_from_a_first_share_on(convs, scale, widths):
 
 
 @torch.inference_mode()
+def test_the_channel_reduction_in_windows_by_hand():
+    """14 x 14 is three windows a side, of 4 x 4: the last two rows and columns are outside of all."""
+    branch = BRANCHES["crm"](1, 2, small_params(crm_pool="windows", crm_convs=1, crm_scale=0).model)
+    tap = torch.zeros(1, 1, 14, 14)
+    tap[..., 12:, :] = tap[..., 12:] = 1000
+    tap[..., 2, 3] = 16  # in the first window: 16 at most and 1 on average
+    tap[..., 8:12, 4:8] = 3  # the whole of the eighth
+    branch(tap)
+    branch.alpha.data = torch.tensor(0.25)
+    fill(branch.crm[0], [[[[2]]]], [1])
+    fill(branch.fc, [[1] * 9, [1, 0, 0, 0, 0, 0, 0, 10, 0]], [0, 5])
+    first, eighth = 2 * (0.25 * 16 + 0.75 * 1) + 1, 2 * 3 + 1
+    assert branch(tap).tolist() == [[first + eighth + 7, first + 10 * eighth + 5]]
+
+
+@pytest.mark.parametrize(("side", "places"), [(112, 28), (56, 14), (28, 7), (14, 3), (11, 2), (7, 1), (4, 1), (2, 1)])
+def test_windows_are_as_many_as_fit(side, places):
+    branch = BRANCHES["crm"](4, 5, small_params(crm_pool="windows", crm_convs=1, crm_scale=0).model)
+    assert branch(torch.rand(2, 4, side, side)).shape == (2, 5)
+    assert branch.fc.in_features == 4 * places**2
+
+
+@torch.inference_mode()
+def test_a_map_smaller_than_a_window_is_one():
+    branch = BRANCHES["crm"](1, 1, small_params(crm_pool="windows", crm_convs=1, crm_scale=0).model)
+    tap = torch.tensor([[[[1.0, 2], [3, 6]]]])
+    branch(tap)
+    fill(branch.crm[0], [[[[1]]]])
+    fill(branch.fc, [[1]])
+    assert branch(tap).tolist() == [[0.5 * 6 + 0.5 * 3]]
+
+
+@torch.inference_mode()
 def test_the_convolutions_by_hand():
     """One channel of ones: 2, then sums of 3 x 3 with zeros around (49 neighbours in all), then the mean of 9."""
     branch = BRANCHES["conv"](1, 1, small_params().model).eval()

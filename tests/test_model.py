@@ -7,6 +7,7 @@ import torch
 from small import T, identity_readout, random_clips, random_features, random_network, small_params
 from torch import nn
 
+from tlee.costs import count_costs
 from tlee.model import TLEE, Readout
 
 pytestmark = pytest.mark.usefixtures("five_layer_backbone")
@@ -156,6 +157,47 @@ def test_other_branches_can_take_the_place_of_its_own():
     assert torch.equal(own[:, -1], other[:, -1])
     torch.testing.assert_close(other[:, 0], others[0](taps[0]))
     assert not torch.allclose(own[:, 0], other[:, 0])
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_branches_in_windows_fit_the_taps_from_the_start(device):
+    """At 60 pixels both maps of the five layers are of 15 x 15, so three windows a side."""
+    with torch.device(device):
+        model = TLEE(small_params(crm_pool="windows", input_size=60), classes=5)
+    assert model.training
+    assert all(layer.training for layer in model.modules())
+    shapes = model.backbone.map_shapes(60)
+    for branch, (channels, height, width) in zip(model.branches, shapes, strict=True):
+        assert type(branch.fc) is nn.Linear
+        assert branch.fc.weight.device.type == device
+        assert branch.fc.weight.requires_grad
+        assert not branch.fc.weight.is_inference()
+        assert branch.fc.in_features == max(1, channels // 4) * (height // 4) * (width // 4)
+
+
+def test_branches_in_windows_leave_the_rest_of_the_network_as_it_is():
+    model = TLEE(small_params(crm_pool="windows"), classes=5)
+    model.backbone.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    branches = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        branches.append(model.new_branches().state_dict())
+    assert all(torch.equal(tensor, branches[1][name]) for name, tensor in branches[0].items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not any(layer.training for layer in model.backbone.modules())
+
+
+@torch.inference_mode()
+def test_branches_in_windows_have_costs_of_their_own():
+    grid, windows = (
+        count_costs(TLEE(small_params(crm_pool=pool, input_size=60, crm_convs=1, crm_scale=0), classes=5).eval())
+        for pool in ("grid", "windows")
+    )
+    assert grid.segments == windows.segments
+    for channels, of_grid, of_windows in zip((8, 10), grid.heads, windows.heads, strict=False):
+        assert of_grid == 16 * channels * (channels + WIDTH)
+        assert of_windows == 9 * channels * (channels + WIDTH)
 
 
 def test_frameexit_is_the_network_without_branches():

@@ -222,6 +222,7 @@ def test_a_value_of_another_type_is_refused(shipped, dotted, value, rule):
         ("model.backbone", "resnet99", "'efficientnet_b3' or 'x3d_s'"),
         ("model.branch", "mlp", "'conv' or 'fc'"),
         ("model.crm_scale", -1, "greater than or equal to 0"),
+        ("model.crm_pool", "squares", "'grid' or 'windows'"),
         ("model.mlp", 0, "greater than 0"),
         ("model.reuse", "min", "'add' or 'none'"),
         ("model.accumulate", "all", "'exit' or 'visited'"),

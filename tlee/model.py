@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from tlee.backbones import Backbone, build_backbone
 from tlee.errors import UserError
@@ -145,10 +146,20 @@ class TLEE(nn.Module):
     def new_branches(self) -> nn.ModuleList:
         """Freshly initialised branches, one for each tap but the last."""
         model = self.params.model
-        return nn.ModuleList(
+        branches = nn.ModuleList(
             BRANCHES[model.branch](channels, self.backbone.feature_dim, model)
             for channels in self.backbone.tap_channels
         )
+        if any(is_lazy(parameter) for parameter in branches.parameters()):
+            self._show_taps(branches.eval())
+        return branches.train()
+
+    @torch.no_grad()
+    def _show_taps(self, branches: nn.ModuleList) -> None:
+        """Let layers that are lazy take the sizes that they have for the taps of this network."""
+        shapes = self.backbone.map_shapes(self.params.model.input_size)
+        for branch, shape in zip(branches, shapes, strict=True):
+            branch(torch.zeros(1, *shape))
 
     def head(self, depth: int, branches: nn.ModuleList | None = None) -> Head:
         """What maps the output of segment ``depth`` to an exit feature; with other ``branches`` than its own."""

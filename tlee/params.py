@@ -96,6 +96,7 @@ class ModelParams(Section):
     branch: Literal["crm", "conv", "fc"]
     crm_convs: Count
     crm_scale: Annotated[int, Field(ge=0)]
+    crm_pool: Literal["grid", "windows"]
     mlp: Count | None
     reuse: Literal["max", "attention", "ema", "mean", "add", "none"]
     accumulate: Literal["exit", "visited"]

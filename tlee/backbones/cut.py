@@ -1,5 +1,6 @@
 """A backbone: a network without its classifier, cut into segments after which a frame may exit."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -90,6 +91,12 @@ class Backbone(nn.Module):
             tap = segment(tap)
             outputs.append(tap)
         return outputs
+
+    def map_shapes(self, size: int) -> list[torch.Size]:
+        """Of what a branch head reads of each tap at ``size`` pixels, ``[C, H, W]``. Nothing is computed for it."""
+        network = deepcopy(self).to("meta").eval()
+        taps = network.taps(torch.zeros(1, 1, *self.input_shape(size), device="meta"))[:-1]
+        return [network.to_map(tap).shape[1:] for tap in taps]
 
     def start_memory(self, size: int) -> list[Memory]:
         """What each segment remembers before the first frame of one video of ``size`` pixels: nothing."""

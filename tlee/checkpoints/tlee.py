@@ -10,6 +10,7 @@ from tlee.errors import UserError
 from tlee.exits.branches import CRMBranch
 
 BODY = "backbone.baseModel."
+PIXELS = 224  #: of all networks in their code
 
 #: A tensor that only this backbone has, of those that the authors take from torchvision's `features`.
 _FEATURES = {
@@ -38,7 +39,7 @@ def tlee(state: State, path: Path) -> Found:
             "model.method": "tlee",
             "model.backbone": backbone,
             "model.exits": exits,
-            **_branch_settings(state),
+            **_branch_settings(state, exits),
             "model.mlp": None if mlp is None else mlp.shape[0],
             "model.reuse": "max",
             "model.readout": "shared",
@@ -47,7 +48,7 @@ def tlee(state: State, path: Path) -> Found:
         suggested={
             "extract.frames": 10,
             "extract.short_side": 256,
-            "model.input_size": 224,
+            "model.input_size": PIXELS,
             "model.order": "coarse_to_fine",
             "evaluate.first_threshold": 0.99,
             "evaluate.gate_threshold": 0.5,
@@ -86,25 +87,29 @@ def _branch_prefixes(state: State, index: int, path: Path) -> dict[str, str]:
     numbers = numbered(state, f"{theirs}crm.conv#.weight")
     demand(state, [f"{theirs}crm.conv{number}.weight" for number in numbers or [0]], path, "TLEE")
     demand(state, [f"{theirs}fc1.weight"], path, "TLEE")
-    channels = state[f"{theirs}crm.conv{numbers[-1]}.weight"].shape[0]
-    inputs, side = state[f"{theirs}fc1.weight"].shape[1], CRMBranch.side
-    if inputs != channels * side**2:
-        raise UserError(
-            f"{path}: `{theirs}fc1.weight` reads a map of {inputs // channels} places, but this kit's branches "
-            f"pool to {side} x {side}: import it with --without-branches, at full depth alone"
-        )
     convolutions = {f"{ours}crm.{2 * place}.": f"{theirs}crm.conv{number}." for place, number in enumerate(numbers)}
     return convolutions | {f"{ours}fc.": f"{theirs}fc1.", f"{ours}alpha": f"{theirs}alpha"}
 
 
-def _branch_settings(state: State) -> dict[str, Any]:
-    """Those of the branches, by the first of them; nothing where there is none."""
-    numbers = numbered(state, "backbone.branches.0.crm.conv#.weight")
-    if not numbers:
+def _branch_settings(state: State, exits: int) -> dict[str, Any]:
+    """Those of the branches, by the first of them; nothing where there is none.
+
+    Pooled to a grid all have the same number of places; in windows, as many as there are at the authors' input size.
+    """
+    if not exits:
         return {}
+    numbers = numbered(state, "backbone.branches.0.crm.conv#.weight")
     narrowed, channels = state[f"backbone.branches.0.crm.conv{numbers[0]}.weight"].shape[:2]
     scale = (channels // narrowed).bit_length() - 1
-    return {"model.branch": "crm", "model.crm_convs": len(numbers), "model.crm_scale": scale}
+    settings = {"model.branch": "crm", "model.crm_convs": len(numbers), "model.crm_scale": scale}
+    if all(_reads_a_grid(state, f"backbone.branches.{index}.") for index in range(exits)):
+        return settings | {"model.crm_pool": "grid"}
+    return settings | {"model.crm_pool": "windows", "model.input_size": PIXELS}
+
+
+def _reads_a_grid(state: State, branch: str) -> bool:
+    channels = state[f"{branch}crm.conv{numbered(state, f'{branch}crm.conv#.weight')[-1]}.weight"].shape[0]
+    return state[f"{branch}fc1.weight"].shape[1] == channels * CRMBranch.side**2
 
 
 def _gate(state: State) -> tuple[str, list[str]]:

@@ -12,12 +12,16 @@ from tlee.params import ModelParams
 class CRMBranch(nn.Module):
     """TLEE's channel reduction module (section III-B): the default branch head.
 
-    ``alpha * maxpool + (1 - alpha) * avgpool`` to at most 4 x 4 with a learned ``alpha``, then ``crm_convs``
-    1x1 convolutions with ReLU, the first of which divides the channels by ``2 ** crm_scale`` and each
-    further one by 2, then a linear layer to ``feature_dim``.
+    ``alpha * maxpool + (1 - alpha) * avgpool`` with a learned ``alpha``, then ``crm_convs`` 1x1 convolutions with
+    ReLU, the first of which divides the channels by ``2 ** crm_scale`` and each further one by 2, then a linear layer
+    to ``feature_dim``.
+
+    With ``crm_pool: grid`` any tap is pooled to 4 x 4 places. With ``windows``, as in the authors' code, a side of
+    ``s`` is divided into ``n = s // 4`` windows (one at least) of ``s // n``: 4, a little more only where ``s`` is 5,
+    6, 7, 10, 11 or 15, and all of it below 4. The linear layer is then lazy, until it has seen a tap.
     """
 
-    side = 4
+    side = 4  #: of the grid, or of a window
 
     def __init__(self, channels: int, feature_dim: int, params: ModelParams):
         super().__init__()
@@ -28,14 +32,18 @@ class CRMBranch(nn.Module):
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 1), nn.ReLU()]
         self.crm = nn.Sequential(*layers)
-        self.fc = nn.Linear(widths[-1] * self.side**2, feature_dim)
+        self.in_windows = params.crm_pool == "windows"
+        self.fc = nn.LazyLinear(feature_dim) if self.in_windows else nn.Linear(widths[-1] * self.side**2, feature_dim)
 
     def forward(self, tap: torch.Tensor) -> torch.Tensor:
-        if min(tap.shape[-2:]) < self.side:
-            tap = nn.functional.interpolate(tap, size=(self.side, self.side), mode="nearest")
-        # Equal windows, overlapping where the map is no multiple of the side: these export as they are.
-        stride = [size // self.side for size in tap.shape[-2:]]
-        window = [size - (self.side - 1) * step for size, step in zip(tap.shape[-2:], stride, strict=True)]
+        if self.in_windows:
+            window = stride = [size // max(size // self.side, 1) for size in tap.shape[-2:]]
+        else:
+            if min(tap.shape[-2:]) < self.side:
+                tap = nn.functional.interpolate(tap, size=(self.side, self.side), mode="nearest")
+            # Equal windows, overlapping where the map is no multiple of the side: these export as they are.
+            stride = [size // self.side for size in tap.shape[-2:]]
+            window = [size - (self.side - 1) * step for size, step in zip(tap.shape[-2:], stride, strict=True)]
         largest = nn.functional.max_pool2d(tap, window, stride)
         average = nn.functional.avg_pool2d(tap, window, stride)
         pooled = self.alpha * largest + (1 - self.alpha) * average
