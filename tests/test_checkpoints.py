@@ -61,7 +61,7 @@ def imported(folder: Path, content: object, layout: str, **options) -> tuple[TLE
     torch.save(content, folder / "published.pth")
     done = import_checkpoint(folder / "published.pth", layout, PARAMS_FILE, folder / "it.safetensors", **options)
     params = load_params(PARAMS_FILE, reported_parameters(report(done)) | {"model.input_size": SIZE})
-    return load_whole(params, CLASSES), params
+    return load_whole(params, done.classes), params
 
 
 def reported_parameters(text: str) -> dict[str, object]:

@@ -156,7 +156,8 @@ def test_an_unknown_key_is_named(saved, stage):
     path = WEIGHT_FILES[stage]
     rewrite(path, lambda state: state.update(head=torch.zeros(1)))
     message = refusal(lambda: load_trained(PARAMS, *STAGES))
-    assert message == f"{path} has an unknown tensor `head`, so it is of another network: run `dvc repro --force {stage}`"
+    assert message.startswith(f"{path} has an unknown tensor `head`, so it is of another network: ")
+    assert message.endswith(f"run `dvc repro --force {stage}`")
 
 
 @pytest.mark.parametrize(("stage", "key"), KEYS.items())
