@@ -71,10 +71,11 @@ def _run(default: Params, params: Params, is_branch: bool) -> dict[str, float]:
     trained, classes = load_trained(default, "pretrain", "branches")
     torch.manual_seed(params.seed)
     model = TLEE(change(params, {"model.weights": None}), len(classes))
-    model.backbone = trained.backbone if params.model.exits else model.backbone
+    if params.model.exits:  # else the network is not cut, and nothing but its costs is asked for
+        model.backbone, model.mlp = trained.backbone, trained.mlp
     with contextlib.redirect_stdout(io.StringIO()):  # a line an epoch, of some thirty trainings
         tables = _branch_tables(model, trained, params) if is_branch else _stored_tables(model, trained)
-        _train_readout(model, tables["train"], params)
+        _train_readout(model, tables["train"], params, "own" if is_branch else "stored")
     model.eval()
     costs = count_costs(model)
     val, test = (Split(tables[split], model.readout, costs, params.evaluate.metric) for split in ("val", "test"))
@@ -97,7 +98,8 @@ def _branch_tables(model: TLEE, trained: TLEE, params: Params) -> Tables:
     branches = model.new_branches()
     task = BranchTask(model, {"own_depth": branches})
     clips = load_clips("train", params, augment=True, draw=params.branches.frames)
-    _fit(task, clips, params.branches.model_copy(update={"epochs": BRANCH_EPOCHS}), params)
+    settings = params.branches.model_copy(update={"epochs": BRANCH_EPOCHS})
+    _fit("branches", task, clips, settings, params)
     model.branches = branches
     tables = {split: split_features(model, params, split) for split in SPLITS}
     model.readout = readout
@@ -116,16 +118,15 @@ class ReadoutTask(nn.Module):
         return sum(self.readout.prefix_loss(features, depth, targets) for depth in depths)
 
 
-def _train_readout(model: TLEE, table: FeatureTable, params: Params) -> None:
-    """Reuse, classifiers and then gates on stored exit features."""
+def _train_readout(model: TLEE, table: FeatureTable, params: Params, features: str) -> None:
+    """Reuse, classifiers and then gates on exit features, ``stored`` ones or those of the variant's ``own`` branches."""
     targets = table.targets(model.readout.multi_label)
     settings = params.gates.model_copy(update={"epochs": READOUT_EPOCHS})
-    _fit(ReadoutTask(model), TensorDataset(table.features, targets), settings, params)
+    _fit(f"readout-{features}", ReadoutTask(model), TensorDataset(table.features, targets), settings, params)
     if model.readout.gates:
         data = TensorDataset(table.features, targets, table.truth)
-        _fit(GateTask(model), data, settings, params)
+        _fit(f"gates-{features}", GateTask(model), data, settings, params)
 
 
-def _fit(task: nn.Module, data: Dataset, settings: TrainingParams, params: Params) -> None:
-    name = f"ablation-{type(task).__name__}"
-    fit(task, data, settings, seed=params.seed, validate=dict, state=state_file(name, params))
+def _fit(what: str, task: nn.Module, data: Dataset, settings: TrainingParams, params: Params) -> None:
+    fit(task, data, settings, seed=params.seed, validate=dict, state=state_file(f"ablation-{what}", params))
