@@ -119,7 +119,7 @@ class ReadoutTask(nn.Module):
 
 
 def _train_readout(model: TLEE, table: FeatureTable, params: Params, features: str) -> None:
-    """Reuse, classifiers and then gates on exit features, ``stored`` ones or those of the variant's ``own`` branches."""
+    """Reuse, classifiers and then gates on exit features, ``stored`` ones or those of the ``own`` branches."""
     targets = table.targets(model.readout.multi_label)
     settings = params.gates.model_copy(update={"epochs": READOUT_EPOCHS})
     _fit(f"readout-{features}", ReadoutTask(model), TensorDataset(table.features, targets), settings, params)
