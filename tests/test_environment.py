@@ -99,7 +99,7 @@ def test_metrics_are_usable_from_the_first_import():
     code = """
 import torch
 from tlee.metrics import top1
-print(top1(torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2])))
+print(top1(torch.eye(3)[[0, 1, 1]], torch.eye(3).bool()))
 """
     assert float(in_a_fresh_process(code)) == pytest.approx(2 / 3)
 
