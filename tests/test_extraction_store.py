@@ -294,10 +294,11 @@ def test_too_many_failures_keep_the_work_done(dataset, corrupt, read, tmp_path):
 
 
 EXTRACT = """
-import pickle, sys
+import pickle, signal, sys
 from pathlib import Path
 from tlee.extraction import extract
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs would ignore it
 extract(*pickle.loads(Path(sys.argv[1]).read_bytes()), Path("frames"))
 """
 

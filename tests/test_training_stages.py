@@ -218,7 +218,7 @@ def test_frozen_layers_end_as_they_began(stores):
 def test_a_network_that_comes_trained_is_measured_and_not_changed(stores, method):
     torch.manual_seed(5)
     given = TLEE(quick(method=method), 3)
-    path = save_tensors(stores / "given.safetensors", whole(given).state_dict(), {"classes": ["r", "g", "b"]})
+    path = save_tensors(stores / "given.safetensors", whole(given).state_dict(), {"classes": ["red", "green", "blue"]})
     model, tables, pairs = train(quick(method=method, trained=str(path)))
     own = given.state_dict()
     assert all(torch.equal(tensor, own[name]) for name, tensor in model.state_dict().items())
@@ -232,6 +232,8 @@ def test_a_network_that_comes_trained_is_measured_and_not_changed(stores, method
 
 
 def test_a_network_that_comes_trained_for_other_classes_is_refused(stores):
-    path = save_tensors(stores / "given.safetensors", whole(TLEE(quick(), 2)).state_dict(), {"classes": ["r", "g"]})
+    path = save_tensors(
+        stores / "given.safetensors", whole(TLEE(quick(), 2)).state_dict(), {"classes": ["red", "green"]}
+    )
     with pytest.raises(UserError, match=r"given\.safetensors knows 2 classes, but the data set has 3: correct"):
         pretrain(quick(trained=str(path)))
