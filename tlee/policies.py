@@ -103,6 +103,11 @@ class Thresholds:
             return True
         return min(self.stop_above(t, b, frames)) < NEVER
 
+    def exits_in_use(self) -> int:
+        """At how many depths it looks, at the first frame and at later ones taken together."""
+        depths = 1 + (self.leave.index(ALWAYS) if ALWAYS in self.leave else len(self.leave))
+        return sum(self.looks(t, b, frames=3) for t in (0, 1) for b in range(depths))
+
     def stop_video(self, look: Look) -> torch.Tensor:
         confidence, gate = self.stop_above(look.t, look.b, look.frames)
         stop = torch.zeros(len(look.current), dtype=torch.bool)

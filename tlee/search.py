@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
+from scipy.stats import norm
 
 from tlee.costs import Costs
 from tlee.inference import Source, run
@@ -22,7 +23,9 @@ LEVELS = (ALWAYS, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, NEVER)
 #: What an error may cost, in runs of the full network a video: from thrifty to careful.
 PRICES = (1.0, 3.0, 10.0, 30.0, 100.0)
 
-ONE_SIDED_95 = 1.645  # standard errors
+CONFIDENCE = 0.95  #: that no policy of a search is believed to lose less than it does
+
+NEAR = 1.05  #: times the cost of the cheapest: so close, fewer exits are worth more
 
 Coordinate = tuple[str, int]  #: field of ``Thresholds``, depth
 
@@ -33,8 +36,13 @@ class Candidate:
 
     policy: Thresholds
     error: float  #: the smooth one
-    added: float  #: to the full network's smooth error: 95% upper bound, on the same videos
+    added: float  #: to the full network's smooth error, on the same videos
+    spread: float  #: standard error of that
     gmacs: float  #: mean of a video
+
+    def bound(self, policies: int) -> float:
+        """Upper bound of what is added, which holds for all of so many ``policies`` at once (Bonferroni)."""
+        return self.added + norm.isf((1 - CONFIDENCE) / policies) * self.spread
 
 
 #: The families of policies that are searched for each method; the one of its own name is its policy.
@@ -91,11 +99,11 @@ class Search:
         if policy not in self.seen:
             errors, gmacs = self._run(policy)
             added = errors - self._full_errors
-            spread = added.std().item() / len(added) ** 0.5
             self.seen[policy] = Candidate(
                 policy,
                 error=errors.mean().item(),
-                added=added.mean().item() + ONE_SIDED_95 * spread,
+                added=added.mean().item(),
+                spread=added.std().item() / len(added) ** 0.5,
                 gmacs=gmacs.mean().item(),
             )
         return self.seen[policy]
@@ -173,15 +181,19 @@ def choose(
 ) -> Candidate:
     """The cheapest that loses at most ``max_loss`` points to the full network.
 
-    The loss in ``score``, and the upper bound of what is added to the smooth error: the best of many policies
-    has been lucky, and the bound asks it to be better than by luck. If none is good enough, which is so only
-    where thresholds are fixed, the one with the lowest bound.
+    The loss in ``score``, and the upper bound of what is added to the smooth error: the cheapest of many policies
+    has been lucky, so the bound is one for all of them together. Of those that cost about as little the one that
+    looks at the fewest exits, for a look also takes calls and reads weights, which GMACs do not tell. If none is
+    good enough, which is so only where thresholds are fixed, the one with the lowest bound.
     """
     limit = max_loss / 100
-    for candidate in sorted(candidates, key=lambda candidate: candidate.gmacs):
-        if candidate.added <= limit and score(candidate.policy) >= score(full.policy) - limit:
-            return candidate
-    return min(candidates, key=lambda candidate: candidate.added)
+    fit = [candidate for candidate in candidates if candidate.bound(len(candidates)) <= limit]
+    for cheapest in sorted(fit, key=lambda candidate: candidate.gmacs):
+        near = [candidate for candidate in fit if cheapest.gmacs <= candidate.gmacs <= NEAR * cheapest.gmacs]
+        near = [candidate for candidate in near if score(candidate.policy) >= score(full.policy) - limit]
+        if near:
+            return min(near, key=lambda candidate: (candidate.policy.exits_in_use(), candidate.gmacs))
+    return min(candidates, key=lambda candidate: candidate.bound(len(candidates)))
 
 
 def _with(policy: Thresholds, coordinate: Coordinate, level: float) -> Thresholds:
