@@ -37,7 +37,7 @@ def policies(model: TLEE, clips: torch.Tensor) -> list[Thresholds]:
 def agree(live: Outcomes, stored: Outcomes, row: int) -> None:
     assert torch.equal(live.exits[0], stored.exits[row])
     assert torch.equal(live.macs[0], stored.macs[row])
-    torch.testing.assert_close(live.logits[0], stored.logits[row], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(live.logits[0], stored.logits[row], atol=1e-3, rtol=1e-3)  # one frame or many at once
 
 
 @torch.inference_mode()
