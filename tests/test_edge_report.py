@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from tlee.edge.latency import FULL, IDEAL, REAL, Parity
-from tlee.edge.report import LatencyReport, read_policy
+from tlee.edge.report import LatencyReport, read_policy, spread
 from tlee.errors import UserError
 from tlee.paths import POLICY
 from tlee.policies import RandomExits, Thresholds
@@ -61,3 +61,11 @@ def test_a_policy_that_was_not_chosen_names_the_stage():
     save_json(POLICY, {"full": {}})
     with pytest.raises(UserError, match=r"holds no policy of method `tlee`: run `dvc repro evaluate`"):
         read_policy("tlee")
+
+
+@pytest.mark.parametrize(
+    ("videos", "at_most", "rows"),
+    [(10, 3, [0, 4, 9]), (9, 9, [*range(9)]), (2, 50, [0, 1]), (256, 256, [*range(256)]), (5, 1, [0])],
+)
+def test_timed_videos_are_spread_over_the_split(videos, at_most, rows):
+    assert spread(videos, at_most) == rows

@@ -155,6 +155,7 @@ class LatencyParams(Section):
     target: Literal["local"]
     threads: Count
     opset: Annotated[int, Field(ge=11, le=13)]
+    videos: Count
     warmup: Annotated[int, Field(ge=0)]
     repeats: Count
 

@@ -73,6 +73,7 @@ EVERYWHERE: Knobs = {
     "latency.target": "local",
     "latency.threads": 1,
     "latency.opset": 13,
+    "latency.videos": 256,
     "latency.warmup": 20,
     "latency.repeats": 3,
 }

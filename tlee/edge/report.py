@@ -24,7 +24,7 @@ DECODED_VIDEOS = 50
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """Latency of the method's policy on this machine, over the test videos."""
+    """Latency of the method's policy on this machine, over test videos."""
 
     method: str  #: its name
     parity: Parity
@@ -60,31 +60,39 @@ class LatencyReport:
 
 
 def time_policy(params: Params) -> LatencyReport:
-    """Export the method's policy to ``results/edge``, compare it with PyTorch and time it on the test videos.
+    """Export the method's policy to ``results/edge``, compare it with PyTorch and time it.
+
+    That is on ``latency.videos`` test videos of those that could be read, evenly spread over the split.
 
     Raises ``UserError`` if the models or the policy have not been made.
     """
     model, _ = load_trained(params, "pretrain", "branches", "gates")
-    clips = [np.ascontiguousarray(clip) for clip, _, _ in load_clips("test", params)]
     method, frames, latency = params.model.method, params.extract.frames, params.latency
+    test = load_clips("test", params)
+    rows = spread(len(test), latency.videos)
+    clips = [np.ascontiguousarray(test[row][0]) for row in rows]
     policy = read_policy(method)
     paths: Paths = [None] * len(clips)
     if isinstance(policy, RandomExits):
-        paths = policy.paths(len(clips), frames, model.exits).tolist()
+        paths = policy.paths(len(test), frames, model.exits)[rows].tolist()
     engine = Engine(export(model, policy, frames, EDGE, latency.opset), latency.threads)
     uncut = UncutNetwork(export_uncut(model, frames, EDGE, latency.opset), latency.threads)
-    dataset = read_dataset(params.dataset, params.seed)
-    test = dataset.manifest[dataset.manifest["split"] == "test"]["video"].head(DECODED_VIDEOS)
+    folder = read_dataset(params.dataset, params.seed).videos
     return LatencyReport(
         NAMES[method] if method != "full" else "full network, frame by frame",
         parity(engine, uncut, model, policy, clips, paths),
         measure(engine, uncut, clips, paths, latency.warmup, latency.repeats),
         time_decoding(
-            [dataset.videos / video for video in test],
+            [folder / test.store.videos[row] for row in rows[:DECODED_VIDEOS]],
             Sampling.of(params.extract),
             evaluation_transform(params.model.input_size),
         ),
     )
+
+
+def spread(videos: int, at_most: int) -> list[int]:
+    """Rows of ``at_most`` videos at equal distances, or all if there are fewer."""
+    return np.unique(np.linspace(0, videos - 1, at_most).astype(int)).tolist()
 
 
 def read_policy(method: str) -> Thresholds | RandomExits:
