@@ -5,11 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 from clips import encode
+from refusals import one_line
 
 from tlee.datasets import Dataset, read_dataset
-from tlee.errors import UserError
 from tlee.params import DatasetParams
 
 OFFICIAL = next(
@@ -26,11 +25,7 @@ def read(name: str, root: Path, *, seed: int = 0, **knobs) -> Dataset:
 
 def refusal(name: str, root: Path, **knobs) -> str:
     """The one line with which the data set is refused."""
-    with pytest.raises(UserError) as caught:
-        read(name, root, **knobs)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return one_line(lambda: read(name, root, **knobs))
 
 
 def lay_out(root: Path, files: dict[str, str]) -> Path:

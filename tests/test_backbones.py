@@ -1,7 +1,6 @@
 """Backbones: cut where the papers cut them, the same step by step as all at once, and started from real weights."""
 
 import json
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from urllib.error import URLError
@@ -10,13 +9,13 @@ import onnxruntime
 import pytest
 import safetensors.torch
 import torch
+from refusals import one_line
 from torch import nn
 
 from tlee._torchvision import models
 from tlee.backbone_table import AUTHORS_GMACS, MOST_EXITS, ExitCost, exit_costs, markdown
 from tlee.backbones import BACKBONES, Backbone, build_backbone
 from tlee.backbones.normalise import IMAGENET_MEAN, IMAGENET_STD
-from tlee.errors import UserError
 from tlee.params import ModelParams
 from tlee.weights import read_weights
 
@@ -79,15 +78,6 @@ def steps_of(backbone: Backbone, clips: torch.Tensor) -> list[torch.Tensor]:
             outputs.append(tap)
         steps.append(outputs)
     return [torch.stack(outputs, 1).flatten(0, 1) for outputs in zip(*steps, strict=True)]
-
-
-def refusal(attempt: Callable[[], object]) -> str:
-    """The one line with which something is refused."""
-    with pytest.raises(UserError) as caught:
-        attempt()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # --- the cuts and what they cost -----------------------------------------------------------------------
@@ -178,7 +168,7 @@ def test_the_deepest_cuts_are_used_and_change_nothing(name, exits):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_more_exits_than_cuts_are_refused(name):
     with torch.device("meta"):
-        assert refusal(lambda: BACKBONES[name](4)) == "model.exits is 4, but this backbone has 3 cuts: lower it"
+        assert one_line(lambda: BACKBONES[name](4)) == "model.exits is 4, but this backbone has 3 cuts: lower it"
 
 
 def test_a_time_step_is_a_frame_or_a_clip():
@@ -368,7 +358,7 @@ def test_the_normalisation_comes_from_the_file(reference, tmp_path):
 def test_malformed_metadata_is_named(tmp_path, metadata, complaint):
     path = tmp_path / "some.safetensors"
     safetensors.torch.save_file({"weight": torch.zeros(1)}, path, metadata)
-    message = refusal(lambda: build_backbone("resnet18", 3, path))
+    message = one_line(lambda: build_backbone("resnet18", 3, path))
     assert message.startswith(str(path))
     assert complaint in message
     assert "model.weights" in message
@@ -406,7 +396,7 @@ def test_the_temporal_shift_takes_mobilenet_s_weights(tmp_path):
 def test_a_pickle_of_something_else_is_refused(tmp_path, content):
     path = tmp_path / "other.pt"
     torch.save(content, path)
-    assert refusal(lambda: read_weights(path, "a remedy")) == f"{path} is not a table of named tensors: a remedy"
+    assert one_line(lambda: read_weights(path, "a remedy")) == f"{path} is not a table of named tensors: a remedy"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
@@ -415,27 +405,27 @@ def test_a_truncated_pickle_is_refused(reference, tmp_path, share):
     torch.save(reference.state_dict(), path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    message = refusal(lambda: build_backbone("resnet18", 3, path))
+    message = one_line(lambda: build_backbone("resnet18", 3, path))
     assert message.startswith(f"{path} is not a whole .pth file of tensors alone: ")
 
 
 def test_code_in_a_pickle_is_never_run(tmp_path):
     path = tmp_path / "network.pth"
     torch.save(nn.Linear(1, 1), path)
-    message = refusal(lambda: build_backbone("resnet18", 3, path))
+    message = one_line(lambda: build_backbone("resnet18", 3, path))
     assert message.startswith(f"{path} is not a whole .pth file of tensors alone: ")
 
 
 def test_a_missing_pickle_is_named(tmp_path):
     path = tmp_path / "none.pth"
-    assert refusal(lambda: read_weights(path, "a remedy")) == f"{path} does not exist: a remedy"
+    assert one_line(lambda: read_weights(path, "a remedy")) == f"{path} does not exist: a remedy"
 
 
 @pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>", b"PK not a zip", b"\x80\x02", bytes(100), b"junk" * 99])
 def test_what_is_no_pickle_is_refused(tmp_path, content):
     path = tmp_path / "page.pth"
     path.write_bytes(content)
-    assert refusal(lambda: read_weights(path, "a remedy")).startswith(f"{path} is not a whole .pth file")
+    assert one_line(lambda: read_weights(path, "a remedy")).startswith(f"{path} is not a whole .pth file")
 
 
 # --- ImageNet's weights --------------------------------------------------------------------------------
@@ -451,7 +441,7 @@ def test_without_a_network_the_file_to_fetch_is_named(monkeypatch, tmp_path, nam
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     url = models.get_model_weights(architecture)["IMAGENET1K_V1"].url
-    message = refusal(lambda: build_backbone(name, 3, "imagenet"))
+    message = one_line(lambda: build_backbone(name, 3, "imagenet"))
     assert message.startswith(f"the ImageNet weights of {name} cannot be downloaded (")
     assert message.endswith(
         f"put {url} at {tmp_path / 'checkpoints' / Path(url).name}, or set model.weights to a file of yours"
@@ -476,14 +466,14 @@ def test_a_file_put_there_is_used(downloaded, reference):
 
 def test_a_file_put_there_in_part_is_named(downloaded):
     downloaded.write_bytes(downloaded.read_bytes()[:5000])
-    message = refusal(lambda: build_backbone("resnet18", 3, "imagenet"))
+    message = one_line(lambda: build_backbone("resnet18", 3, "imagenet"))
     assert message.startswith("the ImageNet weights of resnet18 are not whole")
     assert str(downloaded) in message
 
 
 @pytest.mark.parametrize("name", ["bn_inception", "x3d_s"])
 def test_networks_without_imagenet_weights_say_so(name):
-    message = refusal(lambda: build_backbone(name, 3, "imagenet"))
+    message = one_line(lambda: build_backbone(name, 3, "imagenet"))
     assert message == f"there are no ImageNet weights for {name}: set model.weights to a file of yours, or to null"
 
 

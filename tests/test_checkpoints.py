@@ -3,13 +3,13 @@
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import authors_networks as authors
 import pytest
 import torch
 import yaml
+from refusals import one_line
 from torch import nn
 from typer.testing import CliRunner
 
@@ -17,7 +17,6 @@ import tlee.__main__ as command_line
 from tlee._torchvision import models
 from tlee.checkpoints import LAYOUTS, import_checkpoint, report
 from tlee.costs import count_costs
-from tlee.errors import UserError
 from tlee.inference import LiveFeatures, StoredFeatures, run
 from tlee.model import TLEE, load_whole, whole
 from tlee.params import Params, load_params
@@ -70,17 +69,8 @@ def reported_parameters(text: str) -> dict[str, object]:
     return {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
 
 
-def refusal(attempt: Callable[[], object]) -> str:
-    """The one line with which a file is refused."""
-    with pytest.raises(UserError) as caught:
-        attempt()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
 def refused(folder: Path, content: object, layout: str, **options) -> str:
-    return refusal(lambda: imported(folder, content, layout, **options))
+    return one_line(lambda: imported(folder, content, layout, **options))
 
 
 # --- FrameExit -----------------------------------------------------------------------------------
@@ -334,7 +324,7 @@ def test_a_truncated_file_is_refused(small, tmp_path, share, old):
     path = tmp_path / "ckpt.best.pth.tar"
     torch.save(small, path, _use_new_zipfile_serialization=not old)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    message = refusal(lambda: import_checkpoint(path, "tlee", PARAMS_FILE, tmp_path / "it.safetensors"))
+    message = one_line(lambda: import_checkpoint(path, "tlee", PARAMS_FILE, tmp_path / "it.safetensors"))
     assert message.startswith(f"{path} is not a whole")
     assert not (tmp_path / "it.safetensors").exists()
 
@@ -342,7 +332,7 @@ def test_a_truncated_file_is_refused(small, tmp_path, share, old):
 def test_another_ending_is_refused_before_it_is_overwritten(small, tmp_path):
     torch.save(small, tmp_path / "a.pth")
     before = (tmp_path / "a.pth").read_bytes()
-    message = refusal(lambda: import_checkpoint(tmp_path / "a.pth", "tlee", PARAMS_FILE, tmp_path / "a.pth"))
+    message = one_line(lambda: import_checkpoint(tmp_path / "a.pth", "tlee", PARAMS_FILE, tmp_path / "a.pth"))
     assert message.endswith("should end with .safetensors: correct --to")
     assert (tmp_path / "a.pth").read_bytes() == before
 

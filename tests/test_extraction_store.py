@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from clips import encode, seen
+from refusals import one_line
 
 from tlee.datasets import Dataset
-from tlee.errors import UserError
 from tlee.extraction import Extraction, decode, extract, sample_indices, store
 from tlee.extraction.journal import fingerprint
 from tlee.frames import FrameStore
@@ -54,11 +54,7 @@ def corrupt(dataset: Dataset) -> str:
 
 def refusal(dataset: Dataset, params: ExtractParams, folder: Path) -> str:
     """The one line with which extraction stops."""
-    with pytest.raises(UserError) as caught:
-        extract(dataset, params, folder)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return one_line(lambda: extract(dataset, params, folder))
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import ValidationError
+from refusals import one_line
 
-from tlee.errors import UserError
 from tlee.params import load_params
 
 
@@ -49,11 +49,7 @@ def written(folder: Path, content: str | bytes | dict) -> Path:
 
 def refusal(path: Path, overrides: dict[str, Any] | None = None) -> str:
     """The one line with which the parameters are refused."""
-    with pytest.raises(UserError) as caught:
-        load_params(path, overrides)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return one_line(lambda: load_params(path, overrides))
 
 
 # --- what loads ----------------------------------------------------------------------------------

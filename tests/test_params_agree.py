@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from refusals import one_line
 
-from tlee.errors import UserError
 from tlee.params import METHOD_SETTINGS, ModelParams, Params, load_params
 from tlee.search import COMPARED
 
@@ -17,11 +17,7 @@ def shipped(root: Path) -> Path:
 
 def refusal(path: Path, overrides: dict[str, Any]) -> str:
     """The one line with which the overrides are refused, without its beginning."""
-    with pytest.raises(UserError) as caught:
-        load_params(path, overrides)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message.removeprefix(f"{path} with the overrides: ")
+    return one_line(lambda: load_params(path, overrides)).removeprefix(f"{path} with the overrides: ")
 
 
 # --- the method --------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from refusals import one_line
 from small import random_network, small_params
 
 from tlee._torchvision import models
 from tlee.backbones import build_backbone
-from tlee.errors import UserError
 from tlee.model import TLEE, WEIGHT_FILES, load_trained, load_whole, parts, save_trained, whole
 from tlee.params import METHOD_SETTINGS, ModelParams, Params, load_params
 from tlee.weights import load_state, load_tensors, save_tensors
@@ -49,15 +49,6 @@ def saved(model: TLEE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for stage in STAGES:
         save_trained(model, stage, CLASSES)
     return tmp_path
-
-
-def refusal(attempt: Callable[[], object]) -> str:
-    """The one line with which weights are refused."""
-    with pytest.raises(UserError) as caught:
-        attempt()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -119,7 +110,7 @@ def test_trained_weights_do_not_need_the_file_that_training_began_with(saved, mo
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_missing_file_is_named_with_a_remedy(saved, stage):
     WEIGHT_FILES[stage].unlink()
-    message = refusal(lambda: load_trained(PARAMS, *STAGES))
+    message = one_line(lambda: load_trained(PARAMS, *STAGES))
     assert message == f"{WEIGHT_FILES[stage]} does not exist: run `dvc repro {stage}`"
 
 
@@ -129,7 +120,7 @@ def test_a_truncated_file_is_named_with_a_remedy(saved, stage, share):
     path = WEIGHT_FILES[stage]
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    message = refusal(lambda: load_trained(PARAMS, *STAGES))
+    message = one_line(lambda: load_trained(PARAMS, *STAGES))
     assert message == f"{path} is not a whole .safetensors file: run `dvc repro {stage}`"
 
 
@@ -137,7 +128,7 @@ def test_a_file_of_another_program_names_no_classes(saved):
     path = WEIGHT_FILES["pretrain"]
     state, _ = load_tensors(path, "a remedy")
     safetensors.torch.save_file(state, path)
-    assert refusal(lambda: load_trained(PARAMS, *STAGES)) == f"{path} names no classes: run `dvc repro pretrain`"
+    assert one_line(lambda: load_trained(PARAMS, *STAGES)) == f"{path} names no classes: run `dvc repro pretrain`"
 
 
 KEYS = {"pretrain": "classifiers.0.weight", "branches": "branches.1.fc.bias", "gates": "gates.0.fc2.weight"}
@@ -147,7 +138,7 @@ KEYS = {"pretrain": "classifiers.0.weight", "branches": "branches.1.fc.bias", "g
 def test_a_lacking_key_is_named(saved, stage, key):
     path = WEIGHT_FILES[stage]
     rewrite(path, lambda state: state.pop(key))
-    message = refusal(lambda: load_trained(PARAMS, *STAGES))
+    message = one_line(lambda: load_trained(PARAMS, *STAGES))
     assert message == f"{path} lacks tensor `{key}`, so it is of another network: run `dvc repro --force {stage}`"
 
 
@@ -155,7 +146,7 @@ def test_a_lacking_key_is_named(saved, stage, key):
 def test_an_unknown_key_is_named(saved, stage):
     path = WEIGHT_FILES[stage]
     rewrite(path, lambda state: state.update(head=torch.zeros(1)))
-    message = refusal(lambda: load_trained(PARAMS, *STAGES))
+    message = one_line(lambda: load_trained(PARAMS, *STAGES))
     assert message.startswith(f"{path} has an unknown tensor `head`, so it is of another network: ")
     assert message.endswith(f"run `dvc repro --force {stage}`")
 
@@ -164,7 +155,7 @@ def test_an_unknown_key_is_named(saved, stage):
 def test_a_misshapen_key_is_named_with_both_shapes(saved, model, stage, key):
     path, shape = WEIGHT_FILES[stage], tuple(parts(model, stage).state_dict()[key].shape)
     rewrite(path, lambda state: state.update({key: torch.zeros(7, 5)}))
-    message = refusal(lambda: load_trained(PARAMS, *STAGES))
+    message = one_line(lambda: load_trained(PARAMS, *STAGES))
     assert message.startswith(f"{path}: `{key}` is (7, 5) instead of {shape}, so it was made with other parameters")
     assert message.endswith(f": run `dvc repro --force {stage}`")
 
@@ -175,14 +166,14 @@ def test_a_misshapen_key_is_named_with_both_shapes(saved, model, stage, key):
 )
 def test_weights_of_other_parameters_are_refused(saved, parameter, value, file):
     params = with_model(**{parameter: value})
-    assert refusal(lambda: load_trained(params, *STAGES)).startswith(str(WEIGHT_FILES[file]))
+    assert one_line(lambda: load_trained(params, *STAGES)).startswith(str(WEIGHT_FILES[file]))
 
 
 def test_nothing_is_loaded_where_one_key_does_not_fit(model):
     state = {key: tensor + 1 for key, tensor in parts(model, "gates").state_dict().items()}
     state["gates.0.fc2.weight"] = torch.zeros(7, 5)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    message = refusal(lambda: load_state(parts(model, "gates"), state, "gates.safetensors", "a remedy"))
+    message = one_line(lambda: load_state(parts(model, "gates"), state, "gates.safetensors", "a remedy"))
     assert message.startswith("gates.safetensors: `gates.0.fc2.weight`")
     assert message.endswith(": a remedy")
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
@@ -218,9 +209,9 @@ REMEDY = "correct model.trained, null trains from the start"
 
 
 def test_a_network_for_other_classes_is_refused(trained):
-    message = refusal(lambda: load_whole(with_model(trained=str(trained)), ["Walk", "Bend"]))
+    message = one_line(lambda: load_whole(with_model(trained=str(trained)), ["Walk", "Bend"]))
     assert message == f"{trained} knows 3 classes, but the data set has 2: {REMEDY}"
-    message = refusal(lambda: load_whole(with_model(trained=str(trained)), ["Walk", "Run", "Bend"]))
+    message = one_line(lambda: load_whole(with_model(trained=str(trained)), ["Walk", "Run", "Bend"]))
     assert message == f"{trained}: its class `Bend` stands where the data set has `Run`: {REMEDY}"
 
 
@@ -235,16 +226,16 @@ def test_a_network_for_other_classes_is_refused(trained):
     ],
 )
 def test_a_network_of_another_kind_is_refused(trained, values, fault):
-    message = refusal(lambda: load_whole(with_model(trained=str(trained), **values), CLASSES))
+    message = one_line(lambda: load_whole(with_model(trained=str(trained), **values), CLASSES))
     assert message == f"{trained} {fault}, so it is of another network: {REMEDY}"
 
 
 def test_a_missing_or_broken_network_is_named_with_its_parameter(trained, tmp_path):
     missing = tmp_path / "none.safetensors"
-    message = refusal(lambda: load_whole(with_model(trained=str(missing)), CLASSES))
+    message = one_line(lambda: load_whole(with_model(trained=str(missing)), CLASSES))
     assert message == f"{missing} does not exist: {REMEDY}"
     trained.write_bytes(trained.read_bytes()[:1000])
-    message = refusal(lambda: load_whole(with_model(trained=str(trained)), CLASSES))
+    message = one_line(lambda: load_whole(with_model(trained=str(trained)), CLASSES))
     assert message == f"{trained} is not a whole .safetensors file: {REMEDY}"
 
 
@@ -331,7 +322,7 @@ def test_without_a_file_every_start_is_another():
 
 
 def test_a_missing_start_is_named_with_its_parameter(tmp_path):
-    message = refusal(lambda: build_backbone("mobilenet_v2", 3, tmp_path / "none.safetensors"))
+    message = one_line(lambda: build_backbone("mobilenet_v2", 3, tmp_path / "none.safetensors"))
     assert message.startswith(f"{tmp_path / 'none.safetensors'} does not exist")
     assert "model.weights" in message
 
@@ -339,6 +330,6 @@ def test_a_missing_start_is_named_with_its_parameter(tmp_path):
 def test_weights_of_another_network_are_refused(tmp_path):
     path = tmp_path / "resnet18.safetensors"
     safetensors.torch.save_file(models.resnet18(weights=None).state_dict(), path)
-    message = refusal(lambda: build_backbone("mobilenet_v2", 3, path))
+    message = one_line(lambda: build_backbone("mobilenet_v2", 3, path))
     assert message.startswith(f"{path} lacks tensor `features.0.0.weight`")
     assert "model.weights" in message
