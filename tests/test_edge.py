@@ -1,4 +1,4 @@
-"""Export, the exit engine and its latency: decides as PyTorch does, and runs nothing that it skips."""
+"""Export and the exit engine: it decides as PyTorch does, and runs nothing that it skips."""
 
 from collections import Counter
 from dataclasses import replace
@@ -9,17 +9,18 @@ import onnx
 import pandas as pd
 import pytest
 import torch
+from bundles import engine_of, segments_and_heads, uncut_of
 from small import between
 from torch import nn
 
+from tlee import jetson
 from tlee.costs import count_costs
-from tlee.edge import engine as engines
-from tlee.edge.engine import Engine, UncutNetwork
-from tlee.edge.export import UncutBundle, compile_policy, export, export_uncut
-from tlee.edge.latency import FULL, IDEAL, REAL, measure, parity, percentiles, ratios, time_decoding
+from tlee.edge.export import compile_policy
+from tlee.edge.latency import percentiles, ratios, time_decoding
 from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform
 from tlee.inference import LiveFeatures, run
+from tlee.jetson import FULL, IDEAL, REAL
 from tlee.model import TLEE
 from tlee.params import load_params
 from tlee.policies import ALWAYS, NEVER, Thresholds
@@ -32,7 +33,7 @@ OFF = (NEVER,) * EXITS
 @pytest.fixture(scope="module")
 def model() -> TLEE:
     """Random weights, with normalisation statistics and a classifier that let confidences vary."""
-    overrides = {"model.input_size": 64, "model.exits": EXITS - 1, "model.weights": None}
+    overrides = {"extract.frames": FRAMES, "model.input_size": 64, "model.exits": EXITS - 1, "model.weights": None}
     torch.manual_seed(0)
     model = TLEE(load_params(ROOT / "params.yaml", overrides), classes=5)
     for module in model.modules():
@@ -69,11 +70,6 @@ def middle(model: TLEE, clips: list[np.ndarray]) -> Thresholds:
     )
 
 
-@pytest.fixture(scope="module")
-def uncut(model: TLEE, tmp_path_factory: pytest.TempPathFactory) -> UncutBundle:
-    return export_uncut(model, FRAMES, tmp_path_factory.mktemp("uncut"), OPSET)
-
-
 def _without(values: tuple[float, ...], depth: int) -> tuple[float, ...]:
     return (*values[:depth], NEVER, *values[depth + 1 :])
 
@@ -103,18 +99,14 @@ POLICIES = {
 def test_engine_decides_as_pytorch_and_runs_only_what_it_needs(name, model, clips, middle, tmp_path, monkeypatch):
     calls: Counter[str] = Counter()
 
-    class Counting(engines.BoundGraph):
-        def __init__(self, path: Path, *rest):
-            super().__init__(path, *rest)
-            self.file = path.name
-
+    class Counting(jetson.Graph):
         def __call__(self) -> None:
-            calls[self.file] += 1
+            calls[self.name] += 1
             super().__call__()
 
-    monkeypatch.setattr(engines, "BoundGraph", Counting)
+    monkeypatch.setattr(jetson, "Graph", Counting)
     policy, costs = POLICIES[name](middle), count_costs(model)
-    engine = Engine(export(model, policy, FRAMES, tmp_path, OPSET), threads=1)
+    engine = engine_of(model, policy, tmp_path)
     taken = []
     for clip in clips:
         source = LiveFeatures(model, torch.from_numpy(clip))
@@ -123,27 +115,25 @@ def test_engine_decides_as_pytorch_and_runs_only_what_it_needs(name, model, clip
         verdict = engine.run(clip)
         taken.append(verdict.exits)
 
-        assert verdict.exits.tolist() == expected.exits[0].tolist()
-        assert verdict.label == expected.predictions.item()
+        assert verdict.exits == expected.exits[0].tolist()
+        assert verdict.logits.argmax() == expected.predictions.item()
         np.testing.assert_allclose(verdict.logits, expected.logits[0], atol=1e-4)
 
-        assert Counter(part.file for part in verdict.ran) == _only_segments(calls)
-        segments = Counter(b for part in verdict.ran for b in range(part.start, part.depth + 1))
-        heads = Counter(part.depth for part in verdict.ran)
-        assert [segments[b] for b in range(EXITS)] == source.segment_runs
-        assert [heads[b] for b in range(EXITS)] == source.head_runs
+        assert Counter(verdict.ran) == _only_segments(calls)
+        assert segments_and_heads(verdict.ran, EXITS) == (source.segment_runs, source.head_runs)
         assert sum(calls.values()) == 2 * len(verdict.ran)  # and a readout each
     if name == "all":
         assert set(np.unique(taken)) == {-1, *range(EXITS)}
 
 
 def _only_segments(calls: Counter[str]) -> Counter[str]:
-    return Counter({file: count for file, count in calls.items() if file.startswith("segments")})
+    return Counter({name: count for name, count in calls.items() if name.startswith("segments")})
 
 
-def test_files_are_static_batch_1_and_of_the_opset(model, middle, uncut, tmp_path):
-    export(model, middle, FRAMES, tmp_path, OPSET)
-    files = [*tmp_path.glob("*.onnx"), *uncut.prefixes, uncut.conclusion]
+def test_files_are_static_batch_1_and_of_the_opset(model, middle, tmp_path):
+    engine_of(model, middle, tmp_path)
+    uncut_of(model, tmp_path)
+    files = list(tmp_path.glob("*.onnx"))
     assert len(files) == EXITS + 3 + EXITS + 1
     for file in files:
         graph = onnx.load(file)
@@ -152,22 +142,33 @@ def test_files_are_static_batch_1_and_of_the_opset(model, middle, uncut, tmp_pat
             shape = [size.dim_value for size in tensor.type.tensor_type.shape.dim]
             assert shape and all(shape)
             assert shape[0] == (FRAMES if tensor.name == "features" else 1)
+            assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_the_host_sees_one_small_tensor_of_each_readout(model, middle, tmp_path):
+    engine_of(model, middle, tmp_path)
+    for file in tmp_path.glob("readout_*.onnx"):
+        shapes = {
+            tensor.name: [size.dim_value for size in tensor.type.tensor_type.shape.dim]
+            for tensor in onnx.load(file).graph.output
+        }
+        assert shapes == {"z": [1, 1280], "logits": [1, 5], "scores": [1, 2]}
 
 
 def test_a_switched_off_exit_is_no_file(model, middle):
     policy = POLICIES["without exit 1"](middle)
-    files = {look.stretch.file for looks in compile_policy(policy, model, FRAMES) for look in looks}
-    assert files == {"segments0-0.onnx", "segments1-2.onnx", "segments3-3.onnx"}
+    names = {look.stretch.name for looks in compile_policy(policy, model, FRAMES) for look in looks}
+    assert names == {"segments0-0", "segments1-2", "segments3-3"}
 
 
 def test_an_exit_is_cut_only_on_the_frames_that_look_at_it(model):
     policy = Thresholds((NEVER, 0.5, NEVER), OFF, (0.5, *OFF[1:]), OFF)
     first, later, last = compile_policy(policy, model, 3)
-    assert [look.stretch.file for look in first] == ["segments0-1.onnx", "segments2-3.onnx"]
-    assert [look.stretch.file for look in later] == [
-        "segments0-0.onnx",
-        "segments1-1.onnx",
-        "segments2-3.onnx",
+    assert [look.stretch.name for look in first] == ["segments0-1", "segments2-3"]
+    assert [look.stretch.name for look in later] == [
+        "segments0-0",
+        "segments1-1",
+        "segments2-3",
     ]
     assert [look.readout.gate for look in later] == [True, False, False]
     assert [look.stretch for look in last] == [look.stretch for look in first]
@@ -175,47 +176,25 @@ def test_an_exit_is_cut_only_on_the_frames_that_look_at_it(model):
 
 def test_nothing_lies_behind_an_exit_that_is_always_taken(model):
     (looks,) = set(compile_policy(POLICIES["always at exit 1"](None), model, FRAMES)[1:])
-    assert [look.stretch.file for look in looks] == ["segments0-1.onnx"]
+    assert [look.stretch.name for look in looks] == ["segments0-1"]
     assert looks[0].stretch.ends
 
 
 def test_clips_of_another_length_are_refused(model, clips, tmp_path):
-    engine = Engine(export(model, POLICIES["always at exit 1"](None), FRAMES, tmp_path, OPSET), threads=1)
+    engine = engine_of(model, POLICIES["always at exit 1"](None), tmp_path)
     with pytest.raises(ValueError, match="exported for 6"):
         engine.run(clips[0][:-1])
 
 
-def test_uncut_network_is_the_full_network(model, clips, uncut):
-    network = UncutNetwork(uncut, threads=1)
+def test_uncut_network_is_the_full_network_or_one_depth_of_it(model, clips, tmp_path):
+    network = uncut_of(model, tmp_path)
     for clip in clips[:5]:
         with torch.inference_mode():
-            features = model.full_features(torch.from_numpy(clip)[None])
-            expected = model.readout.prefix_logits(features, 0)[0, -1]
-        np.testing.assert_allclose(network.run(clip), expected, atol=1e-4)
-
-
-def test_parity_and_measured_times(model, clips, middle, uncut, tmp_path):
-    engine = Engine(export(model, middle, FRAMES, tmp_path, OPSET), threads=1)
-    network = UncutNetwork(uncut, threads=1)
-
-    found = parity(engine, network, model, middle, clips[:4], paths=[None] * 4)
-    assert found.clips == found.same == 4
-    assert found.features < 1e-4
-    assert found.logits < 1e-4
-
-    times = measure(engine, network, clips[:4], [None] * 4, warmup=6, repeats=2)
-    assert set(zip(times["system"], times["video"], times["repeat"], strict=True)) == {
-        (system, video, repeat) for system in (FULL, REAL, IDEAL) for video in range(4) for repeat in range(2)
-    }
-    assert len(times) == 24
-    assert (times["network"] > 0).all()
-    assert (times["milliseconds"] > times["network"]).all()
-
-    summary = percentiles(times)
-    assert list(summary.index) == [FULL, REAL, IDEAL]
-    assert list(summary.columns) == ["p50", "p90", "p99"]
-    assert (summary["p50"] <= summary["p90"]).all() and (summary["p90"] <= summary["p99"]).all()
-    assert 0 < ratios(times)["outside_network"] < 1
+            features = model.exit_features(torch.from_numpy(clip)[None])
+            expected = [model.readout.prefix_logits(features, depth)[0, -1] for depth in range(EXITS)]
+        np.testing.assert_allclose(network.run(clip), expected[-1], atol=1e-4)
+        for depth in range(EXITS):
+            np.testing.assert_allclose(network.run(clip, depth), expected[depth], atol=1e-4)
 
 
 def test_ratios_are_of_medians():

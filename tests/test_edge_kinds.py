@@ -7,21 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bundles import engine_of, segments_and_heads, uncut_of
 from margins import policy_amid
 from small import T, random_clips, random_network, small_params
 
 from tlee.backbones import BACKBONES
 from tlee.costs import Costs, count_costs
-from tlee.edge.engine import Engine, UncutNetwork
-from tlee.edge.export import compile_policy, export, export_uncut
-from tlee.edge.latency import FULL, REAL, measure, parity
+from tlee.edge.export import compile_policy
 from tlee.exits import BRANCHES, GATES, REUSES
 from tlee.inference import LiveFeatures, Outcomes, follow, run
+from tlee.jetson import Engine
 from tlee.model import TLEE
 from tlee.params import METHOD_SETTINGS
-from tlee.policies import ALWAYS, NEVER, RandomExits, Thresholds
+from tlee.policies import NEVER, RandomExits, Thresholds
 
-OPSET = 13
 five_layers = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone stands for all
 
 
@@ -30,9 +29,9 @@ five_layers = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone
 
 def agrees(engine: Engine, clip: torch.Tensor, expected: Outcomes, path: list[int] | None = None) -> None:
     verdict = engine.run(clip.numpy(), path)
-    assert verdict.exits.tolist() == expected.exits[0].tolist()
+    assert verdict.exits == expected.exits[0].tolist()
     np.testing.assert_allclose(verdict.logits, expected.logits[0], atol=1e-4, rtol=1e-4)
-    assert verdict.label == expected.predictions.item()
+    assert verdict.logits.argmax() == expected.predictions.item()
 
 
 @torch.inference_mode()
@@ -41,7 +40,7 @@ def engine_agrees(model: TLEE, folder: Path, videos: int = 12) -> set[tuple[int,
     clips, costs = random_clips(model, videos), count_costs(model)
     taken = set()
     for policy in (policy_amid(model, clips), Thresholds.never(model.exits)):
-        engine = Engine(export(model, policy, T, folder / "decided", OPSET), threads=1)
+        engine = engine_of(model, policy, folder / "decided")
         for clip in clips:
             source = LiveFeatures(model, clip)
             expected = run(source, model.readout, policy, costs)
@@ -49,7 +48,7 @@ def engine_agrees(model: TLEE, folder: Path, videos: int = 12) -> set[tuple[int,
             agrees(engine, clip, expected)  # nothing is left of the video before
             taken.add(tuple(expected.exits[0].tolist()))
     random = RandomExits(0.3, seed=1)
-    engine = Engine(export(model, random, T, folder / "given", OPSET), threads=1)
+    engine = engine_of(model, random, folder / "given")
     for clip, path in zip(clips, random.paths(videos, T, model.exits), strict=True):
         source = LiveFeatures(model, clip)
         expected = follow(source, model.readout, path[None], costs)
@@ -126,18 +125,18 @@ def test_steps_of_their_own_have_graphs_of_their_own():
     policy = Thresholds((0.5, NEVER), (NEVER,) * 3, (NEVER, NEVER, 0.5), (NEVER,) * 3)
     files = {
         steps: [
-            [look.readout.file for look in looks]
+            [look.readout.name for look in looks]
             for looks in compile_policy(policy, random_network(small_params(readout=steps)), T)
         ]
         for steps in ("shared", "per_step")
     }
-    first, later, gate = (f"readout_{kind}.onnx" for kind in ("first", "later", "gate"))
+    first, later, gate = (f"readout_{kind}" for kind in ("first", "later", "gate"))
     assert files["shared"] == [[first, first], [later, gate], [later, gate], [later, later]]
     assert files["per_step"] == [
         [first, first],
-        ["readout_later1.onnx", "readout_gate1.onnx"],
-        ["readout_later2.onnx", "readout_gate2.onnx"],
-        ["readout_later3.onnx", "readout_later3.onnx"],
+        ["readout_later1", "readout_gate1"],
+        ["readout_later2", "readout_gate2"],
+        ["readout_later3", "readout_later3"],
     ]
 
 
@@ -155,24 +154,22 @@ def test_where_visited_exits_count_they_are_folded_from_the_second_on():
 @pytest.mark.parametrize(
     ("accumulate", "files"),
     [
-        ("exit", ["segments0-0.onnx", "segments0-1.onnx", "segments0-2.onnx"]),
-        ("visited", ["segments0-0.onnx", "segments1-1.onnx", "segments2-2.onnx"]),
+        ("exit", ["segments0-0", "segments0-1", "segments0-2"]),
+        ("visited", ["segments0-0", "segments1-1", "segments2-2"]),
     ],
 )
 def test_random_exits_are_taken_straight_or_by_way_of_those_that_count(accumulate, files, tmp_path):
     model = random_network(small_params(accumulate=accumulate))
     looks = compile_policy(RandomExits(0.5, seed=0), model, T)
-    assert all([look.stretch.file for look in each] == files for each in looks)
+    assert all([look.stretch.name for look in each] == files for each in looks)
     assert all((look.stop, look.gate, look.leave) == (NEVER,) * 3 for each in looks for look in each)
 
-    engine = Engine(export(model, RandomExits(0.5, seed=0), T, tmp_path, OPSET), threads=1)
+    engine = engine_of(model, RandomExits(0.5, seed=0), tmp_path)
     clip, path = random_clips(model, videos=1)[0], [1, 2, 0, -1]
     source = LiveFeatures(model, clip)
     follow(source, model.readout, torch.tensor([path]), Costs((1,) * 3, (0,) * 3, 0, 0, 0))
     ran = engine.run(clip.numpy(), path).ran
-    heads = [sum(part.depth == b for part in ran) for b in range(3)]
-    segments = [sum(part.start <= b <= part.depth for part in ran) for b in range(3)]
-    assert (segments, heads) == (source.segment_runs, source.head_runs)
+    assert segments_and_heads(ran, 3) == (source.segment_runs, source.head_runs)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2_tsm"])
@@ -180,7 +177,7 @@ def test_random_exits_are_taken_straight_or_by_way_of_those_that_count(accumulat
 def test_the_uncut_network_is_the_full_network(backbone, five_layer_backbone, tmp_path):
     settings = {"reuse": "mean", "accumulate": "visited", "readout": "per_step", "mlp": 20, "crm_scale": 3}
     model = random_network(small_params(backbone=backbone, input_size=32, **settings))
-    network = UncutNetwork(export_uncut(model, T, tmp_path, OPSET), threads=1)
+    network = uncut_of(model, tmp_path)
     clips = random_clips(model, videos=3)
     features = model.exit_features(clips)
     expected = model.readout.prefix_logits(features[:, :, -1:], 0)[:, -1]
@@ -189,35 +186,3 @@ def test_the_uncut_network_is_the_full_network(backbone, five_layer_backbone, tm
         for depth in range(3):
             found = network.features(clip.numpy(), [depth] * T)
             np.testing.assert_allclose(found, features[row, :, depth], atol=1e-3)
-
-
-# --- parity and times of given paths ---------------------------------------------------------------------
-
-
-@five_layers
-def test_parity_and_times_of_random_exits(tmp_path):
-    model, policy = random_network(small_params(method="random")), RandomExits(0.3, seed=0)
-    engine = Engine(export(model, policy, T, tmp_path, OPSET), threads=1)
-    uncut = UncutNetwork(export_uncut(model, T, tmp_path, OPSET), threads=1)
-    clips = [clip.numpy() for clip in random_clips(model, videos=4)]
-    paths = policy.paths(4, T, model.exits).tolist()
-    found = parity(engine, uncut, model, None, clips, paths)
-    assert (found.clips, found.same) == (4, 4)
-    assert max(found.features, found.logits) < 1e-4
-    times = measure(engine, uncut, clips, paths, warmup=1, repeats=2)
-    assert len(times) == 3 * 4 * 2
-    assert (times["milliseconds"] > 0).all()
-    assert set(times["system"]) > {FULL, REAL}
-
-
-@five_layers
-def test_parity_counts_clips_that_come_out_otherwise(tmp_path):
-    """The engine of another policy: it takes other exits, and no logits are compared."""
-    model = random_network(small_params())
-    engine = Engine(export(model, Thresholds.never(3), T, tmp_path, OPSET), threads=1)
-    uncut = UncutNetwork(export_uncut(model, T, tmp_path, OPSET), threads=1)
-    clips = [clip.numpy() for clip in random_clips(model, videos=2)]
-    always = Thresholds((ALWAYS, NEVER), *[(NEVER,) * 3] * 3)
-    found = parity(engine, uncut, model, always, clips, [None] * 2)
-    assert (found.clips, found.same) == (2, 0)
-    assert np.isnan(found.logits)

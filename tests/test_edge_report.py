@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tlee.edge.latency import FULL, IDEAL, REAL, Parity
+from tlee.edge.latency import Parity
 from tlee.edge.report import LatencyReport, read_policy, spread
 from tlee.errors import UserError
+from tlee.jetson import FULL, IDEAL, REAL
 from tlee.paths import POLICY
 from tlee.policies import RandomExits, Thresholds
 from tlee.records import load_json, save_json

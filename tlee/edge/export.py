@@ -1,43 +1,33 @@
-"""The network as ONNX graphs: cut at the exits that a policy uses, and uncut for comparison.
+"""The network as graphs: cut at the exits that a policy uses, and uncut for comparison.
 
 A frame runs down a chain of graphs, one from each exit that the policy looks at to the next; an exit that
 is switched off is no cut, no head and no call. After each of them one tiny graph, the readout, turns the
-exit feature into the scores that decide. It is a file of its own since all exits share it: fused into the
-chain, every kind of readout would bring a copy of the weights, and these cost more in caches than the
-calls that they save.
+exit feature into the scores that decide, one small tensor for the host. It is a file of its own since all exits
+share it: fused into the chain, every kind of readout would bring a copy of the weights, and these cost more in
+caches than the calls that they save.
 
-Tensors are named by what they hold, and graphs connect by these names.
+Graphs connect by the names of tensors, which ``tlee.jetson`` lists.
 """
 
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from torch import nn
 
 from tlee import model as networks
+from tlee.jetson import BASE, COUNT, FEATURE, FEATURES, FRAME, LOGITS, MEMORY, NEXT, PAST, SCORES, Z
 from tlee.policies import ALWAYS, NEVER, RandomExits, Thresholds
 
-FRAME = "frame"  #: a time step, ``[1, 3, S, S]`` or ``[1, 3, L, S, S]``
-FEATURE = "feature"  #: an exit feature, ``[1, D]``
-FEATURES = "features"  #: one feature a frame, ``[T, D]``
-PAST = "past"  #: ``z`` of the frames before, ``[1, D]``
-BASE = "base"  #: what the feature is folded into, where this is not ``PAST`` but ``z`` of the exit before, ``[1, D]``
-COUNT = "count"  #: how many features that is made of, ``[1, 1]``
-Z = "z"  #: ``z`` of this exit, ``[1, D]``
-LOGITS = "logits"  #: ``[1, C]``
-CONFIDENCE = "confidence"  #: largest softmax probability, ``[1]``
-GATE = "gate"  #: the gate's score, ``[1]``
-
-
-NEXT = "next_"  #: before the name of a memory: what it is to hold at the frame after
+Program = dict[str, Any]  #: what ``jetson.Engine`` and ``jetson.UncutNetwork`` run
 
 
 def memory(segment: int, index: int) -> str:
     """Name of what segment ``segment`` remembers of the frame before (temporal shift)."""
-    return f"memory{segment}_{index}"
+    return f"{MEMORY}{segment}_{index}"
 
 
 def tap(depth: int) -> str:
@@ -60,15 +50,15 @@ class Stretch:
     ends: bool
 
     @property
-    def file(self) -> str:
-        return f"segments{self.start}-{self.depth}.onnx"
+    def name(self) -> str:
+        return f"segments{self.start}-{self.depth}"
 
 
 @dataclass(frozen=True)
 class Readout:
-    """Reuse, classifier and gate: ``(feature, past) -> (z, logits, confidence, gate)``.
+    """Reuse, classifier and gate: ``(feature, past) -> (z, logits, scores)``.
 
-    The ``first`` has nothing to fold into; there is a ``gate`` score only where the policy asks for it.
+    The ``first`` has nothing to fold into; there is a ``gate`` only where the policy asks for its score.
     ``step`` is the time step, where these have classifiers and gates of their own. Where ``visited`` exits
     are folded in too, there is a ``base`` besides the ``past`` that the gate compares with.
     """
@@ -79,9 +69,9 @@ class Readout:
     visited: bool
 
     @property
-    def file(self) -> str:
+    def name(self) -> str:
         kind = "first" if self.first else "gate" if self.gate else "later"
-        return f"readout_{kind}{self.step or ''}.onnx"
+        return f"readout_{kind}{self.step or ''}"
 
     @property
     def inputs(self) -> list[str]:
@@ -90,10 +80,6 @@ class Readout:
         if not self.visited:
             return [FEATURE, COUNT, PAST]
         return [FEATURE, COUNT, BASE, PAST] if self.gate else [FEATURE, COUNT, BASE]
-
-    @property
-    def outputs(self) -> list[str]:
-        return [Z, LOGITS, CONFIDENCE, GATE] if self.gate else [Z, LOGITS, CONFIDENCE]
 
 
 @dataclass(frozen=True)
@@ -109,6 +95,18 @@ class Look:
     stop: float
     gate: float
     leave: float
+
+    @property
+    def program(self) -> Program:
+        """As ``jetson.Engine`` reads it."""
+        return {
+            "segments": self.stretch.name,
+            "readout": self.readout.name,
+            "depth": self.stretch.depth,
+            "stop": self.stop,
+            "gate": self.gate,
+            "leave": self.leave,
+        }
 
 
 def compile_policy(policy: Thresholds | RandomExits, model: networks.TLEE, frames: int) -> tuple[tuple[Look, ...], ...]:
@@ -159,53 +157,34 @@ def _readout(model: networks.TLEE, t: int, *, first_look: bool, gate: bool) -> R
 # --- export --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """An exported policy: ``frames[t]`` are the looks at frame ``t``, from shallow to deep."""
+def export(model: networks.TLEE, policy: Thresholds | RandomExits, frames: int, folder: Path, opset: int) -> Program:
+    """Write the graphs that ``policy`` needs for clips of ``frames`` frames: batch 1, static shapes.
 
-    folder: Path
-    frames: tuple[tuple[Look, ...], ...]
-
-    @property
-    def stretches(self) -> list[Stretch]:
-        """Each once."""
-        return list(dict.fromkeys(look.stretch for looks in self.frames for look in looks))
-
-    @property
-    def readouts(self) -> list[Readout]:
-        """Each once."""
-        return list(dict.fromkeys(look.readout for looks in self.frames for look in looks))
-
-
-@dataclass(frozen=True)
-class UncutBundle:
-    """The network without exits, which no policy changes.
-
-    ``prefixes[b]``: ``frame -> feature``, up to exit ``b`` with its head and no other; the last is the full
-    network. ``conclusion``: ``features -> logits``, reuse over all frames and the classifier.
+    Returns what ``jetson.Engine`` runs.
     """
-
-    prefixes: tuple[Path, ...]
-    conclusion: Path
-
-
-def export(model: networks.TLEE, policy: Thresholds | RandomExits, frames: int, folder: Path, opset: int) -> Bundle:
-    """Write the graphs that ``policy`` needs for clips of ``frames`` frames: batch 1, static shapes."""
     write = _Writer(model, frames, folder, opset)
-    bundle = Bundle(folder, compile_policy(policy, model, frames))
-    for stretch in bundle.stretches:
-        write.segments(stretch.file, stretch.start, stretch.depth, None if stretch.ends else tap(stretch.depth))
-    for readout in bundle.readouts:
-        write(readout.file, _Readout(model.readout, readout), readout.inputs, readout.outputs)
-    return bundle
+    looks = compile_policy(policy, model, frames)
+    for stretch in dict.fromkeys(look.stretch for each in looks for look in each):
+        write.segments(stretch.name, stretch.start, stretch.depth, None if stretch.ends else tap(stretch.depth))
+    for readout in dict.fromkeys(look.readout for each in looks for look in each):
+        write(readout.name, _Readout(model.readout, readout), readout.inputs, [Z, LOGITS, SCORES])
+    return write.program | {
+        "decides": isinstance(policy, Thresholds),
+        "visited": model.readout.folds_visited,
+        "looks": [[look.program for look in each] for each in looks],
+    }
 
 
-def export_uncut(model: networks.TLEE, frames: int, folder: Path, opset: int) -> UncutBundle:
-    """Write the graphs of the network without exits, for clips of ``frames`` frames."""
+def export_uncut(model: networks.TLEE, frames: int, folder: Path, opset: int) -> Program:
+    """Write the graphs of the network without exits, for clips of ``frames`` frames.
+
+    Returns what ``jetson.UncutNetwork`` runs: for each depth a graph up to it with its head and no other, and one
+    that turns the features of all frames into logits.
+    """
     write = _Writer(model, frames, folder, opset)
-    prefixes = [write.segments(f"prefix{depth}.onnx", 0, depth) for depth in range(model.exits)]
-    conclusion = write("conclusion.onnx", _Conclusion(model.readout), [FEATURES], [LOGITS])
-    return UncutBundle(tuple(prefixes), conclusion)
+    prefixes = [write.segments(f"prefix{depth}", 0, depth) for depth in range(model.exits)]
+    conclusion = write("conclusion", _Conclusion(model.readout), [FEATURES], [LOGITS])
+    return write.program | {"prefixes": prefixes, "conclusion": conclusion}
 
 
 class _Segments(nn.Module):
@@ -238,11 +217,10 @@ class _Readout(nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         z = self.readout.accumulate(base, feature, count)
         logits = self.readout.classify(z, self.part.step)
-        confidence = self.readout.probabilities(logits).amax(1)
-        if not self.part.gate:
-            return z, logits, confidence
-        before = past if self.part.visited else base
-        return z, logits, confidence, self.readout.gate(z, before, self.part.step).sigmoid()
+        confidence, gate = self.readout.probabilities(logits).amax(1, keepdim=True), torch.zeros(1, 1)
+        if self.part.gate:
+            gate = self.readout.gate(z, past if self.part.visited else base, self.part.step).sigmoid()[:, None]
+        return z, logits, torch.cat([confidence, gate], dim=1)
 
 
 class _Conclusion(nn.Module):
@@ -258,7 +236,10 @@ class _Conclusion(nn.Module):
 
 
 class _Writer:
-    """Writes modules as checked ONNX files with named tensors of static shape."""
+    """Writes modules as checked ONNX files with named tensors of static shape.
+
+    ``program`` holds the ``graphs`` written so far, with the tensors that they read and write, and the shapes of all.
+    """
 
     def __init__(self, model: networks.TLEE, frames: int, folder: Path, opset: int):
         self._model, self._folder, self._opset = model.eval(), folder, opset
@@ -276,22 +257,23 @@ class _Writer:
         for segment, tensors in enumerate(self._memories):
             self._examples[tap(segment)] = taps[segment]
             self._examples |= {memory(segment, index): tensor for index, tensor in enumerate(tensors)}
+        self.program: Program = {"graphs": {}, "tensors": {}}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def segments(self, file: str, start: int, depth: int, gives: str | None = None) -> Path:
+    def segments(self, name: str, start: int, depth: int, gives: str | None = None) -> str:
         """Write segments ``start..depth`` with the head of ``depth``; the graph also ``gives`` a tap by that name."""
         sizes = [len(self._memories[segment]) for segment in range(start, depth + 1)]
         memories = [memory(start + offset, index) for offset, size in enumerate(sizes) for index in range(size)]
         return self(
-            file,
+            name,
             _Segments(self._model, start, depth, sizes, gives is not None),
             [tap(start - 1) if start else FRAME, *memories],
             [FEATURE, *([gives] if gives else []), *(NEXT + name for name in memories)],
         )
 
     @torch.no_grad()
-    def __call__(self, file: str, module: nn.Module, inputs: list[str], outputs: list[str]) -> Path:
-        path = self._folder / file
+    def __call__(self, name: str, module: nn.Module, inputs: list[str], outputs: list[str]) -> str:
+        path = self._folder / f"{name}.onnx"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of the exporter that still writes opset 13
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # shapes are meant to be constants
@@ -306,4 +288,11 @@ class _Writer:
                 dynamo=False,
             )
         onnx.checker.check_model(str(path), full_check=True)
-        return path
+        graph = onnx.load(path).graph
+        shapes = {
+            side: {tensor.name: [size.dim_value for size in tensor.type.tensor_type.shape.dim] for tensor in tensors}
+            for side, tensors in (("inputs", graph.input), ("outputs", graph.output))
+        }
+        self.program["graphs"][name] = {side: list(tensors) for side, tensors in shapes.items()}
+        self.program["tensors"] |= shapes["inputs"] | shapes["outputs"]
+        return name

@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
+from tlee import jetson
 from tlee.datasets import read_dataset
-from tlee.edge.engine import Engine, UncutNetwork
-from tlee.edge.export import export, export_uncut
-from tlee.edge.latency import FULL, IDEAL, REAL, Parity, Paths, measure, parity, percentiles, ratios, time_decoding
+from tlee.edge.bundle import Videos, write_bundle
+from tlee.edge.latency import Parity, parity, percentiles, ratios, time_decoding
 from tlee.errors import UserError
 from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform, load_clips
+from tlee.jetson import FULL, IDEAL, REAL
 from tlee.methods import NAMES
 from tlee.model import load_trained
 from tlee.params import Params
@@ -35,7 +36,7 @@ class LatencyReport:
     def summary(self) -> pd.DataFrame:
         """``system``, ``p50``, ``p90``, ``p99``: milliseconds a video."""
         names = {FULL: "full network", REAL: self.method, IDEAL: "ideal"}
-        return percentiles(self.times).rename(names).reset_index()
+        return percentiles(self.times).loc[list(names)].rename(names).reset_index()
 
     @property
     def breakdown(self) -> pd.DataFrame:
@@ -66,24 +67,23 @@ def time_policy(params: Params) -> LatencyReport:
 
     Raises ``UserError`` if the models or the policy have not been made.
     """
-    model, _ = load_trained(params, "pretrain", "branches", "gates")
-    method, frames, latency = params.model.method, params.extract.frames, params.latency
+    model, classes = load_trained(params, "pretrain", "branches", "gates")
+    method, latency = params.model.method, params.latency
     test = load_clips("test", params)
     rows = spread(len(test), latency.videos)
-    clips = [np.ascontiguousarray(test[row][0]) for row in rows]
-    policy = read_policy(method)
-    paths: Paths = [None] * len(clips)
+    names, policy, paths = [test.store.videos[row] for row in rows], read_policy(method), None
     if isinstance(policy, RandomExits):
-        paths = policy.paths(len(test), frames, model.exits)[rows].tolist()
-    engine = Engine(export(model, policy, frames, EDGE, latency.opset), latency.threads)
-    uncut = UncutNetwork(export_uncut(model, frames, EDGE, latency.opset), latency.threads)
+        paths = policy.paths(len(test), params.extract.frames, model.exits)[rows].tolist()
+    videos = Videos(names, lambda row: test[rows[row]][0], paths)
+    write_bundle(model, policy, videos, classes, EDGE)
+    runner = jetson.Runner(EDGE, latency.threads)
     folder = read_dataset(params.dataset, params.seed).videos
     return LatencyReport(
         NAMES[method] if method != "full" else "full network, frame by frame",
-        parity(engine, uncut, model, policy, clips, paths),
-        measure(engine, uncut, clips, paths, latency.warmup, latency.repeats),
+        parity(runner, model),
+        pd.DataFrame(jetson.measure(runner, latency.warmup, latency.repeats)),
         time_decoding(
-            [folder / test.store.videos[row] for row in rows[:DECODED_VIDEOS]],
+            [folder / name for name in names[:DECODED_VIDEOS]],
             Sampling.of(params.extract),
             evaluation_transform(params.model.input_size),
         ),

@@ -1,0 +1,52 @@
+"""Exported networks, loaded to run on ONNX Runtime."""
+
+from pathlib import Path
+
+import torch
+from small import random_clips
+
+from tlee import jetson
+from tlee.edge.bundle import Videos, seal, write_bundle
+from tlee.edge.export import Program, export, export_uncut
+from tlee.model import TLEE
+from tlee.policies import RandomExits, Thresholds
+
+OPSET = 13
+
+
+def loaded(program: Program, folder: Path) -> tuple[jetson.OnnxRuntime, Program]:
+    """What an engine is made of, for graphs that are in ``folder``."""
+    seal({"looks": [], "videos": [], **program}, folder)
+    bundle = jetson.Bundle(folder)
+    return jetson.OnnxRuntime(bundle, threads=1), bundle.program
+
+
+def engine_of(model: TLEE, policy: Thresholds | RandomExits, folder: Path) -> jetson.Engine:
+    return jetson.Engine(*loaded(export(model, policy, model.params.extract.frames, folder, OPSET), folder))
+
+
+def uncut_of(model: TLEE, folder: Path) -> jetson.UncutNetwork:
+    return jetson.UncutNetwork(*loaded(export_uncut(model, model.params.extract.frames, folder, OPSET), folder))
+
+
+def segments_and_heads(ran: list[str], exits: int) -> tuple[list[int], list[int]]:
+    """How often each segment and each head is part of the graphs that ``ran``."""
+    parts = [tuple(map(int, name.removeprefix("segments").split("-"))) for name in ran]
+    segments = [sum(start <= b <= depth for start, depth in parts) for b in range(exits)]
+    return segments, [sum(depth == b for _, depth in parts) for b in range(exits)]
+
+
+def as_pixels(clips: torch.Tensor) -> torch.Tensor:
+    """The nearest clips that come from pixels."""
+    return (clips * 255).round() / 255
+
+
+def bundle_of(model: TLEE, policy: Thresholds | RandomExits, folder: Path, videos: int = 4) -> Path:
+    """A bundle with random clips; ``folder``."""
+    clips = as_pixels(random_clips(model, videos))
+    paths = None
+    if isinstance(policy, RandomExits):
+        paths = policy.paths(videos, model.params.extract.frames, model.exits).tolist()
+    names = [f"{row}.mp4" for row in range(videos)]
+    write_bundle(model, policy, Videos(names, lambda row: clips[row], paths), ["a", "b", "c"], folder)
+    return folder
