@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import onnx
 import torch
 from small import random_clips
 
@@ -13,12 +14,40 @@ from tlee.policies import RandomExits, Thresholds
 
 OPSET = 13
 
+#: Operators that TensorRT 8.2 reads, by docs/operators.md and docs/Changelog.md of onnx/onnx-tensorrt; not all of them.
+TENSORRT_8_2 = {
+    *("Abs", "Add", "And", "ArgMax", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat", "Constant"),
+    *("ConstantOfShape", "Conv", "Div", "Elu", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gemm"),
+    *("GlobalAveragePool", "GlobalMaxPool", "Greater", "HardSigmoid", "Identity", "LeakyRelu", "Less", "Log", "MatMul"),
+    *("Max", "MaxPool", "Mean", "Min", "Mul", "Neg", "Not", "Or", "PRelu", "Pad", "Pow", "Reciprocal", "ReduceMax"),
+    *(
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceSum",
+        "Relu",
+        "Reshape",
+        "Resize",
+        "Selu",
+        "Shape",
+        "Sigmoid",
+        "Slice",
+        "Softmax",
+    ),
+    *("Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "TopK", "Transpose", "Unsqueeze", "Where"),
+}
+
+
+def operators(folder: Path) -> set[str]:
+    """Of all graphs in ``folder``."""
+    return {node.op_type for path in folder.glob("*.onnx") for node in onnx.load(path).graph.node}
+
 
 def loaded(program: Program, folder: Path) -> tuple[jetson.OnnxRuntime, Program]:
-    """What an engine is made of, for graphs that are in ``folder``."""
+    """What an engine is made of, for graphs that are in ``folder``: none that TensorRT could not run."""
+    assert operators(folder) <= TENSORRT_8_2
     seal({"looks": [], "videos": [], **program}, folder)
     bundle = jetson.Bundle(folder)
-    return jetson.OnnxRuntime(bundle, threads=1), bundle.program
+    return jetson.OnnxRuntime(bundle, "fp32", threads=1), bundle.program
 
 
 def engine_of(model: TLEE, policy: Thresholds | RandomExits, folder: Path) -> jetson.Engine:

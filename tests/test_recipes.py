@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bundles import TENSORRT_8_2, operators
 from dataset_files import OFFICIAL, TINY, make_tiny
 
 from tlee.datasets import read_dataset
@@ -20,7 +21,7 @@ from tlee.features import store_features
 from tlee.frames import load_clips
 from tlee.model import TLEE
 from tlee.params import load_params
-from tlee.paths import FRAMES
+from tlee.paths import EDGE, FRAMES
 from tlee.recipes import EVERYWHERE, RECIPES, Recipe, markdown, render
 from tlee.training.backbone import pretrain
 from tlee.training.branches import train_branches
@@ -157,6 +158,7 @@ def test_a_recipe_runs(recipe, data_sets, tmp_path, monkeypatch):
     agreement = json.loads(Path("results/metrics/evaluate.json").read_text())["step_by_step_agreement"]
     assert agreement == 1 or recipe.backbone == "mobilenet_v2_tsm"  # whose replay is an approximation
     assert report.parity.same == report.parity.clips == len(evaluation.test.table.videos)
+    assert operators(EDGE) <= TENSORRT_8_2
 
 
 @pytest.mark.parametrize(("name", "mirrored"), [("something_v2", {False}), ("ucf101", {True, False})])

@@ -1,13 +1,26 @@
-"""Runs a bundle of exported graphs with real exits, checks it and times it.
+"""Runs a bundle of exported graphs with real exits, checks it and times it: on a Jetson, or anywhere else.
 
-This file stands alone: it is copied into the bundle (``tlee.edge.bundle`` says what else is in there), imports nothing
-of the kit, and runs on Python 3.6 with NumPy and ONNX Runtime. The kit imports it to time the machine it runs on.
+``python3 jetson.py``, in the folder of the bundle, writes ``latency.json``; ``--help`` says more. This file stands
+alone: it is copied into the bundle, imports nothing of the kit, and runs on Python 3.6 or newer with NumPy and one of
+TensorRT (8.2 or newer), ONNX Runtime and PyTorch (1.10 or newer). The kit imports it to time the machine it runs on.
 """
 
+import argparse
 import collections
+import ctypes
+import ctypes.util
 import hashlib
+import importlib
 import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -100,13 +113,13 @@ class OnnxRuntime:
     values. What is called may return before it is done, but for ``get``; ``blocking`` says that it does not.
     """
 
-    name, precision, blocking = "onnxruntime", "fp32", True
+    name, precisions, blocking = "onnxruntime", ("fp32",), True
 
-    def __init__(self, bundle, threads):
+    def __init__(self, bundle, precision, threads):
         import onnxruntime
 
         self._runtime, self._bundle = onnxruntime, bundle
-        self.version = onnxruntime.__version__
+        self.precision, self.about = precision, {"version": onnxruntime.__version__, "runs_on": "CPU"}
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
@@ -140,6 +153,264 @@ class OnnxRuntime:
 
     def clear(self, name):
         self._tensors[name][...] = 0
+
+
+class Torch:
+    """Graphs as TorchScript, by PyTorch, on its GPU if it finds one. See ``OnnxRuntime`` for what a backend is."""
+
+    name, precisions = "torch", ("fp32",)
+
+    def __init__(self, bundle, precision, threads):
+        import torch
+
+        self._torch, self._bundle = torch, bundle
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.blocking = self._device == "cpu"
+        self.precision, self.about = precision, {"version": torch.__version__, "runs_on": self._device.upper()}
+        shapes = bundle.program["tensors"]
+        self._tensors = {name: torch.zeros(shape, device=self._device) for name, shape in shapes.items()}
+
+    def load(self, name):
+        graph = self._bundle.program["graphs"][name]
+        module = self._torch.jit.load(self._bundle.file(name + ".pt"), map_location=self._device)
+        return partial(self._run, module, graph["inputs"], graph["outputs"])
+
+    def _run(self, module, inputs, outputs):
+        with self._torch.no_grad():
+            results = module(*(self._tensors[name] for name in inputs))
+        self._tensors.update(zip(outputs, results))
+
+    def put(self, name, array):
+        self._tensors[name].copy_(self._torch.as_tensor(np.asarray(array, np.float32)))
+
+    def get(self, name):
+        return self._tensors[name].cpu().numpy()
+
+    def copy(self, source, target, row=None):
+        if row is None:
+            self._tensors[target] = self._tensors[source]  # which the next call replaces, and does not change
+        else:
+            self._tensors[target][row : row + 1] = self._tensors[source]
+
+    def clear(self, name):
+        self._tensors[name] = self._torch.zeros_like(self._tensors[name])
+
+
+class TensorRT:
+    """Graphs on the GPU, by TensorRT. See ``OnnxRuntime`` for what a backend is.
+
+    Engines are built once and kept in ``engines/`` in the folder of the bundle, by graph, precision, version of
+    TensorRT and device. Readouts are never run in half precision: they are tiny, and what they compute is compared
+    with thresholds.
+    """
+
+    name, precisions, blocking = "tensorrt", ("fp16", "fp32"), False
+    workspace = 256 << 20  #: bytes that building an engine may take; a Nano has 4 GB for everything
+
+    def __init__(self, bundle, precision, threads):
+        import tensorrt
+
+        self._tensorrt, self._bundle, self._cuda = tensorrt, bundle, Cuda()
+        self.precision = precision
+        self.about = {"version": tensorrt.__version__, "runs_on": "GPU", "cuda": self._cuda.version()}
+        self._logger = tensorrt.Logger(tensorrt.Logger.WARNING)
+        self._runtime = tensorrt.Runtime(self._logger)
+        shapes = bundle.program["tensors"]
+        self._tensors = {name: DeviceTensor(self._cuda, shape) for name, shape in shapes.items()}
+
+    def load(self, name):
+        plan = self._plan(name)
+        engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+        if engine is None:
+            raise RunnerError(f"TensorRT cannot load {plan}: delete it, it is built again")
+        context = engine.create_execution_context()
+        if hasattr(engine, "num_io_tensors"):  # TensorRT 8.5 and newer
+            for index in range(engine.num_io_tensors):
+                tensor = engine.get_tensor_name(index)
+                context.set_tensor_address(tensor, self._tensors[tensor].pointer)
+            execute = partial(context.execute_async_v3, self._cuda.stream)
+        else:
+            names = [engine.get_binding_name(index) for index in range(engine.num_bindings)]
+            bindings = [self._tensors[tensor].pointer for tensor in names]
+            execute = partial(context.execute_async_v2, bindings, self._cuda.stream)
+        return partial(self._run, name, execute, engine)
+
+    def _run(self, name, execute, engine):  # the engine must live as long as its context
+        if not execute():
+            raise RunnerError(f"TensorRT could not run {name}")
+
+    def _plan(self, name):
+        """The file of an engine, which is built if it is not there."""
+        precision = "fp32" if name.startswith(("readout", "conclusion")) else self.precision
+        digest = self._bundle.program["files"][name + ".onnx"][:12]
+        device = re.sub(r"[^A-Za-z0-9]+", "-", device_name())
+        file = f"{name}-{digest}-{precision}-{self._tensorrt.__version__}-{device}.plan"
+        path = self._bundle.folder / "engines" / file
+        if not path.exists():
+            say(f"building {name} for TensorRT, once; this can take minutes")
+            plan = self._build(name, precision)
+            path.parent.mkdir(exist_ok=True)
+            unfinished = path.with_suffix(".unfinished")
+            unfinished.write_bytes(plan)
+            unfinished.replace(path)
+        return path
+
+    def _build(self, name, precision):
+        tensorrt = self._tensorrt
+        builder = tensorrt.Builder(self._logger)
+        network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
+        parser = tensorrt.OnnxParser(network, self._logger)
+        if not parser.parse(Path(self._bundle.file(name + ".onnx")).read_bytes()):
+            raise RunnerError(f"TensorRT cannot read {name}.onnx: {parser.get_error(0).desc()}")
+        config = builder.create_builder_config()
+        if hasattr(config, "set_memory_pool_limit"):  # TensorRT 8.4 and newer
+            config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, self.workspace)
+        else:
+            config.max_workspace_size = self.workspace
+        config.clear_flag(tensorrt.BuilderFlag.TF32)  # which is no single precision
+        if precision == "fp16":
+            config.set_flag(tensorrt.BuilderFlag.FP16)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise RunnerError(f"TensorRT could not build {name}: its messages above say why")
+        return bytes(plan)
+
+    def put(self, name, array):
+        self._tensors[name].write(array)
+
+    def get(self, name):
+        """An array that is valid until the tensor is got again."""
+        return self._tensors[name].read()
+
+    def copy(self, source, target, row=None):
+        source, target = self._tensors[source], self._tensors[target]
+        self._cuda.copy(target.pointer + (row or 0) * source.size, source.pointer, source.size, DEVICE_TO_DEVICE)
+
+    def clear(self, name):
+        self._cuda.clear(self._tensors[name].pointer, self._tensors[name].size)
+
+
+HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3  # of cudaMemcpyKind
+
+
+class Cuda:
+    """The calls of CUDA's runtime that are needed, by ``ctypes``: a Jetson has the library, but rarely pycuda.
+
+    All that returns before it is done goes to one ``stream``, and so happens in order.
+    """
+
+    def __init__(self):
+        self._library = load_library("cudart", "/usr/local/cuda/lib64/libcudart.so")
+        self._library.cudaGetErrorString.restype = ctypes.c_char_p
+        self.stream = self._new("cudaStreamCreate")
+
+    def _call(self, function, *arguments):
+        status = getattr(self._library, function)(*arguments)
+        if status:
+            reason = self._library.cudaGetErrorString(ctypes.c_int(status)).decode()
+            raise RunnerError(f"CUDA: {function} failed ({reason})")
+
+    def _new(self, function, *arguments):
+        """Of a function that returns a pointer by its first argument."""
+        pointer = ctypes.c_void_p()
+        self._call(function, ctypes.byref(pointer), *arguments)
+        return pointer.value
+
+    def version(self):
+        version = ctypes.c_int()
+        self._call("cudaRuntimeGetVersion", ctypes.byref(version))
+        return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+    def device_memory(self, size):
+        return self._new("cudaMalloc", ctypes.c_size_t(size))
+
+    def host_array(self, shape):
+        """A ``float32`` array in memory that the GPU can copy from and to while the program goes on."""
+        count = int(np.prod(shape))
+        pointer = self._new("cudaHostAlloc", ctypes.c_size_t(4 * count), ctypes.c_uint(0))
+        return np.ctypeslib.as_array((ctypes.c_float * count).from_address(pointer)).reshape(shape)
+
+    def event(self):
+        return self._new("cudaEventCreateWithFlags", ctypes.c_uint(2))  # without timing
+
+    def record(self, event):
+        self._call("cudaEventRecord", ctypes.c_void_p(event), ctypes.c_void_p(self.stream))
+
+    def wait_for(self, event):
+        """Until all that was given to the stream before the event was recorded is done; if it was not, not at all."""
+        self._call("cudaEventSynchronize", ctypes.c_void_p(event))
+
+    def wait(self):
+        self._call("cudaStreamSynchronize", ctypes.c_void_p(self.stream))
+
+    def copy(self, target, source, size, kind):
+        pointers = (ctypes.c_void_p(target), ctypes.c_void_p(source), ctypes.c_size_t(size))
+        self._call("cudaMemcpyAsync", *pointers, ctypes.c_int(kind), ctypes.c_void_p(self.stream))
+
+    def clear(self, target, size):
+        arguments = (ctypes.c_void_p(target), ctypes.c_int(0), ctypes.c_size_t(size), ctypes.c_void_p(self.stream))
+        self._call("cudaMemsetAsync", *arguments)
+
+
+def load_library(name, path):
+    """The shared library ``name``, or the file ``path`` where the system does not find it."""
+    for candidate in filter(None, (ctypes.util.find_library(name), f"lib{name}.so", path)):
+        with suppress(OSError):
+            return ctypes.CDLL(candidate)
+    raise RunnerError(f"lib{name}.so is not found: add its folder to LD_LIBRARY_PATH")
+
+
+class DeviceTensor:
+    """A ``float32`` tensor on the GPU. ``size``: in bytes.
+
+    What the host writes is copied from an area that is free again once the copy is done: so it can prepare the next
+    frame while the GPU is busy with this one.
+    """
+
+    def __init__(self, cuda, shape):
+        self._cuda, self._shape = cuda, shape
+        self.size = 4 * int(np.prod(shape))
+        self.pointer = cuda.device_memory(self.size)
+        cuda.clear(self.pointer, self.size)
+        self._written = self._copied = self._seen = None
+
+    def write(self, array):
+        if self._written is None:
+            self._written, self._copied = self._cuda.host_array(self._shape), self._cuda.event()
+        self._cuda.wait_for(self._copied)
+        self._written[...] = array
+        self._cuda.copy(self.pointer, self._written.ctypes.data, self.size, HOST_TO_DEVICE)
+        self._cuda.record(self._copied)
+
+    def read(self):
+        if self._seen is None:
+            self._seen = self._cuda.host_array(self._shape)
+        self._cuda.copy(self._seen.ctypes.data, self.pointer, self.size, DEVICE_TO_HOST)
+        self._cuda.wait()
+        return self._seen
+
+
+BACKENDS = {backend.name: backend for backend in (TensorRT, OnnxRuntime, Torch)}  #: the first that is there is taken
+
+
+def find_backend(name=None):
+    """The backend ``name``, or the first of ``BACKENDS`` whose package can be imported.
+
+    Raises ``RunnerError`` if there is none.
+    """
+    wanted = [name] if name else list(BACKENDS)
+    for candidate in wanted:
+        with suppress(ImportError):
+            importlib.import_module(candidate)
+            return BACKENDS[candidate]
+    raise RunnerError(f"{sys.executable} cannot import {' or '.join(wanted)}: install it, or use another Python")
+
+
+def say(text):
+    """To whoever watches."""
+    print(text, file=sys.stderr, flush=True)
 
 
 # --- running -----------------------------------------------------------------------------------------------
@@ -298,11 +569,18 @@ class UncutNetwork:
 
 
 class Runner:
-    """A bundle, loaded: the ``engine`` that runs its policy, and the network ``uncut``, on ONNX Runtime."""
+    """A bundle, loaded: the ``engine`` that runs its policy, and the network ``uncut``, on a backend.
 
-    def __init__(self, folder, threads):
+    That is the one called ``backend``, or the first that is there; so with its ``precision``. ``threads`` are of the
+    CPU, those that the bundle says if none are given.
+    """
+
+    def __init__(self, folder, backend=None, precision=None, threads=None):
         self.bundle = Bundle(folder)
-        self.backend = OnnxRuntime(self.bundle, threads)
+        kind, self.threads = find_backend(backend), threads or self.bundle.program["timing"]["threads"]
+        if precision not in (None, *kind.precisions):
+            raise RunnerError(f"{kind.name} runs in {' or '.join(kind.precisions)}, not in {precision}")
+        self.backend = kind(self.bundle, precision or kind.precisions[0], self.threads)
         self.engine = Engine(self.backend, self.bundle.program)
         self.uncut = UncutNetwork(self.backend, self.bundle.program)
 
@@ -396,3 +674,229 @@ def _time(work, graphs):
     work()
     total = time.perf_counter() - begin
     return total, graphs.seconds - inside
+
+
+def summarise(times):
+    """Percentiles of ``times`` (see ``measure``), in milliseconds: a list of rows.
+
+    Each is of one ``system``, ``per`` video or per frame that was processed, without or with ``preparation`` of the
+    frames, and has ``p50``, ``p90`` and ``p99``.
+    """
+    columns = {name: np.array(times[name]) for name in ("system", "frames", "milliseconds", "preparation")}
+    rows = []
+    for system in dict.fromkeys(times["system"]):
+        mine = columns["system"] == system
+        for per, count in (("video", 1), ("frame", columns["frames"][mine])):
+            for preparation in (False, True):
+                total = columns["milliseconds"][mine] + preparation * columns["preparation"][mine]
+                points = np.percentile(total / count, (50, 90, 99)).round(6).tolist()
+                rows.append({"system": system, "per": per, "preparation": preparation})
+                rows[-1].update(zip(("p50", "p90", "p99"), points))
+    return rows
+
+
+# --- power -------------------------------------------------------------------------------------------------
+
+#: Rails that carry all that a board takes, on boards that have one.
+INPUT_RAILS = ("POM_5V_IN", "VDD_IN", "VIN")
+#: Part of another rail (AGX Orin).
+INNER_RAILS = ("VDDQ_VDD2_1V8AO",)
+
+
+def board_power(line):
+    """What the board takes by a ``line`` of tegrastats: the rails that it is read from, and milliwatts.
+
+    Where no rail carries all (AGX), it is the sum of those of the module. None where the line tells no power.
+    """
+    found = re.findall(r"(\S+) (-?\d+)(?:mW)?/-?\d+(?:mW)?(?=\s|$)", line)
+    rails = {name: int(value) for name, value in found if name not in INNER_RAILS}
+    for name in INPUT_RAILS:
+        if name in rails:
+            return name, rails[name]
+    return ("+".join(rails), sum(rails.values())) if rails else None
+
+
+class Power:
+    """Watts of the board over time, as ``tegrastats`` tells them."""
+
+    def __init__(self, tegrastats):
+        self.rail, self._samples = None, []
+        command = [tegrastats, "--interval", "100"]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self):
+        for line in self._process.stdout:
+            power = board_power(line)
+            if power:
+                self.rail = power[0]
+                self._samples.append((time.perf_counter(), power[1] / 1000))
+
+    def mean(self, begin, end):
+        """Mean of the samples between two readings of ``time.perf_counter``; none if there are none."""
+        inside = [watts for at, watts in list(self._samples) if begin < at <= end]
+        return sum(inside) / len(inside) if inside else None
+
+    def close(self):
+        self._process.terminate()
+        self._process.wait()
+
+
+def measure_power(runner, tegrastats, seconds):
+    """Energy of a video, for each system but ``IDEAL``, from ``seconds`` of each and as many of doing nothing.
+
+    Returns ``idle_watts``, the ``rail``, and for each of the ``systems`` its ``watts`` and the ``joules`` a video, in
+    all and ``above_idle``; frames are prepared too. None where ``tegrastats`` tells no power.
+    """
+    bundle, power = runner.bundle, Power(tegrastats)
+    try:
+        begin = time.perf_counter()
+        time.sleep(seconds)
+        idle = power.mean(begin, time.perf_counter())
+        if idle is None:
+            return None
+        systems = {}
+        for name, run in _systems(runner):
+            videos, begin = 0, time.perf_counter()
+            while time.perf_counter() < begin + seconds:
+                video = videos % len(bundle.videos)
+                run(prepare(bundle.frames(video)), bundle.path_taken(video))
+                videos += 1
+            end = time.perf_counter()
+            watts = power.mean(begin + seconds / 10, end)  # the first samples still show what was before
+            if watts is None:
+                return None
+            each = (end - begin) / videos
+            systems[name] = {"watts": watts, "joules": watts * each, "above_idle": (watts - idle) * each}
+        return {"rail": power.rail, "idle_watts": idle, "systems": systems}
+    finally:
+        power.close()
+
+
+def _systems(runner):
+    """Names, and what to call with a clip and its path."""
+    uncut = runner.uncut
+    yield FULL, lambda clip, path: uncut.run(clip)
+    for depth in range(uncut.deepest):
+        yield fixed(depth), lambda clip, path, depth=depth: uncut.run(clip, depth)
+    yield REAL, runner.engine.run
+
+
+# --- the device --------------------------------------------------------------------------------------------
+
+
+def device_name(root="/"):
+    """What the machine calls itself."""
+    name = _read(root, "proc/device-tree/model").replace("\0", "").strip()
+    processor = re.search(r"^model name\s*: (.+)$", _read(root, "proc/cpuinfo"), re.MULTILINE)
+    return name or (processor.group(1) if processor else platform.processor() or platform.machine())
+
+
+def describe_device(root="/"):
+    """Name, system and power mode of the machine; what it does not tell is left out."""
+    power_mode = re.search(r"NV Power Mode: *(\S+)", _output_of("nvpmodel", "-q"))
+    about = {
+        "name": device_name(root),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "release": _read(root, "etc/nv_tegra_release").split("\n")[0].strip("# "),
+        "power_mode": power_mode.group(1) if power_mode else "",
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+    return {key: value for key, value in about.items() if value}
+
+
+def clocks(root="/"):
+    """MHz at this moment, and at most: of each core of the CPU, and of the GPU; empty where they are not told."""
+    cores, devices = Path(root, "sys/devices/system/cpu"), Path(root, "sys/class/devfreq")
+    gpus = [path for path in devices.glob("*") if re.search(r"gpu|gp10b|gv11b|ga10b", path.name)]
+    return {
+        "cpu": _frequencies(sorted(cores.glob("cpu[0-9]*/cpufreq")), "scaling_cur_freq", "scaling_max_freq", 1e3),
+        "gpu": _frequencies(gpus, "cur_freq", "max_freq", 1e6),
+    }
+
+
+def _frequencies(folders, now, most, unit):
+    values = [[_read(folder, name) for name in (now, most)] for folder in folders]
+    return [[int(value) / unit for value in pair] for pair in values if all(pair)]
+
+
+def _read(root, path):
+    try:
+        return Path(root, path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _output_of(*command):
+    try:
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, universal_newlines=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+# --- all of it -----------------------------------------------------------------------------------------------
+
+
+def report(runner, warmup=None, repeats=None, power_seconds=10.0):
+    """Check, time and describe: what ``latency.json`` holds.
+
+    ``bundle`` (its id), ``device``, ``clocks`` before and after, ``runtime``, ``settings``, ``check``, ``times``,
+    ``summary`` and ``power``; the last is none where there is no tegrastats. ``warmup`` and ``repeats`` are those that
+    the bundle says if they are not given.
+    Raises ``RunnerError`` where a result is wrong.
+    """
+    timing, backend = runner.bundle.program["timing"], runner.backend
+    settings = {
+        "warmup": timing["warmup"] if warmup is None else warmup,
+        "repeats": timing["repeats"] if repeats is None else repeats,
+    }
+    checked, before = check(runner), clocks()
+    times, tegrastats = measure(runner, **settings), shutil.which("tegrastats")
+    return {
+        "bundle": runner.bundle.program["id"],
+        "device": describe_device(),
+        "clocks": {"before": before, "after": clocks()},
+        "runtime": {
+            "backend": backend.name,
+            "precision": backend.precision,
+            "threads": runner.threads,
+            **backend.about,
+        },
+        "settings": settings,
+        "check": checked,
+        "times": times,
+        "summary": summarise(times),
+        "power": measure_power(runner, tegrastats, power_seconds) if tegrastats and power_seconds else None,
+    }
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Run, check and time the bundle that lies beside this file.")
+    parser.add_argument("--bundle", default=str(Path(__file__).parent), help="its folder")
+    parser.add_argument("--output", default="latency.json", help="what is written")
+    parser.add_argument("--backend", choices=list(BACKENDS), help="by default the first that can be imported")
+    parser.add_argument("--precision", choices=["fp16", "fp32"], help="of TensorRT, by default fp16")
+    parser.add_argument("--threads", type=int, help="of the CPU; these three by default as the bundle says")
+    parser.add_argument("--warmup", type=int, help="videos")
+    parser.add_argument("--repeats", type=int, help="passes over all videos")
+    parser.add_argument("--power-seconds", type=float, default=10.0, help="for each system; 0: do not measure power")
+    options = parser.parse_args(arguments)
+    try:
+        runner = Runner(options.bundle, options.backend, options.precision, options.threads)
+        say(f"{len(runner.bundle.videos)} videos, {runner.backend.name} {runner.backend.precision}, {device_name()}")
+        result = report(runner, options.warmup, options.repeats, options.power_seconds)
+        Path(options.output).write_text(json.dumps(result) + "\n")
+    except (RunnerError, OSError) as error:
+        sys.exit(f"error: {error}")
+    for row in result["summary"]:
+        if row["per"] == "video" and not row["preparation"]:
+            say("{system:>8}: {p50:8.2f} ms a video (median), {p90:8.2f} (p90), {p99:8.2f} (p99)".format(**row))
+
+
+if __name__ == "__main__":
+    main()

@@ -59,7 +59,8 @@ def write_bundle(
     """Write the bundle of ``policy`` to ``folder``, with the parameters that ``model`` was built with."""
     params = model.params
     frames, opset = params.extract.frames, params.latency.opset
-    cut, uncut = export(model, policy, frames, folder, opset), export_uncut(model, frames, folder, opset)
+    cut = export(model, policy, frames, folder, opset, torchscript=True)
+    uncut = export_uncut(model, frames, folder, opset, torchscript=True)
     shutil.copy(jetson.__file__, folder / "jetson.py")
     costs, expected = count_costs(model), []
     shape = (len(videos.names), frames, *model.input_shape[1:], 3)
@@ -85,7 +86,9 @@ def write_bundle(
         "videos": expected,
         "timing": {key: getattr(params.latency, key) for key in ("threads", "warmup", "repeats")},
     }
-    seal(join(cut, uncut) | about, folder, jetson.CLIPS, "jetson.py")
+    program = join(cut, uncut)
+    others = [f"{name}.pt" for name in program["graphs"]]
+    seal(program | about, folder, *others, jetson.CLIPS, "jetson.py")
 
 
 def join(*programs: Program) -> Program:
@@ -100,7 +103,7 @@ def seal(program: Program, folder: Path, *others: str) -> None:
     """Write ``bundle.json``, with the digests of the graphs and of ``others`` among the files in ``folder``."""
     names = [*(f"{name}.onnx" for name in program["graphs"]), *others]
     files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
-    what = [program["looks"], *(digest for name, digest in files.items() if name != "jetson.py")]
+    what = [program["looks"], *(digest for name, digest in files.items() if name.endswith((".onnx", ".npy")))]
     identity = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     save_json(folder / jetson.MANIFEST, {"id": identity, **program, "files": files})
 

@@ -157,12 +157,20 @@ def _readout(model: networks.TLEE, t: int, *, first_look: bool, gate: bool) -> R
 # --- export --------------------------------------------------------------------------------------------
 
 
-def export(model: networks.TLEE, policy: Thresholds | RandomExits, frames: int, folder: Path, opset: int) -> Program:
+def export(
+    model: networks.TLEE,
+    policy: Thresholds | RandomExits,
+    frames: int,
+    folder: Path,
+    opset: int,
+    torchscript: bool = False,
+) -> Program:
     """Write the graphs that ``policy`` needs for clips of ``frames`` frames: batch 1, static shapes.
 
+    They are ONNX files, and with ``torchscript`` files that PyTorch runs besides.
     Returns what ``jetson.Engine`` runs.
     """
-    write = _Writer(model, frames, folder, opset)
+    write = _Writer(model, frames, folder, opset, torchscript)
     looks = compile_policy(policy, model, frames)
     for stretch in dict.fromkeys(look.stretch for each in looks for look in each):
         write.segments(stretch.name, stretch.start, stretch.depth, None if stretch.ends else tap(stretch.depth))
@@ -175,13 +183,13 @@ def export(model: networks.TLEE, policy: Thresholds | RandomExits, frames: int, 
     }
 
 
-def export_uncut(model: networks.TLEE, frames: int, folder: Path, opset: int) -> Program:
+def export_uncut(model: networks.TLEE, frames: int, folder: Path, opset: int, torchscript: bool = False) -> Program:
     """Write the graphs of the network without exits, for clips of ``frames`` frames.
 
     Returns what ``jetson.UncutNetwork`` runs: for each depth a graph up to it with its head and no other, and one
     that turns the features of all frames into logits.
     """
-    write = _Writer(model, frames, folder, opset)
+    write = _Writer(model, frames, folder, opset, torchscript)
     prefixes = [write.segments(f"prefix{depth}", 0, depth) for depth in range(model.exits)]
     conclusion = write("conclusion", _Conclusion(model.readout), [FEATURES], [LOGITS])
     return write.program | {"prefixes": prefixes, "conclusion": conclusion}
@@ -207,6 +215,7 @@ class _Readout(nn.Module):
     def __init__(self, readout: networks.Readout, part: Readout):
         super().__init__()
         self.readout, self.part = readout, part
+        self.register_buffer("no_gate", torch.zeros(1, 1))
 
     def forward(
         self,
@@ -217,7 +226,7 @@ class _Readout(nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         z = self.readout.accumulate(base, feature, count)
         logits = self.readout.classify(z, self.part.step)
-        confidence, gate = self.readout.probabilities(logits).amax(1, keepdim=True), torch.zeros(1, 1)
+        confidence, gate = self.readout.probabilities(logits).amax(1, keepdim=True), self.no_gate
         if self.part.gate:
             gate = self.readout.gate(z, past if self.part.visited else base, self.part.step).sigmoid()[:, None]
         return z, logits, torch.cat([confidence, gate], dim=1)
@@ -236,13 +245,13 @@ class _Conclusion(nn.Module):
 
 
 class _Writer:
-    """Writes modules as checked ONNX files with named tensors of static shape.
+    """Writes modules as checked ONNX files with named tensors of static shape, and as TorchScript if it is asked to.
 
     ``program`` holds the ``graphs`` written so far, with the tensors that they read and write, and the shapes of all.
     """
 
-    def __init__(self, model: networks.TLEE, frames: int, folder: Path, opset: int):
-        self._model, self._folder, self._opset = model.eval(), folder, opset
+    def __init__(self, model: networks.TLEE, frames: int, folder: Path, opset: int, torchscript: bool):
+        self._model, self._folder, self._opset, self._torchscript = model.eval(), folder, opset, torchscript
         width = model.readout.width
         vector, frame = torch.zeros(1, width), torch.zeros(1, *model.input_shape)
         self._memories = model.backbone.start_memory(model.params.model.input_size)
@@ -273,13 +282,13 @@ class _Writer:
 
     @torch.no_grad()
     def __call__(self, name: str, module: nn.Module, inputs: list[str], outputs: list[str]) -> str:
-        path = self._folder / f"{name}.onnx"
+        path, examples = self._folder / f"{name}.onnx", [self._examples[tensor] for tensor in inputs]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of the exporter that still writes opset 13
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # shapes are meant to be constants
             torch.onnx.export(
                 module.eval(),
-                tuple(self._examples[name] for name in inputs),
+                tuple(examples),
                 str(path),
                 input_names=inputs,
                 output_names=outputs,
@@ -287,12 +296,34 @@ class _Writer:
                 do_constant_folding=True,
                 dynamo=False,
             )
-        onnx.checker.check_model(str(path), full_check=True)
-        graph = onnx.load(path).graph
-        shapes = {
-            side: {tensor.name: [size.dim_value for size in tensor.type.tensor_type.shape.dim] for tensor in tensors}
-            for side, tensors in (("inputs", graph.input), ("outputs", graph.output))
-        }
+            onnx.checker.check_model(str(path), full_check=True)
+            graph = onnx.load(path).graph
+            shapes = {
+                side: {
+                    tensor.name: [size.dim_value for size in tensor.type.tensor_type.shape.dim] for tensor in tensors
+                }
+                for side, tensors in (("inputs", graph.input), ("outputs", graph.output))
+            }
+            if self._torchscript:
+                given = [inputs.index(tensor) for tensor in shapes["inputs"]]  # the exporter drops what is not used
+                script = _Given(module, examples, given).eval()
+                traced = torch.jit.trace(script, tuple(examples[index] for index in given), check_trace=False)
+                torch.jit.freeze(traced).save(str(path.with_suffix(".pt")))
         self.program["graphs"][name] = {side: list(tensors) for side, tensors in shapes.items()}
         self.program["tensors"] |= shapes["inputs"] | shapes["outputs"]
         return name
+
+
+class _Given(nn.Module):
+    """A module that is given some of its inputs, by position, and of the others examples; it returns a tuple."""
+
+    def __init__(self, module: nn.Module, examples: list[torch.Tensor], given: list[int]):
+        super().__init__()
+        self.module, self.examples, self.given = module, examples, given
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        inputs = list(self.examples)
+        for index, tensor in zip(self.given, tensors, strict=True):
+            inputs[index] = tensor
+        outputs = self.module(*inputs)
+        return outputs if isinstance(outputs, tuple) else (outputs,)

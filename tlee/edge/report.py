@@ -76,7 +76,7 @@ def time_policy(params: Params) -> LatencyReport:
         paths = policy.paths(len(test), params.extract.frames, model.exits)[rows].tolist()
     videos = Videos(names, lambda row: test[rows[row]][0], paths)
     write_bundle(model, policy, videos, classes, EDGE)
-    runner = jetson.Runner(EDGE, latency.threads)
+    runner = jetson.Runner(EDGE, "onnxruntime", threads=latency.threads)
     folder = read_dataset(params.dataset, params.seed).videos
     return LatencyReport(
         NAMES[method] if method != "full" else "full network, frame by frame",
