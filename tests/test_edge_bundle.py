@@ -110,7 +110,8 @@ def test_the_margin_is_the_smallest_distance_in_log_odds(model):
 
 
 def test_what_pytorch_expects_comes_out(model, folder):
-    found = parity(jetson.Runner(folder, "onnxruntime"), model)
+    runner = jetson.Runner(folder, "onnxruntime")
+    found = parity(runner, model, jetson.check(runner))
     assert (found.clips, found.same) == (VIDEOS, VIDEOS)
     assert max(found.features, found.logits) < 1e-4
 
@@ -120,7 +121,7 @@ def test_random_exits_are_checked_too(tmp_path):
     folder = bundle_of(model, RandomExits(0.3, seed=0), tmp_path, VIDEOS)
     paths = RandomExits(0.3, seed=0).paths(VIDEOS, T, model.exits).tolist()
     assert [video["exits"] for video in manifest(folder)["videos"]] == paths
-    assert parity(jetson.Runner(folder, "onnxruntime"), model).same == VIDEOS
+    assert jetson.check(jetson.Runner(folder, "onnxruntime"))["same"] == VIDEOS
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tlee import jetson
 from tlee.edge.latency import Parity
 from tlee.edge.report import LatencyReport, read_policy, spread
 from tlee.errors import UserError
@@ -20,14 +21,36 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def report(method: str = "FrameExit, the gate alone") -> LatencyReport:
-    milliseconds = {FULL: [8.0, 9.0, 10.0], REAL: [2.0, 3.0, 4.0], IDEAL: [1.0, 2.0, 3.0]}
-    times = pd.concat(
-        pd.DataFrame({"system": name, "milliseconds": values, "network": [value / 2 for value in values]})
-        for name, values in milliseconds.items()
-    )
+def result(full: list[float], real: list[float], ideal: list[float], **values: object) -> dict:
+    """As ``jetson.report`` tells it, of as many repeats of one video as there are numbers."""
+    systems = {FULL: full, REAL: real, IDEAL: ideal}
+    repeats = len(full)
+    times = {
+        "system": [name for name in systems for _ in range(repeats)],
+        "video": [0] * 3 * repeats,
+        "repeat": [*range(repeats)] * 3,
+        "frames": [2] * 3 * repeats,
+        "milliseconds": [each for numbers in systems.values() for each in numbers],
+        "network": [each / 2 for numbers in systems.values() for each in numbers],
+        "preparation": [0.5] * 3 * repeats,
+    }
+    about = {
+        "device": {"name": "NVIDIA Jetson Nano Developer Kit"},
+        "runtime": {"backend": "tensorrt", "version": "8.2.1.8", "precision": "fp16", "runs_on": "GPU"},
+        "times": times,
+        "summary": jetson.summarise(times),
+        "power": None,
+    }
+    return about | values
+
+
+HERE = result([8.0, 9.0, 10.0], [2.0, 3.0, 4.0], [1.0, 2.0, 3.0])
+NANO = result([80.0], [20.0], [16.0], power={"systems": {"full": {"joules": 0.4}, "real": {"joules": 0.1}}})
+
+
+def report(method: str = "FrameExit, the gate alone", there: dict | None = None) -> LatencyReport:
     decoding = pd.DataFrame({"decode": [5.0, 6.0, 7.0], "resize": [1.0, 1.0, 4.0]})
-    return LatencyReport(method, Parity(3, 3, 1e-6, 2e-6), times, decoding)
+    return LatencyReport(method, Parity(3, 3, 1e-6, 2e-6), HERE, there, decoding)
 
 
 def test_a_report_by_hand():
@@ -35,6 +58,20 @@ def test_a_report_by_hand():
     assert report().summary["p50"].tolist() == [9, 3, 2]
     parts = report().breakdown.set_index("part")["milliseconds"].to_dict()
     assert parts == {"decoding": 6, "resizing": 1, "network": 1.5, "outside the network": 1.5}
+
+
+def test_the_target_is_what_is_summed_up_and_this_machine_stands_beside_it():
+    both = report("TLEE", NANO)
+    assert both.summary["p50"].tolist() == [80, 20, 16]
+    assert both.breakdown.equals(report().breakdown)
+    table = both.targets
+    assert table["target"].unique().tolist() == ["this machine", "NVIDIA Jetson Nano Developer Kit"]
+    assert table["runtime"].unique().tolist() == ["tensorrt 8.2.1.8 fp16 GPU"]
+    nano = table[table["target"].str.contains("Nano")].set_index(["system", "per", "preparation"])
+    assert nano.loc[("TLEE", "video", False), "p50"] == 20
+    assert nano.loc[("TLEE", "video", True), "p50"] == 20.5
+    assert nano.loc[("TLEE", "frame", False), "p50"] == 10
+    assert nano["joules"].dropna().to_dict() == {("full network", "video", True): 0.4, ("TLEE", "video", True): 0.1}
 
 
 @pytest.mark.parametrize("method", ["TLEE", "full network, frame by frame"])
@@ -47,6 +84,7 @@ def test_what_is_written_is_read_by_the_summary(method):
         f"Median time of a video without decoding: full network 9.00 ms, {method} 3.00 ms, 1.50 times its ideal."
     )
     assert load_json(Path("results/metrics/edge.json"), "latency")["same"] == 3
+    assert len(pd.read_csv("results/plots/latency/targets.csv")) == 12
 
 
 def test_the_policy_of_the_method_is_read_back():

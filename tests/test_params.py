@@ -276,6 +276,37 @@ def test_a_number_that_yaml_reads_as_text_is_refused_with_the_form_it_wants(ship
     assert refusal(path) == f"{path}: `gates.beta` is '5e-1', should be a valid number (YAML wants it as 0.5)"
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "local",
+        "file:latency.json",
+        "file:/mnt/my results/nano.json",
+        "ssh://nano/home/jetson/tlee",
+        "ssh://jetson@nano.local:2222/home/jetson/tlee/",
+        "ssh://jetson@192.168.1.7/~/tlee",
+    ],
+)
+def test_latency_is_timed_here_or_on_a_device(shipped, target):
+    assert load_params(shipped, {"latency.target": target}).latency.target == target
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("", "Local", "nano", "file:", "file: ", "latency.json", "http://nano/tlee", "ssh:nano/tlee"),
+        *("ssh://nano", "ssh://nano/", "ssh://nano/~", "ssh://nano/~/", "ssh:///tlee", "ssh://@nano/tlee"),
+        *("ssh://nano:/tlee", "ssh://nano:0/tlee", "ssh://nano:65536/tlee", "ssh://nano:ssh/tlee"),
+        *("ssh://-oProxyCommand=true/tlee", "ssh://-l@nano/tlee", "ssh://a:secret@nano/tlee"),
+        *("ssh://nano/t lee", "ssh://nano/tlee?a", "ssh://nano/tlee#a", "ssh://nano/tlee\nx"),
+    ],
+)
+def test_any_other_place_is_refused(shipped, target):
+    rule = "should be `local`, `ssh://user@host:port/folder` or `file:latency.json`"
+    message = refusal(shipped, {"latency.target": target})
+    assert message == f"{shipped} with the overrides: `latency.target` is {target!r}, {rule}"
+
+
 THRESHOLDS = ["layer_threshold", "first_threshold", "gate_threshold", "stop_threshold"]
 
 

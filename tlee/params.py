@@ -45,6 +45,22 @@ def _not_zero(value: int) -> int:
     return value
 
 
+#: ``latency.target``. A folder that begins with ``/~/`` is below the home folder.
+TARGET = re.compile(
+    r"local|file:(?P<file>.*\S)"
+    r"|ssh://((?P<user>[A-Za-z_][\w.-]*)@)?(?P<host>[A-Za-z0-9][\w.-]*)(:(?P<port>\d{1,5}))?"
+    r"(?P<folder>/(?!~/?$)[^\s?#]*[^\s?#/])/?",
+    re.ASCII,
+)
+
+
+def _target(value: str) -> str:
+    found = TARGET.fullmatch(value)
+    if not found or not 0 < int(found["port"] or 22) < 65536:
+        raise ValueError("should be `local`, `ssh://user@host:port/folder` or `file:latency.json`")
+    return value
+
+
 Threshold = Annotated[float | Literal["auto"], PlainValidator(_auto_or_share)]
 
 
@@ -152,7 +168,7 @@ class EvaluateParams(Section):
 
 
 class LatencyParams(Section):
-    target: Literal["local"]
+    target: Annotated[str, AfterValidator(_target)]
     threads: Count
     opset: Annotated[int, Field(ge=11, le=13)]
     videos: Count

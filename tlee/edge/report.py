@@ -8,7 +8,8 @@ import pandas as pd
 from tlee import jetson
 from tlee.datasets import read_dataset
 from tlee.edge.bundle import Videos, write_bundle
-from tlee.edge.latency import Parity, parity, percentiles, ratios, time_decoding
+from tlee.edge.latency import Parity, parity, ratios, time_decoding
+from tlee.edge.targets import Result, measure_there
 from tlee.errors import UserError
 from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform, load_clips
@@ -23,25 +24,53 @@ from tlee.records import load_json, save_metrics, save_table
 DECODED_VIDEOS = 50
 
 
+HERE = "this machine"
+
+
 @dataclass(frozen=True)
 class LatencyReport:
-    """Latency of the method's policy on this machine, over test videos."""
+    """Latency of the method's policy on this machine and on the device that is the target, over test videos."""
 
     method: str  #: its name
     parity: Parity
-    times: pd.DataFrame  #: see ``latency.measure``
-    decoding: pd.DataFrame  #: see ``latency.time_decoding``
+    here: Result  #: of this machine
+    there: Result | None  #: of the target, if it is another
+    decoding: pd.DataFrame  #: on this machine, see ``latency.time_decoding``
+
+    @property
+    def target(self) -> Result:
+        """What ``latency.target`` tells."""
+        return self.there or self.here
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What systems are called."""
+        return {FULL: "full network", REAL: self.method, IDEAL: "ideal"}
+
+    @property
+    def targets(self) -> pd.DataFrame:
+        """Every target's percentiles, one row a system and way of counting.
+
+        ``target``, ``runtime``, then as ``jetson.summarise`` tells them, and ``joules`` a video where they are known.
+        """
+        tables = [_table(HERE, self.here)]
+        if self.there:
+            tables.append(_table(self.there["device"]["name"], self.there))
+        table = pd.concat(tables, ignore_index=True)
+        return table.assign(system=table["system"].replace(self.names))
 
     @property
     def summary(self) -> pd.DataFrame:
-        """``system``, ``p50``, ``p90``, ``p99``: milliseconds a video."""
-        names = {FULL: "full network", REAL: self.method, IDEAL: "ideal"}
-        return percentiles(self.times).loc[list(names)].rename(names).reset_index()
+        """``system``, ``p50``, ``p90``, ``p99``: milliseconds a video on the target."""
+        table = _table("", self.target)
+        table = table[(table["per"] == "video") & ~table["preparation"]].set_index("system")
+        return table.loc[list(self.names), ["p50", "p90", "p99"]].rename(self.names).reset_index()
 
     @property
     def breakdown(self) -> pd.DataFrame:
-        """Where the policy's time goes, medians of a video: ``part``, ``milliseconds``."""
-        real = self.times[self.times["system"] == REAL]
+        """Where the policy's time goes on this machine, medians of a video: ``part``, ``milliseconds``."""
+        times = pd.DataFrame(self.here["times"])
+        real = times[times["system"] == REAL]
         parts = {
             "decoding": self.decoding["decode"],
             "resizing": self.decoding["resize"],
@@ -55,17 +84,30 @@ class LatencyReport:
         """Write what is the same in each run (``edge``) apart from the times (``latency``)."""
         save_metrics("edge", asdict(self.parity))
         systems = self.summary.set_index("system").to_dict("index")
-        save_metrics("latency", systems | ratios(self.times))
+        save_metrics("latency", systems | ratios(pd.DataFrame(self.target["times"])))
         save_table("latency", "systems", self.summary)
+        save_table("latency", "targets", self.targets)
         save_table("latency", "breakdown", self.breakdown)
 
 
+def _table(name: str, result: Result) -> pd.DataFrame:
+    runtime = " ".join(result["runtime"][key] for key in ("backend", "version", "precision", "runs_on"))
+    energy = (result["power"] or {"systems": {}})["systems"]
+    table = pd.DataFrame(result["summary"])
+    joules = table["system"].map({system: each["joules"] for system, each in energy.items()})
+    table["joules"] = joules.where((table["per"] == "video") & table["preparation"])  # frames were prepared, too
+    table.insert(0, "target", name)
+    table.insert(1, "runtime", runtime)
+    return table
+
+
 def time_policy(params: Params) -> LatencyReport:
-    """Export the method's policy to ``results/edge``, compare it with PyTorch and time it.
+    """Export the method's policy to ``results/edge``, compare it with PyTorch, and time it here and on the target.
 
     That is on ``latency.videos`` test videos of those that could be read, evenly spread over the split.
 
-    Raises ``UserError`` if the models or the policy have not been made.
+    Raises ``UserError`` if the models or the policy have not been made, if the target cannot be reached, or if what
+    comes out there or here is not what PyTorch says.
     """
     model, classes = load_trained(params, "pretrain", "branches", "gates")
     method, latency = params.model.method, params.latency
@@ -76,12 +118,18 @@ def time_policy(params: Params) -> LatencyReport:
         paths = policy.paths(len(test), params.extract.frames, model.exits)[rows].tolist()
     videos = Videos(names, lambda row: test[rows[row]][0], paths)
     write_bundle(model, policy, videos, classes, EDGE)
-    runner = jetson.Runner(EDGE, "onnxruntime", threads=latency.threads)
+    there = measure_there(latency, EDGE)  # first: a device that cannot be reached is known at once
+    runner = jetson.Runner(EDGE, "onnxruntime")
+    try:
+        here = jetson.report(runner)
+    except jetson.RunnerError as error:
+        raise UserError(f"{EDGE}: {error}") from None
     folder = read_dataset(params.dataset, params.seed).videos
     return LatencyReport(
         NAMES[method] if method != "full" else "full network, frame by frame",
-        parity(runner, model),
-        pd.DataFrame(jetson.measure(runner, latency.warmup, latency.repeats)),
+        parity(runner, model, here["check"]),
+        here,
+        there,
         time_decoding(
             [folder / name for name in names[:DECODED_VIDEOS]],
             Sampling.of(params.extract),
