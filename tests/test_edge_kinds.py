@@ -19,7 +19,9 @@ from tlee.exits import BRANCHES, GATES, REUSES
 from tlee.inference import LiveFeatures, Outcomes, follow, run
 from tlee.model import TLEE
 from tlee.params import METHOD_SETTINGS
-from tlee.policies import ALWAYS, NEVER, RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.look import ALWAYS, NEVER
+from tlee.policies.thresholds import Thresholds
 
 OPSET = 13
 five_layers = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone stands for all

@@ -9,7 +9,8 @@ from tlee.edge.latency import FULL, IDEAL, REAL, Parity
 from tlee.edge.report import LatencyReport, read_policy, spread
 from tlee.errors import UserError
 from tlee.paths import POLICY
-from tlee.policies import RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.thresholds import Thresholds
 from tlee.records import load_json, save_json
 from tlee.summary import latency_line
 

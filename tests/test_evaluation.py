@@ -26,7 +26,8 @@ from tlee.methods import NAMES
 from tlee.metrics import mean_average_precision
 from tlee.model import Readout
 from tlee.params import METHOD_SETTINGS, Params
-from tlee.policies import RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.thresholds import Thresholds
 from tlee.records import load_json
 from tlee.search import COMPARED
 

@@ -12,7 +12,9 @@ from torch import nn
 from tlee.exits import GATES, REUSES
 from tlee.inference import Outcomes, StoredFeatures, follow, run
 from tlee.model import Readout
-from tlee.policies import ALWAYS, NEVER, RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.look import ALWAYS, NEVER
+from tlee.policies.thresholds import Thresholds
 
 OFF = (NEVER,) * 3
 WITH_REUSE = replace(COSTS, reuse=100)

@@ -7,7 +7,8 @@ from small import COSTS, small_params
 from tlee.inference import StoredFeatures
 from tlee.model import Readout
 from tlee.params import METHOD_SETTINGS
-from tlee.policies import ALWAYS, NEVER, Thresholds
+from tlee.policies.look import ALWAYS, NEVER
+from tlee.policies.thresholds import Thresholds
 from tlee.search import COMPARED, Candidate, Search, choose, families, frontier
 
 CLASSES = 3

@@ -17,6 +17,7 @@ It asks a *source* for the exit features: a table of stored ones (many videos at
 network itself (one video, each segment run only when it is needed).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,7 +25,8 @@ import torch
 
 from tlee.costs import GIGA, Costs
 from tlee.model import TLEE, Readout
-from tlee.policies import Look, Policy
+from tlee.policies.given import GivenExits
+from tlee.policies.look import Look, Policy
 
 # --- where exit features come from ---------------------------------------------------------------
 
@@ -103,11 +105,30 @@ class Outcomes:
         return self.macs.double() / GIGA
 
 
+def run_any(
+    source: Source,
+    readout: Readout,
+    policy: Policy | GivenExits,
+    costs: Costs,
+    temperatures: Sequence[float] | None = None,
+) -> Outcomes:
+    """Run a policy that decides by what it sees, or one whose exits are given."""
+    if isinstance(policy, Policy):
+        return run(source, readout, policy, costs, temperatures)
+    return follow(source, readout, policy.paths(source.videos, source.frames, len(costs.segments)), costs)
+
+
 @torch.inference_mode()
-def run(source: Source, readout: Readout, policy: Policy, costs: Costs) -> Outcomes:
-    """Run ``policy`` over all videos of ``source``; every part that runs is counted."""
+def run(
+    source: Source, readout: Readout, policy: Policy, costs: Costs, temperatures: Sequence[float] | None = None
+) -> Outcomes:
+    """Run ``policy`` over all videos of ``source``; every part that runs is counted.
+
+    ``temperatures`` calibrate what it sees, one a depth (see ``calibration``).
+    """
     videos, frames, depths = source.videos, source.frames, len(costs.segments)
-    logits = torch.zeros(videos, readout.classes)
+    temperatures = temperatures or (1.0,) * depths
+    logits, memory = torch.zeros(videos, readout.classes), torch.zeros(videos, policy.memory(readout.classes))
     exits = torch.full((videos, frames), -1)
     macs = torch.zeros(videos, dtype=torch.long)
     going, known = torch.arange(videos), Known(videos, readout)  # the videos that go on
@@ -122,12 +143,15 @@ def run(source: Source, readout: Readout, policy: Policy, costs: Costs) -> Outco
             if not policy.looks(t, b, frames):
                 continue
             current, folded = known.fold(inside, source.feature(rows, t, b))
-            look = Look(readout, current, None if past is None else past[inside], t, b, frames)
+            before = None if past is None else past[inside]
+            look = Look(readout, current, before, t, b, frames, memory[rows], temperatures[b])
+            policy.observe(look)
+            memory[rows] = look.memory
             stop, leave = _decide(policy, look, deepest=b == depths - 1)
             macs[rows] += costs.heads[b] + costs.reuse * folded + look.macs(costs)
             if stop.any():
                 macs[rows[stop]] += 0 if look.classified else costs.classifier
-                logits[rows[stop]] = look.logits[stop]
+                logits[rows[stop]] = policy.answer(look)[stop]
             exits[rows[leave], t] = b
             stopped[inside[stop]] = True
             inside = inside[~leave]
@@ -143,10 +167,9 @@ def run(source: Source, readout: Readout, policy: Policy, costs: Costs) -> Outco
 def _decide(policy: Policy, look: Look, deepest: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Who stops the video, and who leaves the frame: all who stop do, and who leaves the last frame stops."""
     everyone = torch.ones(len(look.current), dtype=torch.bool)
-    last = look.t == look.frames - 1
-    stop = ~everyone if last else policy.stop_video(look)
+    stop = ~everyone if look.last_frame else policy.stop_video(look)
     leave = everyone if deepest else stop | policy.leave_frame(look)
-    return (leave if last else stop), leave
+    return (leave if look.last_frame else stop), leave
 
 
 @torch.inference_mode()

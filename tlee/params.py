@@ -45,6 +45,12 @@ def _not_zero(value: int) -> int:
     return value
 
 
+def _none_or_several(value: int) -> int:
+    if value != 0 and value < 2:
+        raise ValueError("should be 2 or more, or 0 for none")
+    return value
+
+
 Threshold = Annotated[float | Literal["auto"], PlainValidator(_auto_or_share)]
 
 
@@ -148,6 +154,8 @@ class EvaluateParams(Section):
     stop_threshold: Threshold
     metric: Literal["top1", "map"]
     max_loss: NonNegative
+    max_gmacs: Positive | None
+    folds: Annotated[int, AfterValidator(_none_or_several)]
     bootstrap: Count
 
 

@@ -28,7 +28,7 @@ from tlee.edge.export import (
     UncutBundle,
     Z,
 )
-from tlee.policies import NEVER
+from tlee.policies.look import NEVER
 
 Buffers = dict[str, np.ndarray]  #: the tensors of a chain of graphs, by name
 

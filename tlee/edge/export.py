@@ -18,7 +18,9 @@ import torch
 from torch import nn
 
 from tlee import model as networks
-from tlee.policies import ALWAYS, NEVER, RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.look import ALWAYS, NEVER
+from tlee.policies.thresholds import Thresholds
 
 FRAME = "frame"  #: a time step, ``[1, 3, S, S]`` or ``[1, 3, L, S, S]``
 FEATURE = "feature"  #: an exit feature, ``[1, D]``

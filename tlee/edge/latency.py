@@ -18,7 +18,7 @@ from tlee.edge.engine import Engine, UncutNetwork
 from tlee.extraction import Sampling, decode
 from tlee.inference import LiveFeatures, follow, run
 from tlee.model import TLEE
-from tlee.policies import Thresholds
+from tlee.policies.thresholds import Thresholds
 
 FULL = "full"  #: the uncut network on all frames, classified once
 REAL = "real"  #: the engine

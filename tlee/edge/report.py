@@ -16,7 +16,8 @@ from tlee.methods import NAMES
 from tlee.model import load_trained
 from tlee.params import Params
 from tlee.paths import EDGE, POLICY
-from tlee.policies import RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.thresholds import Thresholds
 from tlee.records import load_json, save_metrics, save_table
 
 DECODED_VIDEOS = 50
