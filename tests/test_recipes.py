@@ -14,7 +14,7 @@ from dataset_files import OFFICIAL, TINY, make_tiny
 
 from tlee.datasets import read_dataset
 from tlee.edge.report import time_policy
-from tlee.evaluation import evaluate_splits, step_by_step_agreement
+from tlee.evaluation import evaluate_splits
 from tlee.extraction import extract
 from tlee.features import store_features
 from tlee.frames import load_clips
@@ -22,6 +22,7 @@ from tlee.model import TLEE
 from tlee.params import load_params
 from tlee.paths import FRAMES
 from tlee.recipes import EVERYWHERE, RECIPES, Recipe, markdown, render
+from tlee.step_by_step import step_by_step_agreement
 from tlee.training.backbone import pretrain
 from tlee.training.branches import train_branches
 from tlee.training.gates import train_gate

@@ -22,6 +22,8 @@ LEVELS += (0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.3, 0.2, 0.1, 0.0)
 
 MIXES = (1.5, 1.3, 1.2, 1.1, 1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
+STAY_NEAR_ONE = 1e-3  #: weight of that wish: where all of val is right, steeper would always be better
+
 CHANCES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  #: of stopping at random, at each exit
 
 
@@ -45,11 +47,12 @@ def patience(val: Split, seed: int) -> list[StopAbove]:
 def above_level(val: Split, score: Score) -> list[StopAbove]:
     """One threshold at all exits from some depth on."""
     deepest = val.exits - 1
-    return [
+    policies = [
         StopAbove.between(score, level, val.frames, shallowest, deepest)
         for shallowest in range(val.exits)
         for level in LEVELS
     ]
+    return list(dict.fromkeys(policies))
 
 
 def ensemble(val: Split, seed: int) -> list[StopAbove]:
@@ -74,7 +77,7 @@ def _fit_weights(seen: torch.Tensor, val: Split, shallowest: int) -> tuple[float
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
         logits = (used * logarithms.exp()[:, None]).flatten(1, 2).cumsum(1)
-        value = val.readout.loss(logits, targets).mean()
+        value = val.readout.loss(logits, targets).mean() + STAY_NEAR_ONE * logarithms.square().sum()
         value.backward()
         return value
 

@@ -42,8 +42,9 @@ def oracle_curve(split: Split, outcomes: Outcomes) -> pd.DataFrame:
     cheapest = _costs(split).min().item()
     order = outcomes.macs.masked_fill(~right, outcomes.macs.max() + 1).argsort(stable=True)
     macs, frames = outcomes.macs[order].double(), outcomes.frames[order].double()
+    all_right, free = right.sum().item(), (macs[: right.sum()] == cheapest).sum().item()
     points = []
-    for kept in sorted({round(right.sum().item() * step / STEPS) for step in range(STEPS + 1)}):
+    for kept in sorted({round(free + (all_right - free) * step / STEPS) for step in range(STEPS + 1)}):
         given_up = split.videos - kept
         points.append(
             {
