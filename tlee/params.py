@@ -235,10 +235,15 @@ def change(params: Params, overrides: dict[str, Any]) -> Params:
     return _settle(Params.model_validate(raw))
 
 
+def method_settings(method: str, gate: str) -> dict[str, Any]:
+    """The method and what it settles in ``model``; a random gate is the random method."""
+    method = "random" if gate == "random" else method
+    return {"method": method, **METHOD_SETTINGS[method]}
+
+
 def _settle(params: Params) -> Params:
-    """Put the settings of the method in force; a random gate is the random method."""
-    method = "random" if params.model.gate == "random" else params.model.method
-    settled = params.model.model_copy(update={"method": method, **METHOD_SETTINGS[method]})
+    """Put the settings of the method in force."""
+    settled = params.model.model_copy(update=method_settings(params.model.method, params.model.gate))
     return params.model_copy(update={"model": settled})
 
 
