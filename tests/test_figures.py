@@ -284,7 +284,7 @@ def every_policy() -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_every_policy_has_a_panel():
     curves, chosen = every_policy()
     figure = policy_panels(curves, chosen)
-    panels = [axes.get_title().split("\n")[0] for axes in figure.axes]
+    panels = [title(axes).split(" area")[0] for axes in figure.axes]
     assert panels == [name for method, name in NAMES.items() if method not in ("full", "tlee")]
     assert figure.get_suptitle().replace("\n", " ") == (
         "TLEE (orange, area 75.0) beside every other policy (blue); the best of them is random exits, area 87.9"

@@ -126,7 +126,7 @@ class _Recorder(Policy):
         return True
 
     def stop_video(self, look: Look) -> torch.Tensor:
-        return torch.zeros(len(look.current), dtype=torch.bool)
+        return torch.zeros(look.videos, dtype=torch.bool)
 
     leave_frame = stop_video
 

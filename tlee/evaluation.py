@@ -98,12 +98,12 @@ class Evaluation:
 def evaluate_splits(params: Params) -> Evaluation:
     """The comparison on the stored exit features, with the trained gate.
 
-    With ``evaluate.folds`` the method's row also says what its search does on videos that it has not seen
+    With ``evaluate.folds``, and groups to deal, the method's row also says what its search does on videos that it has not seen
     (``cv_score``, ``cv_gmacs``, see ``cross_validate``).
     """
     val, test = load_splits(params)
     evaluation = evaluate(val, test, params)
-    if params.evaluate.folds:
+    if params.evaluate.folds and len(set(val.table.groups)) > 1:
         unseen = val.point(params.model.method, cross_validate(val, params))
         row = evaluation.table["method"] == params.model.method
         evaluation.table.loc[row, ["cv_score", "cv_gmacs"]] = unseen["score"], unseen["gmacs"]
@@ -156,7 +156,7 @@ def candidates(family: str, search: Search, params: Params) -> list[Candidate]:
     if family in spaces:
         return search.explore(spaces[family], fixed_thresholds(params.evaluate))
     if family in baselines.FAMILIES:
-        return [search.measure(policy) for policy in baselines.FAMILIES[family](split, params.seed)]
+        return search.measure_all(baselines.FAMILIES[family](split, params.seed))
     return [search.full]
 
 

@@ -211,7 +211,7 @@ def load_params(path: str | Path = "params.yaml", overrides: dict[str, Any] | No
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        raw = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): restore it with `git checkout {path}`") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -247,8 +247,11 @@ def _settle(params: Params) -> Params:
     return params.model_copy(update={"model": settled})
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which no key may stand twice; plain YAML would keep the last in silence."""
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which no key may stand twice (plain YAML would keep the last in silence) and ``1e-05`` is a number.
+
+    DVC writes numbers so when ``dvc exp run -S`` sets them, but they are text to YAML 1.1.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
@@ -258,6 +261,11 @@ class _UniqueKeys(yaml.SafeLoader):
                 raise yaml.YAMLError(f"`{key}` stands twice{key_node.start_mark}")
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def _override(raw: dict, dotted: str, value: Any) -> None:

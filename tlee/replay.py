@@ -1,6 +1,6 @@
 """The replay engine: any policy on a split's stored exit features."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,13 +8,13 @@ import torch
 
 from tlee.costs import Costs
 from tlee.features import FeatureTable
-from tlee.inference import Outcomes, StoredFeatures, run_any
+from tlee.inference import CHUNK, Outcomes, StoredFeatures, run_any, run_together
 from tlee.metrics import METRICS
 from tlee.model import Readout
 from tlee.policies.given import GivenExits
 from tlee.policies.look import Policy
 
-CHUNK = 512  # videos whose features are in memory at once
+AT_ONCE = 32  #: policies of a sweep whose outcomes are in memory at once
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,15 @@ class Split:
 
     def run(self, policy: Policy | GivenExits) -> Outcomes:
         return run_any(self.source, self.readout, policy, self.costs, self.temperatures)
+
+    def sweep(self, policies: Sequence[Policy | GivenExits]) -> Iterator[Outcomes]:
+        """Run one after the other; what several have in common is computed once."""
+        for start in range(0, len(policies), AT_ONCE):
+            batch = policies[start : start + AT_ONCE]
+            looking = [policy for policy in batch if isinstance(policy, Policy)]
+            together = iter(run_together(self.source, self.readout, looking, self.costs, self.temperatures))
+            for policy in batch:
+                yield next(together) if isinstance(policy, Policy) else self.run(policy)
 
     def score(self, outcomes: Outcomes) -> float:
         return METRICS[self.metric](self.readout.probabilities(outcomes.logits), self.table.truth)

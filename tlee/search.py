@@ -4,13 +4,14 @@ The score of a few hundred videos moves in steps and by luck, so the search is l
 mean of the 0/1 error and of ``1 - p(true class)``, averaged where a video has several classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 from scipy.stats import norm
 
+from tlee.inference import Outcomes
 from tlee.metrics import hits
 from tlee.policies.given import GivenExits
 from tlee.policies.look import ALWAYS, NEVER, Policy
@@ -90,13 +91,18 @@ class Search:
         self.seen: dict[Policy | GivenExits, Candidate] = {}
         never = Thresholds.never(split.exits)
         self.score = cache(lambda policy: split.score(split.run(policy)))
-        self._full_errors = self._run(never)[0]
+        self._full_errors = self._errors(split.run(never))
         self.full = self.measure(never)
 
     def measure(self, policy: Policy | GivenExits) -> Candidate:
         """Run ``policy``, unless it has been run before."""
-        if policy not in self.seen:
-            errors, gmacs = self._run(policy)
+        return self.measure_all([policy])[0]
+
+    def measure_all(self, policies: Sequence[Policy | GivenExits]) -> list[Candidate]:
+        """Run those of ``policies`` that have not been run before; what they have in common is computed once."""
+        new = list(dict.fromkeys(policy for policy in policies if policy not in self.seen))
+        for policy, outcomes in zip(new, self.split.sweep(new), strict=True):
+            errors, gmacs = self._errors(outcomes), outcomes.gmacs
             added, root = errors - self._full_errors, len(errors) ** 0.5
             self.seen[policy] = Candidate(
                 policy,
@@ -106,15 +112,15 @@ class Search:
                 gmacs=gmacs.mean().item(),
                 gmacs_spread=gmacs.std().item() / root,
             )
-        return self.seen[policy]
+        return [self.seen[policy] for policy in policies]
 
-    def _run(self, policy: Policy | GivenExits) -> tuple[torch.Tensor, torch.Tensor]:
-        """For each video: the smooth error, GMACs."""
-        outcomes, truth = self.split.run(policy), self.split.table.truth
+    def _errors(self, outcomes: Outcomes) -> torch.Tensor:
+        """The smooth error of each video."""
+        truth = self.split.table.truth
         probabilities = self.split.readout.probabilities(outcomes.logits)
         right = hits(probabilities, truth).double()
         sure = (probabilities * truth).sum(1).double() / truth.sum(1)
-        return 1 - (right + sure) / 2, outcomes.gmacs
+        return 1 - (right + sure) / 2
 
     def explore(self, coordinates: tuple[Coordinate, ...], fixed: dict[str, float]) -> list[Candidate]:
         """Search the space of ``coordinates`` at several prices of an error; return all seen of that space.
@@ -144,7 +150,7 @@ class Search:
         while improved:
             improved = False
             for coordinate in free:
-                trials = [self.measure(_with(best.policy, coordinate, level)) for level in self.levels]
+                trials = self.measure_all([_with(best.policy, coordinate, level) for level in self.levels])
                 trial = min(trials, key=lambda candidate: self._objective(candidate, price))
                 if self._objective(trial, price) < self._objective(best, price) - 1e-9:
                     best, improved = trial, True

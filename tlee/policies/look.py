@@ -14,8 +14,8 @@ ALWAYS = 0.0
 class Look:
     """The exit ``(t, b)`` of some videos as a policy sees it; what it does not ask for is not run.
 
-    ``memory [n, M]`` is what the policy has noted of these videos before, and may change. Logits are divided
-    by ``temperature``.
+    ``current [n, D]`` is ``z_tb``, ``past [n, D]`` is ``z`` before this frame, none at the first. ``memory [n, M]`` is
+    what the policy has noted of these videos, and may change. Logits are divided by ``temperature``.
     """
 
     def __init__(
@@ -32,6 +32,11 @@ class Look:
         self.readout, self.current, self.past = readout, current, past
         self.t, self.b, self.frames = t, b, frames
         self.memory, self._temperature = memory, temperature
+
+    @property
+    def videos(self) -> int:
+        """``n``"""
+        return len(self.current)
 
     @cached_property
     def logits(self) -> torch.Tensor:
@@ -59,12 +64,49 @@ class Look:
 
     @property
     def classified(self) -> bool:
-        """Whether the logits have been asked for."""
-        return "logits" in self.__dict__
+        """Whether the classifier has been asked for."""
+        return not self.__dict__.keys().isdisjoint(("logits", "probabilities", "confidence"))
 
     def macs(self, costs: Costs) -> int:
         """Of the parts of the readout that have been asked for, for each video."""
         return costs.classifier * self.classified + costs.gate * ("gate_score" in self.__dict__)
+
+
+class SharedLook(Look):
+    """Some videos of a look that several policies take at once: what one of them asks for is computed once for all."""
+
+    def __init__(self, whole: Look, rows: torch.Tensor, memory: torch.Tensor):
+        self._whole, self._rows = whole, rows
+        self.readout, self.t, self.b, self.frames = whole.readout, whole.t, whole.b, whole.frames
+        self.memory = memory
+
+    @property
+    def videos(self) -> int:
+        return len(self._rows)
+
+    @cached_property
+    def current(self) -> torch.Tensor:
+        return self._whole.current[self._rows]
+
+    @cached_property
+    def past(self) -> torch.Tensor | None:
+        return None if self._whole.past is None else self._whole.past[self._rows]
+
+    @cached_property
+    def logits(self) -> torch.Tensor:
+        return self._whole.logits[self._rows]
+
+    @cached_property
+    def probabilities(self) -> torch.Tensor:
+        return self._whole.probabilities[self._rows]
+
+    @cached_property
+    def confidence(self) -> torch.Tensor:
+        return self._whole.confidence[self._rows]
+
+    @cached_property
+    def gate_score(self) -> torch.Tensor:
+        return self._whole.gate_score[self._rows]
 
 
 class Policy:

@@ -45,7 +45,7 @@ class StopAbove(Policy):
         return cls(score, (row,) * frames, deepest, weights)
 
     def looks(self, t: int, b: int, frames: int) -> bool:
-        return b == self.depth or self.above[t][b] < NEVER
+        return b == self.depth or (b < self.depth and self.above[t][b] < NEVER)
 
     def memory(self, classes: int) -> int:
         return {"agreement": 2, "ensemble": classes}.get(self.score, 0)
@@ -64,12 +64,12 @@ class StopAbove(Policy):
     def stop_video(self, look: Look) -> torch.Tensor:
         threshold = self.above[look.t][look.b]
         if threshold in (ALWAYS, NEVER):
-            return torch.full((len(look.current),), threshold == ALWAYS)
+            return torch.full((look.videos,), threshold == ALWAYS)
         return self._score(look) > threshold
 
     def leave_frame(self, look: Look) -> torch.Tensor:
         if look.b == self.depth:
-            return torch.ones(len(look.current), dtype=torch.bool)
+            return torch.ones(look.videos, dtype=torch.bool)
         return self.stop_video(look)
 
     def _score(self, look: Look) -> torch.Tensor:

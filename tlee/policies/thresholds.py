@@ -56,7 +56,7 @@ class Thresholds(Policy):
 
     def stop_video(self, look: Look) -> torch.Tensor:
         confidence, gate = self.stop_above(look.t, look.b, look.frames)
-        stop = torch.zeros(len(look.current), dtype=torch.bool)
+        stop = torch.zeros(look.videos, dtype=torch.bool)
         if confidence < NEVER:
             stop |= look.confidence > confidence
         if gate < NEVER:
@@ -66,5 +66,5 @@ class Thresholds(Policy):
     def leave_frame(self, look: Look) -> torch.Tensor:
         threshold = self.leave[look.b]
         if threshold in (ALWAYS, NEVER):
-            return torch.full((len(look.current),), threshold == ALWAYS)
+            return torch.full((look.videos,), threshold == ALWAYS)
         return look.confidence > threshold
