@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tlee.figures import style
-from tlee.figures.evaluation import confusion, exit_heat_map, film_strip, frames_by_class, trade_off
+from tlee.figures.evaluation import confusion, exit_heat_map, film_strip, trade_off
 from tlee.figures.extraction import sample_clips, split_counts
 from tlee.figures.latency import latency_bars, latency_breakdown
 from tlee.figures.training import gate_scores, strategy_comparison, training_curves
@@ -57,7 +57,6 @@ CHOSEN = pd.DataFrame(
     columns=["method", "gmacs", "score", "low", "high"],
 )
 SHARE = np.array([[0.25, 0.75], [0.0, 0.4], [0.0, 0.1]])
-USED = pd.DataFrame({"class": ["Run", "Run", "Wave", "Wave"], "frames": [3, 4, 1, 1]})
 MATRIX = np.array([[8, 2], [1, 9]])
 LATENCY = pd.DataFrame(
     [("full network", 9.3, 10.0, 11.0), ("TLEE", 3.0, 5.0, 8.0), ("ideal", 2.4, 4.0, 7.0)],
@@ -89,10 +88,6 @@ FIGURES: dict[str, tuple[Callable[..., Axes], str]] = {
     "exit_heat_map": (
         lambda **on: exit_heat_map(SHARE, **on),
         "60% of videos stop after one frame; 83% of frames leave at depth 1",
-    ),
-    "frames_by_class": (
-        lambda **on: frames_by_class(USED, **on),
-        "Run takes 3.5 frames on average, Wave 1.0",
     ),
     "film_strip": (
         lambda **on: film_strip(FRAMES, {2: (1, "depth 1"), 0: (2, "depth 0")}, "Run, taken for Walk", **on),
