@@ -24,7 +24,6 @@ from tlee.figures.evaluation import (
     confusion,
     exit_heat_map,
     film_strip,
-    frames_by_class,
     policy_panels,
     trade_off,
 )
@@ -66,7 +65,6 @@ CHOSEN = pd.DataFrame(
     columns=["method", "gmacs", "score", "low", "high"],
 )
 SHARE = np.array([[0.25, 0.75], [0.0, 0.4], [0.0, 0.1]])
-USED = pd.DataFrame({"class": ["Run", "Run", "Wave", "Wave"], "frames": [3, 4, 1, 1]})
 MATRIX = np.array([[8, 2], [1, 9]])
 LATENCY = pd.DataFrame(
     [("full network", 9.3, 10.0, 11.0), ("TLEE", 3.0, 5.0, 8.0), ("ideal", 2.4, 4.0, 7.0)],
@@ -98,10 +96,6 @@ FIGURES: dict[str, tuple[Callable[..., Axes], str]] = {
     "exit_heat_map": (
         lambda **on: exit_heat_map(SHARE, **on),
         "60% of videos stop after one frame; 83% of frames leave at depth 1",
-    ),
-    "frames_by_class": (
-        lambda **on: frames_by_class(USED, **on),
-        "Run takes 3.5 frames on average, Wave 1.0",
     ),
     "film_strip": (
         lambda **on: film_strip(FRAMES, {2: (1, "depth 1"), 0: (2, "depth 0")}, "Run, taken for Walk", **on),

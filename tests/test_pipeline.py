@@ -115,7 +115,7 @@ def test_every_stage_runs_and_shows_its_progress(project):
 
 def test_executed_notebooks_show_the_parameters_and_figures(project):
     notebooks = sorted((project.folder / "results/notebooks").glob("*.ipynb"))
-    assert len(notebooks) == 6
+    assert len(notebooks) == 7
     for path in notebooks:
         cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
         outputs = [output for cell in cells for output in cell.outputs]

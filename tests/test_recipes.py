@@ -155,9 +155,7 @@ def test_a_recipe_runs(recipe, data_sets, tmp_path, monkeypatch):
 
     assert extraction.failed.empty
     assert evaluation.table["score"].between(0, 1).all()
-    assert (
-        agreement[params.model.method] == 1 or recipe.backbone == "mobilenet_v2_tsm"
-    )  # there an approximation
+    assert agreement[params.model.method] == 1 or recipe.backbone == "mobilenet_v2_tsm"  # there an approximation
     assert report.parity.same == report.parity.clips == len(evaluation.test.table.videos)
 
 

@@ -11,9 +11,8 @@ from dvc.exceptions import DvcException
 from tlee import intervals
 from tlee.errors import UserError
 from tlee.methods import NAMES
-from tlee.paths import PLOTS
+from tlee.paths import TRACE
 
-TRACE = PLOTS / "evaluate" / "trace.csv"
 RESAMPLES = 10_000
 
 

@@ -14,14 +14,12 @@ from PIL import Image, ImageOps
 
 from tlee.figures.pictures import extent, pave
 from tlee.figures.style import (
-    CALM,
     COLORS,
     HIGHLIGHT,
     MARKERS,
     MUTED,
     SHARES,
     canvas,
-    class_canvas,
     headline,
     legend_above,
     ordinal,
@@ -205,29 +203,6 @@ def _short_percent(share: float) -> str:
     if share == 0:
         return ""
     return "<1%" if share < 0.005 else percent(share, 0)
-
-
-@styled
-def frames_by_class(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
-    """Frames that videos of each class need, fewest on top.
-
-    ``table``: ``class``, ``frames``, one row a video.
-    """
-    frames = table.groupby("class")["frames"]
-    summary = pd.DataFrame({"mean": frames.mean(), "low": frames.quantile(0.1), "high": frames.quantile(0.9)})
-    summary = summary.sort_values("mean", kind="stable")
-    axes = class_canvas(axes, len(summary))
-    places = np.arange(len(summary))
-    axes.hlines(places, summary["low"], summary["high"], color=CALM, alpha=0.3, linewidth=6)
-    axes.plot(summary["mean"], places, "o", color=CALM, markersize=8)
-    for place, mean in zip(places, summary["mean"], strict=True):
-        axes.annotate(f"{mean:.1f}", (mean, place), xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
-    axes.set_yticks(places, summary.index)
-    axes.set_xlim(min(0.8, summary["low"].min()), summary["high"].max() + 0.2)
-    axes.set_xlabel("frames looked at per video (dot: mean; bar: 10th to 90th percentile)")
-    fewest, most = summary.iloc[0], summary.iloc[-1]
-    headline(axes, f"{most.name} takes {most['mean']:.1f} frames on average, {fewest.name} {fewest['mean']:.1f}")
-    return axes
 
 
 @styled
