@@ -98,8 +98,8 @@ class Evaluation:
 def evaluate_splits(params: Params) -> Evaluation:
     """The comparison on the stored exit features, with the trained gate.
 
-    With ``evaluate.folds``, and groups to deal, the method's row also says what its search does on videos that it has not seen
-    (``cv_score``, ``cv_gmacs``, see ``cross_validate``).
+    With ``evaluate.folds``, and groups to deal, the method's row also says what its search does on videos that it
+    has not seen (``cv_score``, ``cv_gmacs``, see ``cross_validate``).
     """
     val, test = load_splits(params)
     evaluation = evaluate(val, test, params)

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from tlee.figures.pictures import extent, pave
 from tlee.figures.style import (
+    CALM,
     COLORS,
     HIGHLIGHT,
     MARKERS,

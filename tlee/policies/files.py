@@ -25,8 +25,11 @@ def read_policy(name: str) -> Policy | GivenExits:
     if name not in policies:
         known = ", ".join(sorted(policies))
         raise UserError(f"{POLICY} holds no policy `{name}`, it has {known}: run `dvc repro evaluate`")
-    values = dict(policies[name])
-    return KINDS[values.pop("kind")](**{key: _tupled(value) for key, value in values.items()})
+    try:
+        values = dict(policies[name])
+        return KINDS[values.pop("kind")](**{key: _tupled(value) for key, value in values.items()})
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{POLICY} is of an older kit or damaged: run `dvc repro evaluate`") from None
 
 
 def _tupled(value: Any) -> Any:
