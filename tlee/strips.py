@@ -1,5 +1,6 @@
 """Film strips: which frames of a video the network looked at."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from PIL import Image
@@ -13,9 +14,31 @@ from tlee.paths import FRAMES
 class Strip(NamedTuple):
     """What ``figures.evaluation.film_strip`` draws."""
 
-    pictures: list[Image.Image]  #: all ``T`` frames in temporal order
+    pictures: Sequence[Image.Image]  #: all ``T`` frames in temporal order
     visits: dict[int, tuple[int, str]]  #: position in time -> when it was visited (from 1), exit taken
     title: str
+
+
+def strip(
+    pictures: Sequence[Image.Image],
+    order: Sequence[int],
+    exits: Sequence[int],
+    finding: str,
+    confidence: float,
+    share: float,
+) -> Strip:
+    """The strip of one video, whatever policy looked at it.
+
+    ``pictures`` are its ``T`` frames in temporal order, ``order`` that in which they are visited; ``exits`` are the
+    depths at which the first of these were left. The title says ``finding``, such as the class that was found, with
+    which ``confidence`` it was, and which ``share`` of the full network's cost it took.
+    """
+    visits = {order[t]: (t + 1, f"depth {depth}") for t, depth in enumerate(exits)}
+    title = (
+        f"{finding}, {confidence:.2f} sure, after {len(exits)} of {len(order)} frames, "
+        f"{share:.0%} of the full network's GMACs"
+    )
+    return Strip(pictures, visits, title)
 
 
 def easy_and_hard(evaluation: Evaluation, params: Params) -> dict[str, Strip]:
@@ -25,14 +48,14 @@ def easy_and_hard(evaluation: Evaluation, params: Params) -> dict[str, Strip]:
     store = FrameStore(FRAMES / "test.arrow")
     full = evaluation.table.set_index("method").at["full", "gmacs"]
     order = visiting_order(params.extract.frames, params.model.order)
-    strips = {}
-    for name, row in (("easy", right.iloc[0]), ("hard", right.iloc[-1])):
-        depths = [int(depth) for depth in row["exits"].split()]
-        visits = {order[t]: (t + 1, f"depth {depth}") for t, depth in enumerate(depths)}
-        verdict = "right" if row["right"] else "wrong"
-        title = (
-            f"{row['truth']}: {verdict}, {row['confidence']:.2f} sure, after {row['frames']} of {len(order)} "
-            f"frames, {row['gmacs'] / full:.0%} of the full network's GMACs"
+    return {
+        name: strip(
+            store.pictures(row.name, sorted(order)),
+            order,
+            [int(depth) for depth in row["exits"].split()],
+            f"{row['truth']}: {'right' if row['right'] else 'wrong'}",
+            row["confidence"],
+            row["gmacs"] / full,
         )
-        strips[name] = Strip(store.pictures(row.name, sorted(order)), visits, title)
-    return strips
+        for name, row in (("easy", right.iloc[0]), ("hard", right.iloc[-1]))
+    }
