@@ -61,6 +61,50 @@ def pool(
 
 
 @app.command()
+def predict(
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of numbered frames.")],
+    policy: Annotated[
+        str | None, typer.Option(help="A policy of results/policy.json, such as full; by default the method's.")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="Folder for a film strip of each video.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, one line a video.")] = False,
+):
+    """Say what the trained network sees in videos of yours, with real exits, and what it took."""
+    from tlee.params import load_params
+    from tlee.prediction import Table, draw_strip, load_predictor, predict, strip_files, to_json
+
+    files = [video.absolute() for video in videos]
+    strips = strip_files(files, _folder(figure, "--figure")) if figure else []
+    os.chdir(find_root(Path.cwd()))
+    predictor = load_predictor(load_params(), policy)
+    table = Table.of([str(video) for video in videos], predictor.classes)
+    done = 0
+    for number, (video, file) in enumerate(zip(videos, files, strict=True)):
+        try:
+            prediction = predict(predictor, file, str(video), number)
+        except UserError as error:
+            typer.echo(f"error: {error}", err=True)
+            continue
+        if not done and not as_json:
+            typer.echo(table.heading())
+        typer.echo(to_json(prediction) if as_json else table.line(prediction))
+        if figure:
+            draw_strip(prediction, strips[number])
+        done += 1
+    if done < len(videos):
+        raise typer.Exit(1)
+
+
+def _folder(path: Path, option: str) -> Path:
+    """A folder to write to, made if it is missing; absolute."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {path} ({error.strerror}): name another folder with {option}") from None
+    return path.absolute()
+
+
+@app.command()
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="A .pth file that the authors published.")],
     layout: Annotated[Literal["frameexit", "tlee"], typer.Option("--as", help="Whose code wrote it.")],
