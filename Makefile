@@ -6,7 +6,7 @@ ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help repro test ablation lab data clean
+.PHONY: help repro test ablation tables lab data clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -23,6 +23,9 @@ test: data  ## lint, formatting and all tests
 
 ablation: $(ENVIRONMENT)  ## vary one part after the other, on what `make repro` made: about ten minutes
 	python -m tlee run ablation
+
+tables: $(ENVIRONMENT)  ## all runs and DVC experiments as tables for a paper, and beside published numbers
+	python -m tlee run tables
 
 lab: data  ## open JupyterLab on the notebooks
 	jupyter lab --notebook-dir=. notebooks

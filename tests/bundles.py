@@ -10,7 +10,8 @@ from tlee import jetson
 from tlee.edge.bundle import Videos, seal, write_bundle
 from tlee.edge.export import Program, export, export_uncut
 from tlee.model import TLEE
-from tlee.policies import RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.thresholds import Thresholds
 
 OPSET = 13
 

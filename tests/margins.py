@@ -12,14 +12,15 @@ from small import between
 from tlee.costs import count_costs
 from tlee.inference import LiveFeatures, run
 from tlee.model import TLEE
-from tlee.policies import ALWAYS, NEVER, Look, Thresholds
+from tlee.policies.look import ALWAYS, NEVER, Look, Policy
+from tlee.policies.thresholds import Thresholds
 
 WIDE = 1e-4
 FIELDS = ("leave", "first", "gate", "sure")
 
 
 @dataclass
-class Margin:
+class Margin(Policy):
     """A policy that notes how near the values that it compares come to its thresholds."""
 
     policy: Thresholds

@@ -25,7 +25,7 @@ def write_store(
         {
             "video": f"{row}.mp4",
             "labels": label if isinstance(label, list) else [label],
-            "group": "g",
+            "group": f"g{row}",
             "frames": [to_jpeg(draw(row, index), short_side=72, quality=95) for index in range(frames)],
         }
         for row, label in enumerate(labels)

@@ -20,7 +20,7 @@ from tlee.costs import count_costs
 from tlee.inference import LiveFeatures, StoredFeatures, run
 from tlee.model import TLEE, load_whole, whole
 from tlee.params import Params, load_params
-from tlee.policies import Thresholds
+from tlee.policies.thresholds import Thresholds
 from tlee.weights import load_tensors
 
 VIDEOS, SIZE = 6, 64

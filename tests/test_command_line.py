@@ -133,11 +133,11 @@ def test_a_summary_of_a_damaged_file_says_what_to_run(project):
 def test_every_command_is_listed(tmp_path):
     done = tlee(tmp_path, "--help")
     assert done.returncode == 0
-    for command in ("demo", "run", "summary"):
+    for command in ("demo", "run", "summary", "predict", "watch"):
         assert f" {command} " in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["extract"], ["run"], ["summary", "5_evaluate"]])
+@pytest.mark.parametrize("arguments", [["extract"], ["run"], ["summary", "5_evaluate"], ["predict"], ["watch"]])
 def test_a_wrong_command_is_refused_without_a_traceback(tmp_path, arguments):
     done = tlee(tmp_path, *arguments)
     assert done.returncode == 2
@@ -182,7 +182,12 @@ def test_the_nearest_root_is_taken(project):
 
 @pytest.mark.parametrize(
     ("arguments", "missing"),
-    [(("run", "hello"), "notebooks/hello.ipynb"), (("summary",), "results/metrics/evaluate.json")],
+    [
+        (("run", "hello"), "notebooks/hello.ipynb"),
+        (("summary",), "results/metrics/evaluate.json"),
+        (("predict", "clip.mp4"), "results/models/backbone.safetensors"),
+        (("watch", "clip.mp4"), "results/models/backbone.safetensors"),
+    ],
 )
 def test_commands_go_to_the_root_first(project, monkeypatch, arguments, missing):
     below = project / "notebooks"

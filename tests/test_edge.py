@@ -23,7 +23,8 @@ from tlee.inference import LiveFeatures, run
 from tlee.jetson import FULL, IDEAL, REAL
 from tlee.model import TLEE
 from tlee.params import load_params
-from tlee.policies import ALWAYS, NEVER, Thresholds
+from tlee.policies.look import ALWAYS, NEVER
+from tlee.policies.thresholds import Thresholds
 
 ROOT = Path(__file__).parents[1]
 CLIPS, FRAMES, EXITS, OPSET = 20, 6, 4, 13

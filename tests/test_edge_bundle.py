@@ -17,7 +17,8 @@ from tlee.edge.bundle import expect, pixels
 from tlee.edge.latency import parity
 from tlee.inference import LiveFeatures, run
 from tlee.model import TLEE
-from tlee.policies import RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.thresholds import Thresholds
 
 pytestmark = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone stands for all
 VIDEOS = 4

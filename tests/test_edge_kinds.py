@@ -19,7 +19,9 @@ from tlee.inference import LiveFeatures, Outcomes, follow, run
 from tlee.jetson import Engine
 from tlee.model import TLEE
 from tlee.params import METHOD_SETTINGS
-from tlee.policies import NEVER, RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.look import NEVER
+from tlee.policies.thresholds import Thresholds
 
 five_layers = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone stands for all
 

@@ -7,12 +7,9 @@ import pytest
 
 from tlee import jetson
 from tlee.edge.latency import Parity
-from tlee.edge.report import LatencyReport, read_policy, spread
-from tlee.errors import UserError
+from tlee.edge.report import LatencyReport
 from tlee.jetson import FULL, IDEAL, REAL
-from tlee.paths import POLICY
-from tlee.policies import RandomExits, Thresholds
-from tlee.records import load_json, save_json
+from tlee.records import load_json
 from tlee.summary import latency_line
 
 
@@ -85,26 +82,3 @@ def test_what_is_written_is_read_by_the_summary(method):
     )
     assert load_json(Path("results/metrics/edge.json"), "latency")["same"] == 3
     assert len(pd.read_csv("results/plots/latency/targets.csv")) == 12
-
-
-def test_the_policy_of_the_method_is_read_back():
-    thresholds = Thresholds((0.5,), (1.0, 0.9), (1.0, 0.5), (1.0, 1.0))
-    save_json(POLICY, {"tlee": vars(thresholds), "random": {"chance": 0.2, "seed": 4}})
-    assert read_policy("tlee") == thresholds
-    assert read_policy("random") == RandomExits(0.2, 4)
-
-
-def test_a_policy_that_was_not_chosen_names_the_stage():
-    with pytest.raises(UserError, match=r"policy\.json is missing or damaged: run `dvc repro evaluate`"):
-        read_policy("tlee")
-    save_json(POLICY, {"full": {}})
-    with pytest.raises(UserError, match=r"holds no policy of method `tlee`: run `dvc repro evaluate`"):
-        read_policy("tlee")
-
-
-@pytest.mark.parametrize(
-    ("videos", "at_most", "rows"),
-    [(10, 3, [0, 4, 9]), (9, 9, [*range(9)]), (2, 50, [0, 1]), (256, 256, [*range(256)]), (5, 1, [0])],
-)
-def test_timed_videos_are_spread_over_the_split(videos, at_most, rows):
-    assert spread(videos, at_most) == rows

@@ -8,27 +8,19 @@ import pytest
 import torch
 from small import T, identity_readout, small_params
 
+from tlee.comparison import compare
 from tlee.costs import Costs
-from tlee.evaluation import (
-    RANDOM_CHANCES,
-    Evaluation,
-    Split,
-    choose_random,
-    compare,
-    evaluate,
-    fixed_thresholds,
-    oracle,
-    random_curve,
-)
+from tlee.evaluation import Evaluation, cross_validate, evaluate, family_names, fixed_thresholds
 from tlee.features import FeatureTable
 from tlee.inference import Outcomes, follow
 from tlee.methods import NAMES
 from tlee.metrics import mean_average_precision
 from tlee.model import Readout
+from tlee.oracle import oracle, oracle_curve
 from tlee.params import METHOD_SETTINGS, Params
-from tlee.policies import RandomExits, Thresholds
+from tlee.policies.files import read_policy
 from tlee.records import load_json
-from tlee.search import COMPARED
+from tlee.replay import Split
 
 COSTS = Costs(segments=(10, 20), heads=(1, 0), reuse=0, classifier=5, gate=7)
 
@@ -85,6 +77,15 @@ def test_the_oracle_costs_and_says_what_its_path_does(accumulate, steps):
     assert len(outcomes.macs.unique()) > 3
 
 
+def test_the_oracle_gives_up_the_dearest_videos_first(readout):
+    data = split(VIDEOS, [0, 0, 0, 0], readout)
+    curve = oracle_curve(data, oracle(data))
+    cheapest = 10 + 1 + 5
+    assert curve["score"].tolist() == [0.25, 0.5, 0.75]  # the first video costs no more than to give it up
+    kept = [4 * cheapest, 3 * cheapest + 27, 2 * cheapest + 27 + 35]
+    assert curve["gmacs"].tolist() == pytest.approx([total / 4 / 1e9 for total in kept])
+
+
 # --- rows of the table -------------------------------------------------------------------------------
 
 
@@ -94,9 +95,8 @@ def outcomes(predictions: list[int]) -> Outcomes:
 
 
 def row_of(predictions: list[int], full: list[int], labels: list, **settings: Any) -> dict:
-    params = small_params({"evaluate.bootstrap": 100}).evaluate
     data = split(torch.zeros(len(labels), 3, 2, 2), labels, identity_readout(), **settings)
-    return compare("tlee", data, outcomes(predictions), outcomes(full), params, seed=0)
+    return compare("tlee", data, outcomes(predictions), outcomes(full), resamples=100, seed=0)
 
 
 def test_a_row_of_the_table_by_hand():
@@ -127,7 +127,7 @@ def test_a_number_in_the_parameters_fixes_a_threshold():
     assert fixed_thresholds(small_params(overrides).evaluate) == {"leave": 0.8, "sure": 1.0}
 
 
-# --- random exits ------------------------------------------------------------------------------------
+# --- the whole comparison ----------------------------------------------------------------------------
 
 
 def noisy(videos: int, seed: int, skill: float = 3.0) -> tuple[list[int], torch.Tensor]:
@@ -137,42 +137,25 @@ def noisy(videos: int, seed: int, skill: float = 3.0) -> tuple[list[int], torch.
     return labels.tolist(), truth + torch.randn(videos, T, 2, 2, generator=generator)
 
 
-def test_the_curve_of_random_exits_is_a_mean_of_draws(readout):
-    labels, features = noisy(60, seed=0)
-    curve = random_curve(split(features, labels, readout), seed=0)
-    assert len(curve) == len(RANDOM_CHANCES)
-    assert curve["method"].eq("random").all()
-    assert curve["gmacs"].is_monotonic_decreasing
-    assert curve["frames"].is_monotonic_decreasing
-    pd.testing.assert_frame_equal(curve, random_curve(split(features, labels, readout), seed=0))
-
-
-def test_random_exits_are_the_cheapest_that_will_do(readout):
-    labels, features = noisy(200, seed=0, skill=1.0)
-    val = split(features, labels, readout)
-    assert choose_random(val, at_least=0.0, seed=3) == RandomExits(max(RANDOM_CHANCES), 3)
-    assert choose_random(val, at_least=1.1, seed=3) == RandomExits(min(RANDOM_CHANCES), 3)
-    scores = {chance: val.score(val.run(RandomExits(chance, 3))) for chance in RANDOM_CHANCES}
-    at_least = scores[0.2]
-    assert choose_random(val, at_least, 3).chance == max(c for c, score in scores.items() if score >= at_least) < 0.9
-
-
-# --- the whole comparison ----------------------------------------------------------------------------
-
-
-def found(params: Params, metric: str = "top1") -> Evaluation:
+def splits(params: Params, metric: str = "top1") -> tuple[Split, Split]:
     torch.manual_seed(0)
     readout = Readout(2, 2, params)
     readout.classifiers.load_state_dict(identity_readout(readout=params.model.readout).classifiers.state_dict())
     depths = params.model.exits + 1
     costs = Costs((10,) * depths, (1,) * (depths - 1) + (0,), 0, 5, 7 if readout.gates else 0)
     val, test = (noisy(60, seed) for seed in (0, 1))
-    return evaluate(*(split(x[:, :, -depths:], y, readout.eval(), costs, metric) for y, x in (val, test)), params)
+    val, test = (split(x[:, :, -depths:], y, readout.eval(), costs, metric) for y, x in (val, test))
+    return val, test
+
+
+def found(params: Params, metric: str = "top1") -> Evaluation:
+    return evaluate(*splits(params, metric), params)
 
 
 def test_the_comparison_has_every_policy_and_repeats_exactly():
     first, second = (found(small_params(exits=1)) for _ in range(2))
-    assert list(first.table["method"]) == ["full", "temporal", "layer", "tlee_gate", "tlee", "random", "oracle"]
+    assert list(first.table["method"]) == [*family_names("tlee", first.test), "oracle"]
+    assert set(first.table["method"]) == set(NAMES)
     assert first.table.equals(second.table)
     assert first.curves.equals(second.curves)
     rows = first.table.set_index("method")
@@ -190,14 +173,13 @@ def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     exits = METHOD_SETTINGS[method].get("exits", 1)
     evaluation = found(small_params(method=method, exits=exits))
-    policies = dict.fromkeys(("full", *COMPARED[method], "random", "oracle"))  # each once
-    assert list(evaluation.table["method"]) == list(policies)
+    policies = [*family_names(method, evaluation.test), "oracle"]
+    assert list(evaluation.table["method"]) == policies
     assert set(policies) <= set(NAMES)
-    assert set(evaluation.curves["method"]) == set(policies) - {"oracle"}
-    assert isinstance(evaluation.policies[method], RandomExits if method == "random" else Thresholds)
+    assert set(evaluation.curves["method"]) == set(policies)
     known = evaluation.table.set_index("method")
-    assert known.drop("oracle")["val_score"].drop("random").notna().all()
-    assert (method == "random") == pd.notna(known.at["random", "low"])
+    assert known.drop("oracle")[["val_score", "val_gmacs"]].notna().all(axis=None)
+    assert list(evaluation.paired["against"]) == [name for name in policies if name != method]
 
     trace = evaluation.trace(evaluation.method)
     assert trace["right"].mean() == pytest.approx(known.at[method, "score"])
@@ -205,10 +187,11 @@ def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkey
     assert trace["frames"].tolist() == [len(path.split()) for path in trace["exits"]]
     assert evaluation.thresholds().notna().any(axis=None)
 
-    evaluation.write(agreement=1.0)
+    evaluation.write(agreement=pd.Series({"full": 1.0, method: 0.5}))
     written = load_json(tmp_path / "results" / "metrics" / "evaluate.json", "evaluate")
     assert set(written) == {*policies, "step_by_step_agreement"}
-    assert set(load_json(tmp_path / "results" / "policy.json", "evaluate")) == set(evaluation.policies)
+    assert written["step_by_step_agreement"] == 0.5  # the least
+    assert {name: read_policy(name) for name in evaluation.policies} == evaluation.policies
 
 
 def test_steps_may_be_classified_apart_and_exits_accumulate_otherwise():
@@ -220,6 +203,28 @@ def test_steps_may_be_classified_apart_and_exits_accumulate_otherwise():
 
 def test_the_metric_that_counts_is_the_one_that_is_compared():
     table = found(small_params({"evaluate.bootstrap": 50}, exits=1), metric="map").table.set_index("method")
-    compared = table.drop("random")  # which has a point alone
-    assert compared["score"].equals(compared["map"].rename("score"))
-    assert (compared["low"] <= compared["score"]).all() and (compared["score"] <= compared["high"]).all()
+    assert table["score"].equals(table["map"].rename("score"))
+    assert (table["low"] <= table["score"]).all() and (table["score"] <= table["high"]).all()
+
+
+def test_a_budget_is_kept():
+    params = small_params({"evaluate.max_gmacs": 40e-9, "evaluate.bootstrap": 50}, exits=1)
+    rows = found(params).table.set_index("method")
+    assert rows.at["full", "val_gmacs"] > 40e-9  # it has no choice
+    assert rows.at["fixed_frames", "val_gmacs"] == pytest.approx(25e-9)  # one frame
+    assert (rows.loc[["tlee", "temporal", "confidence"], "val_gmacs"] < 40e-9).all()
+    dearer = found(small_params({"evaluate.max_gmacs": 80e-9, "evaluate.bootstrap": 50}, exits=1))
+    assert 40e-9 < dearer.table.set_index("method").at["tlee", "val_gmacs"] < 80e-9  # to be surer
+
+
+def test_cross_validation_runs_each_video_on_a_policy_that_has_not_seen_it():
+    """All policies of ``random`` cost more or less whatever they see, so the folds' choices show."""
+    params = small_params({"evaluate.folds": 3}, exits=1)
+    val, _ = splits(params)
+    unseen = cross_validate(val, params)
+    assert unseen.logits.shape == (60, 2)
+    assert unseen.macs.gt(0).all()
+    assert torch.equal(unseen.macs, cross_validate(val, params).macs)
+    seen = val.run(found(params).policies["tlee"])
+    assert unseen.gmacs.mean() < val.run(found(params).policies["full"]).gmacs.mean()
+    assert not torch.equal(unseen.macs, seen.macs)

@@ -19,11 +19,19 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tlee.figures import style
-from tlee.figures.evaluation import confusion, exit_heat_map, film_strip, frames_by_class, trade_off
+from tlee.figures.evaluation import (
+    chosen_policies,
+    confusion,
+    exit_heat_map,
+    film_strip,
+    policy_panels,
+    trade_off,
+)
 from tlee.figures.extraction import sample_clips, split_counts
 from tlee.figures.latency import latency_bars, latency_breakdown
 from tlee.figures.training import gate_scores, strategy_comparison, training_curves
 from tlee.methods import NAMES
+from tlee.params import METHOD_SETTINGS
 
 FRAMES = [Image.new("RGB", (32, 24), (25 * index, 80, 120)) for index in range(4)]
 SPLITS = pd.DataFrame(
@@ -57,7 +65,6 @@ CHOSEN = pd.DataFrame(
     columns=["method", "gmacs", "score", "low", "high"],
 )
 SHARE = np.array([[0.25, 0.75], [0.0, 0.4], [0.0, 0.1]])
-USED = pd.DataFrame({"class": ["Run", "Run", "Wave", "Wave"], "frames": [3, 4, 1, 1]})
 MATRIX = np.array([[8, 2], [1, 9]])
 LATENCY = pd.DataFrame(
     [("full network", 9.3, 10.0, 11.0), ("TLEE", 3.0, 5.0, 8.0), ("ideal", 2.4, 4.0, 7.0)],
@@ -89,10 +96,6 @@ FIGURES: dict[str, tuple[Callable[..., Axes], str]] = {
     "exit_heat_map": (
         lambda **on: exit_heat_map(SHARE, **on),
         "60% of videos stop after one frame; 83% of frames leave at depth 1",
-    ),
-    "frames_by_class": (
-        lambda **on: frames_by_class(USED, **on),
-        "Run takes 3.5 frames on average, Wave 1.0",
     ),
     "film_strip": (
         lambda **on: film_strip(FRAMES, {2: (1, "depth 1"), 0: (2, "depth 0")}, "Run, taken for Walk", **on),
@@ -167,8 +170,9 @@ def test_a_figure_leaves_the_callers_settings_alone():
     assert dict(mpl.rcParams) == before
 
 
-def test_every_method_has_a_name_a_colour_and_a_marker():
-    assert set(NAMES) == set(style.COLORS) == set(style.MARKERS)
+def test_every_method_that_shares_axes_has_a_colour_and_a_marker():
+    assert set(METHOD_SETTINGS) <= set(style.COLORS)
+    assert set(style.COLORS) == set(style.MARKERS) <= set(NAMES)
     assert len(set(style.COLORS.values())) == len(style.COLORS)
 
 
@@ -263,11 +267,37 @@ def test_the_trade_off_of_the_full_network_alone():
     assert title(axes) == "full network: 97.5% top-1 at 100% of the GMACs; full network: 97.5%"
 
 
-def test_a_policy_without_an_interval_is_a_point():
-    """Random exits are the mean of many draws."""
-    chosen = pd.concat([CHOSEN, pd.DataFrame([{"method": "random", "gmacs": 0.9, "score": 0.8}])])
-    names = [text.get_text() for text in trade_off(CURVES, chosen).get_legend().get_texts()]
-    assert names == ["full network", "TLEE", "random exits", "oracle"]
+def every_policy() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A curve of two points for each, and the better of them chosen, in the order of ``NAMES`` from dear to cheap."""
+    gmacs = np.linspace(4.0, 1.0, len(NAMES))
+    rows = {"method": list(NAMES), "gmacs": gmacs, "share_of_full": gmacs / 4, "area": 1 - gmacs / 10}
+    chosen = pd.DataFrame(rows).assign(score=0.9, low=0.85, high=0.95)
+    return pd.concat([chosen, chosen.assign(gmacs=gmacs / 2, score=0.6)]), chosen
+
+
+def test_every_policy_has_a_panel():
+    curves, chosen = every_policy()
+    figure = policy_panels(curves, chosen)
+    panels = [title(axes).split(" area")[0] for axes in figure.axes]
+    assert panels == [name for method, name in NAMES.items() if method not in ("full", "tlee")]
+    assert figure.get_suptitle().replace("\n", " ") == (
+        "TLEE (orange, area 75.0) beside every other policy (blue); the best of them is random exits, area 87.9"
+    )
+
+
+def test_the_cheapest_policy_is_the_rival():
+    _, chosen = every_policy()
+    figure = chosen_policies(chosen)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == list(NAMES.values())[::-1]
+    assert figure.get_suptitle().replace("\n", " ") == (
+        "TLEE needs 62% of the GMACs for 90.0%; the cheapest other policy, random exits, 30% for 90.0%"
+    )
+
+
+def test_the_full_network_may_be_the_only_rival():
+    figure = chosen_policies(CHOSEN.assign(share_of_full=CHOSEN["gmacs"] / 4))
+    assert "the cheapest other policy, full network, 100%" in figure.get_suptitle().replace("\n", " ")
 
 
 def test_small_shares_are_not_shown_as_none():
@@ -304,7 +334,7 @@ def test_a_slower_network_is_called_slower():
     assert title(latency_bars(slow)) == "TLEE: 2.0x slower than the full network, 1.20x its ideal"
 
 
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("method", style.COLORS)
 def test_bars_are_named_after_the_method(method: str):
     axes = latency_bars(LATENCY.assign(system=["full network", NAMES[method], "ideal"]))
     assert title(axes) == f"{NAMES[method]}: 3.1x faster than the full network, 1.25x its ideal"

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tlee import intervals
 from tlee.errors import UserError
 from tlee.folds import join_folds, markdown, pool_folds, read_traces
 
@@ -23,15 +22,6 @@ def test_all_videos_count_alike():
     assert (tlee["accuracy"], tlee["gmacs"], tlee["share"]) == (0.75, 0.8, 0.4)
     assert (tlee["videos"], tlee["groups"], tlee["frames"]) == (4, 3, 3)
     assert tlee["low"] <= 0.75 <= tlee["high"]
-
-
-def test_groups_are_resampled_as_wholes():
-    """Ten groups of ten alike videos witness as ten videos do, not as a hundred."""
-    values, groups = np.repeat([1.0] * 7 + [0.0] * 3, 10), np.repeat(np.arange(10), 10)
-    grouped, alone = intervals.of_grouped_mean(values, groups, 2000, 0), intervals.of_mean(values, 2000, 0)
-    one_each = intervals.of_grouped_mean(values[::10], groups[::10], 2000, 0)
-    assert grouped == pytest.approx(one_each)
-    assert grouped[1] - grouped[0] > 2 * (alone[1] - alone[0])
 
 
 @pytest.mark.parametrize(("second", "what"), [("da", "video `a1.avi`|group `a`"), ("ad", "video `a0.avi`")])

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,10 +10,14 @@ import torch
 from small import COSTS, T, identity_readout, random_features, small_params, video
 from torch import nn
 
+from tlee import inference
 from tlee.exits import GATES, REUSES
-from tlee.inference import Outcomes, StoredFeatures, follow, run
+from tlee.inference import Outcomes, StoredFeatures, follow, run, run_together
 from tlee.model import Readout
-from tlee.policies import ALWAYS, NEVER, RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.look import ALWAYS, NEVER, Policy
+from tlee.policies.stops import StopAbove
+from tlee.policies.thresholds import Thresholds
 
 OFF = (NEVER,) * 3
 WITH_REUSE = replace(COSTS, reuse=100)
@@ -326,6 +331,44 @@ def test_a_video_comes_out_the_same_alone_and_among_others(any_readout):
         for clip, path in zip(features, paths, strict=True)
     ]
     same(follow(StoredFeatures(features), any_readout, paths, WITH_REUSE), alone)
+
+
+def some_policies(readout: Readout) -> list[Policy]:
+    weights = (0.5, 1.0, 2.0)
+    return [
+        *(policy if readout.gates else replace(policy, gate=OFF) for policy in random_policies(10)),
+        *(StopAbove.between("confidence", level, T, 0, 2) for level in (0.6, 0.8)),
+        *(StopAbove.between("agreement", (streak - 0.5) / T, T, 1, 1) for streak in (1, 2, 3)),
+        *(StopAbove.between("ensemble", 0.9, T, shallowest, 2, weights) for shallowest in (0, 1)),
+        Thresholds.never(3),
+    ]
+
+
+def test_policies_come_out_the_same_alone_and_together(any_readout, monkeypatch):
+    source, policies = StoredFeatures(random_features(videos=12)), some_policies(any_readout)
+    alone = [run(source, any_readout, policy, WITH_REUSE) for policy in policies]
+    monkeypatch.setattr(inference, "CHUNK", 5)  # and in parts of the split
+    together = run_together(source, any_readout, policies, WITH_REUSE)
+    for one, among in zip(alone, together, strict=True):
+        same(among, [one])
+    assert len({tuple(each.macs.tolist()) for each in together}) > 10
+
+
+def test_what_policies_have_in_common_is_computed_once():
+    """They stop at different exits, but none leaves a frame, so each exit of a video is asked for once at most."""
+
+    class Counting(StoredFeatures):
+        asked: ClassVar[list] = []
+
+        def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
+            self.asked += [(row, t, b) for row in rows.tolist()]
+            return super().feature(rows, t, b)
+
+    policies = [StopAbove.between("confidence", level, T, 0, 2) for level in (0.7, 0.8, 0.9, 0.95)]
+    source = Counting(random_features(videos=12))
+    outcomes = run_together(source, identity_readout(), policies, COSTS)
+    assert len(set(Counting.asked)) == len(Counting.asked) < 12 * T * 3
+    assert max(each.frames.sum().item() for each in outcomes) < len(Counting.asked)
 
 
 def test_giga_macs_are_macs():

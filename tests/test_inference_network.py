@@ -15,7 +15,9 @@ from tlee.exits import BRANCHES, GATES, REUSES
 from tlee.inference import LiveFeatures, Outcomes, StoredFeatures, follow, run
 from tlee.model import TLEE
 from tlee.params import METHOD_SETTINGS, Params
-from tlee.policies import ALWAYS, NEVER, RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.look import ALWAYS, NEVER
+from tlee.policies.thresholds import Thresholds
 
 SMALL_CLIPS = 5  # frames of a time step of X3D-S here
 

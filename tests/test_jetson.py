@@ -18,7 +18,7 @@ from margins import policy_amid
 from small import T, in_place_of_resnet18, random_clips, random_network, small_params
 
 from tlee import jetson
-from tlee.policies import RandomExits
+from tlee.policies.given import RandomExits
 
 VIDEOS = 4
 SOURCE = Path(jetson.__file__)

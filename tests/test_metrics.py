@@ -74,35 +74,57 @@ def test_every_metric_of_the_parameters_has_a_function_and_a_name():
 
 # --- intervals ---------------------------------------------------------------------------------------
 
+EACH = range(100)  # a group of its own
+
 
 def test_an_interval_covers_the_mean_as_often_as_it_says():
     generator = np.random.default_rng(0)
     covered = 0
     for trial in range(200):
         values = (generator.random(100) < 0.8).astype(float)
-        low, high = intervals.of_mean(values, resamples=300, seed=trial)
+        low, high = intervals.of_mean(values, EACH, resamples=300, seed=trial)
         covered += low <= 0.8 <= high
     assert 0.88 <= covered / 200 <= 0.99
 
 
 def test_equal_values_are_not_taken_for_certain():
     """256 right of 256: the exact 95% interval begins at 0.025 ** (1 / 256)."""
-    low, high = intervals.of_mean(np.ones(256), resamples=10, seed=0)
+    low, high = intervals.of_mean(np.ones(256), range(256), resamples=10, seed=0)
     assert low == pytest.approx(0.025 ** (1 / 256))
     assert high == 1.0
-    assert intervals.of_mean(np.zeros(256), resamples=10, seed=0) == pytest.approx((low - 1, 1 - low))
+    assert intervals.of_mean(np.zeros(256), range(256), resamples=10, seed=0) == pytest.approx((low - 1, 1 - low))
 
 
 def test_the_interval_of_a_statistic_is_that_of_the_mean_where_it_is_one():
     values = np.random.default_rng(0).random(80)
-    mean = intervals.of_mean(values, intervals.SLOW_RESAMPLES, seed=3)
-    statistic = intervals.of_statistic(lambda rows: values[rows].mean(), 80, resamples=10_000, seed=3)
+    mean = intervals.of_mean(values, range(80), intervals.SLOW_RESAMPLES, seed=3)
+    statistic = intervals.of_statistic(lambda rows: values[rows].mean(), range(80), resamples=10_000, seed=3)
     assert statistic == pytest.approx(mean, abs=0.02)
 
 
 def test_the_same_seed_gives_the_same_interval():
     values = np.random.default_rng(0).random(50)
     first, second, other = (
-        intervals.of_statistic(lambda rows: np.median(values[rows]), 50, 100, seed) for seed in (1, 1, 2)
+        intervals.of_statistic(lambda rows: np.median(values[rows]), range(50), 100, seed) for seed in (1, 1, 2)
     )
     assert first == second != other
+
+
+def test_groups_are_resampled_as_wholes():
+    """Ten groups of ten alike videos witness as ten videos do, not as a hundred."""
+    values, groups = np.repeat([1.0] * 7 + [0.0] * 3, 10), np.repeat(np.arange(10), 10)
+    grouped, alone = intervals.of_mean(values, groups, 2000, 0), intervals.of_mean(values, EACH, 2000, 0)
+    one_each = intervals.of_mean(values[::10], groups[::10], 2000, 0)
+    assert grouped == pytest.approx(one_each)
+    assert grouped[1] - grouped[0] > 2 * (alone[1] - alone[0])
+    statistic = intervals.of_statistic(lambda rows: values[rows].mean(), groups, intervals.SLOW_RESAMPLES, 0)
+    assert statistic == pytest.approx(intervals.of_mean(values, groups, intervals.SLOW_RESAMPLES, 0), abs=0.06)
+
+
+def test_the_ratio_of_what_is_always_half_is_certain():
+    below = np.random.default_rng(0).random(100) + 1
+    assert intervals.of_ratio(below / 2, below, EACH, 300, 0) == pytest.approx((0.5, 0.5))
+
+
+def test_one_group_alone_has_no_interval():
+    assert np.isnan(intervals.of_mean(np.array([1.0, 0.0]), ["a", "a"], 100, 0)).all()

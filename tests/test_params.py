@@ -269,11 +269,17 @@ def test_all_extracted_frames_may_be_drawn(shipped):
     assert params.pretrain.frames == params.branches.frames == params.extract.frames
 
 
-def test_a_number_that_yaml_reads_as_text_is_refused_with_the_form_it_wants(shipped, tmp_path):
-    text = shipped.read_text(encoding="utf-8")
-    assert "beta: 0.5" in text
-    path = written(tmp_path, text.replace("beta: 0.5", "beta: 5e-1"))  # without a dot it is no number to YAML
-    assert refusal(path) == f"{path}: `gates.beta` is '5e-1', should be a valid number (YAML wants it as 0.5)"
+@pytest.mark.parametrize(("text", "value"), [("1e-05", 1e-5), ("5e-1", 0.5), ("2E+1", 20.0)])
+def test_a_number_may_be_written_as_dvc_writes_it(shipped, tmp_path, text, value):
+    """Without a dot it is text to plain YAML, and `dvc exp run -S` writes small numbers so."""
+    shipped_text = shipped.read_text(encoding="utf-8")
+    assert "beta: 0.5" in shipped_text
+    assert load_params(written(tmp_path, shipped_text.replace("beta: 0.5", f"beta: {text}"))).gates.beta == value
+
+
+def test_a_number_in_quotes_is_refused_with_the_form_it_wants(shipped, tmp_path):
+    path = written(tmp_path, shipped.read_text(encoding="utf-8").replace("beta: 0.5", 'beta: "0.5"'))
+    assert refusal(path) == f"{path}: `gates.beta` is '0.5', should be a valid number (YAML wants it as 0.5)"
 
 
 @pytest.mark.parametrize(

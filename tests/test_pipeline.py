@@ -1,5 +1,6 @@
 """The real pipeline, through ``dvc repro``, on a few of the demo clips."""
 
+import csv
 import json
 import os
 import shutil
@@ -115,7 +116,7 @@ def test_every_stage_runs_and_shows_its_progress(project):
 
 def test_executed_notebooks_show_the_parameters_and_figures(project):
     notebooks = sorted((project.folder / "results/notebooks").glob("*.ipynb"))
-    assert len(notebooks) == 6
+    assert len(notebooks) == 7
     for path in notebooks:
         cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
         outputs = [output for cell in cells for output in cell.outputs]
@@ -133,6 +134,20 @@ def test_the_exported_network_agrees_on_every_test_video(project):
     edge = project.metrics("edge")
     assert edge["same"] == edge["clips"] == CLASSES * len(CLIPS["test"])
     assert edge["features"] < 1e-4
+
+
+def test_a_test_video_is_told_as_in_the_table(project):
+    with (project.folder / "results/plots/evaluate/trace.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "tlee"]
+    videos = [f"data/UCF-101/{row['video']}" for row in rows]
+    told = [
+        json.loads(line) for line in project.call("python", "-m", "tlee", "predict", "--json", *videos).splitlines()
+    ]
+    assert [each["video"] for each in told] == videos
+    for each, row in zip(told, rows, strict=True):
+        assert (each["label"], " ".join(map(str, each["exits"]))) == (row["prediction"], row["exits"])
+        assert (each["frames"], each["gmacs"]) == (int(row["frames"]), float(row["gmacs"]))
+        assert each["confidence"] == pytest.approx(float(row["confidence"]), abs=1e-5)
 
 
 def test_a_second_run_has_nothing_to_do(project):

@@ -5,7 +5,9 @@ import torch
 from small import COSTS, identity_readout, random_features
 
 from tlee.inference import StoredFeatures, run
-from tlee.policies import ALWAYS, NEVER, Look, RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.look import ALWAYS, NEVER, Look
+from tlee.policies.thresholds import Thresholds
 
 # --- thresholds --------------------------------------------------------------------------------------
 

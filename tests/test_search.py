@@ -1,14 +1,18 @@
 """The threshold search: what it may not miss, and what it may not do."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small import COSTS, small_params
 
-from tlee.inference import StoredFeatures
+from tlee.features import FeatureTable
 from tlee.model import Readout
 from tlee.params import METHOD_SETTINGS
-from tlee.policies import ALWAYS, NEVER, Thresholds
-from tlee.search import COMPARED, Candidate, Search, choose, families, frontier
+from tlee.policies.look import ALWAYS, NEVER
+from tlee.policies.thresholds import Thresholds
+from tlee.replay import Split
+from tlee.search import COMPARED, Candidate, Search, afford, choose, families, frontier
 
 CLASSES = 3
 LEVELS = (ALWAYS, 0.7, 0.9, 0.99, NEVER)
@@ -30,12 +34,18 @@ def easy_and_hard_videos(skill: tuple[float, ...], videos: int = 120, frames: in
     shown = torch.rand(videos, frames, 1, 1, generator=generator) < 0.5
     truth = torch.eye(CLASSES)[labels][:, None, None] * torch.tensor(skill)[None, None, :, None]
     noise = torch.randn(videos, frames, len(skill), CLASSES, generator=generator)
-    return StoredFeatures(shown * truth + noise), torch.eye(CLASSES, dtype=torch.bool)[labels]
+    return shown * truth + noise, torch.eye(CLASSES, dtype=torch.bool)[labels]
+
+
+def split(features: torch.Tensor, truth: torch.Tensor, readout: Readout, metric: str = "top1") -> Split:
+    names = [str(row) for row in range(len(features))]
+    table = FeatureTable(features, truth.int().argmax(1), truth, names, names, list("abc"))
+    return Split(table, readout, COSTS, metric)
 
 
 @pytest.fixture
 def search(readout) -> Search:
-    return Search(*easy_and_hard_videos(skill=(3.0, 6.0, 7.0)), readout, COSTS, "top1", LEVELS)
+    return Search(split(*easy_and_hard_videos(skill=(3.0, 6.0, 7.0)), readout), LEVELS)
 
 
 # --- families ----------------------------------------------------------------------------------------
@@ -54,7 +64,7 @@ def test_every_single_axis_policy_is_part_of_tlee():
 def test_the_families_of_each_method():
     found = {method: list(families(method, 3, gated=True)) for method in METHOD_SETTINGS}
     assert found == {
-        "tlee": ["temporal", "layer", "tlee_gate", "tlee"],
+        "tlee": ["frameexit", "temporal", "layer", "tlee_gate", "tlee"],
         "frameexit": ["frameexit", "temporal"],
         "layer": ["layer"],
         "full": [],
@@ -71,7 +81,7 @@ def test_frameexit_is_the_gate_after_the_first_frame():
 @pytest.mark.parametrize("method", COMPARED)
 def test_without_a_gate_none_is_searched(method):
     spaces = families(method, 3, gated=False)
-    assert "tlee_gate" not in spaces
+    assert not {"tlee_gate", "frameexit"} & (spaces.keys() - {method})
     assert not any(name == "gate" for space in spaces.values() for name, _ in space)
 
 
@@ -96,7 +106,7 @@ def test_more_exits_never_make_it_worse(search, max_loss):
 
 def test_an_exit_that_does_not_pay_is_switched_off(readout):
     """The first head knows nothing, so that each look at it is lost."""
-    search = Search(*easy_and_hard_videos(skill=(0.0, 6.0, 7.0)), readout, COSTS, "top1")
+    search = Search(split(*easy_and_hard_videos(skill=(0.0, 6.0, 7.0)), readout))
     policy = choose(search.explore(spaces()["tlee"], {}), search.full, 1.0, search.score).policy
     assert not any(policy.looks(t, 0, frames=4) for t in range(4))
     assert policy.looks(0, 1, frames=4)
@@ -127,19 +137,16 @@ def test_the_score_is_the_metric_that_counts(readout):
     features = torch.tensor([(4.0, 0.0, 0.0), (0.0, 1.0, 0.0), (3.0, 2.0, 0.0)])[:, None, None].expand(3, 4, 3, 3)
     truth = torch.tensor([[True, False, False], [False, True, False], [False, True, False]])
     never = Thresholds.never(3)
-    scores = {
-        metric: Search(StoredFeatures(features), truth, readout, COSTS, metric).score(never)
-        for metric in ("top1", "map")
-    }
+    scores = {metric: Search(split(features, truth, readout, metric)).score(never) for metric in ("top1", "map")}
     # p of class 0: 0.96, 0.21, 0.71; of class 1: 0.02, 0.58, 0.26; nobody has class 2.
     assert scores == {"top1": pytest.approx(2 / 3), "map": pytest.approx(1.0)}
 
 
 def test_several_labels_are_searched_too(readout):
     readout.multi_label = True
-    source, truth = easy_and_hard_videos(skill=(3.0, 6.0, 7.0))
+    features, truth = easy_and_hard_videos(skill=(3.0, 6.0, 7.0))
     truth = truth | truth.roll(1, 1)  # of each video, a second class that its features do not show
-    search = Search(source, truth, readout, COSTS, "map", LEVELS)
+    search = Search(split(features, truth, readout, "map"), LEVELS)
     chosen = choose(search.explore(spaces()["tlee"], {}), search.full, 5.0, search.score)
     assert chosen.gmacs < search.full.gmacs
     assert search.score(chosen.policy) >= search.score(search.full.policy) - 0.05
@@ -148,9 +155,9 @@ def test_several_labels_are_searched_too(readout):
 def test_the_smooth_error_by_hand(readout):
     """Of one video that is right with p = 0.5, and one that is wrong, whose two classes have 0.2 and 0.3."""
     logits = torch.tensor([(0.5, 0.25, 0.25), (0.5, 0.2, 0.3)]).log()
-    source = StoredFeatures(logits[:, None, None].expand(2, 4, 3, 3))
+    features = logits[:, None, None].expand(2, 4, 3, 3)
     truth = torch.tensor([[True, False, False], [False, True, True]])
-    full = Search(source, truth, readout, COSTS, "top1").full
+    full = Search(split(features, truth, readout)).full
     assert full.error == pytest.approx(((0 + 0.5) / 2 + (1 + 0.75) / 2) / 2)
     assert full.gmacs == pytest.approx((4 * 60 + 5) / 1e9)
 
@@ -180,6 +187,18 @@ def test_choosing_by_hand():
     assert choose([wrong, perhaps_lucky], full, 1.0, score) is perhaps_lucky
     scores[perhaps_lucky] = 0.89  # the bound is kept, the metric is not
     assert choose([wrong, perhaps_lucky, good], full, 2.0, score) is good
+
+
+def test_a_budget_by_hand():
+    """The least added error, by its bound, of those whose cost surely fits; the cheapest if none does."""
+    cheap, good, dear = candidate(1, 0.3, added=0.2), candidate(2, 0.15, added=0.05), candidate(4, 0.1)
+    lucky = candidate(2, 0.14, added=0.04, spread=0.03)
+    unsure = replace(candidate(2.9, 0.11, added=0.01), gmacs_spread=0.1)
+    everyone = [cheap, good, dear, lucky, unsure]
+    assert afford(everyone, 3.0) is good  # `unsure` may cost 2.9 + 1.645 * 0.1
+    assert afford(everyone, 3.1) is unsure
+    assert afford(everyone, 5.0) is dear
+    assert afford(everyone, 0.5) is cheap
 
 
 def test_the_bound_holds_for_all_policies_at_once():

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,10 @@ from tlee.errors import UserError
 from tlee.paths import find_root
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+PolicyName = Annotated[
+    str | None, typer.Option(help="A policy of results/policy.json, such as full; by default the method's.")
+]
 
 
 @app.command()
@@ -58,6 +63,99 @@ def pool(
     if to:
         videos.to_csv(to, index=False, float_format="%.6g", lineterminator="\n")
     typer.echo(markdown(pool_folds(videos)))
+
+
+@app.command()
+def predict(
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of numbered frames.")],
+    policy: PolicyName = None,
+    figure: Annotated[Path | None, typer.Option(help="Folder for a film strip of each video.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, one line a video.")] = False,
+):
+    """Say what the trained network sees in videos of yours, with real exits, and what it took."""
+    from tlee.params import load_params
+    from tlee.prediction import Table, draw_strip, load_predictor, predict, strip_files, to_json
+
+    files = [video.absolute() for video in videos]
+    strips = strip_files(files, _folder(figure, "--figure")) if figure else []
+    os.chdir(find_root(Path.cwd()))
+    predictor = load_predictor(load_params(), policy)
+    table = Table.of([str(video) for video in videos], predictor.classes)
+    done = 0
+    for number, (video, file) in enumerate(zip(videos, files, strict=True)):
+        try:
+            prediction = predict(predictor, file, str(video), number)
+        except UserError as error:
+            typer.echo(f"error: {error}", err=True)
+            continue
+        if not done and not as_json:
+            typer.echo(table.heading())
+        typer.echo(to_json(prediction) if as_json else table.line(prediction))
+        if figure:
+            draw_strip(prediction, strips[number])
+        done += 1
+    if done < len(videos):
+        raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    source: Annotated[
+        str, typer.Argument(help="A video file, a camera (0 or /dev/video0) or an address (rtsp://...).")
+    ],
+    policy: PolicyName = None,
+    fps: Annotated[float, typer.Option(min=0.01, help="Frames that are sampled from a second of the source.")] = 5.0,
+    realtime: Annotated[
+        bool,
+        typer.Option("--realtime/--as-fast-as-possible", help="Of a file: play it, and lose frames as a camera does."),
+    ] = False,
+    decisions: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    queue: Annotated[int, typer.Option(min=1, help="Frames that wait at most; beyond, old ones are dropped.")] = 5,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds of silence until a live source is lost.")] = 10.0,
+    retries: Annotated[int, typer.Option(min=0, help="Attempts in a row to connect to a lost live source again.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, one line a decision.")] = False,
+):
+    """Decide on a source that goes on, frame by frame with real exits, until it ends or Ctrl-C.
+
+    A decision takes up to as many frames as the network has learnt, as they come; as soon as the policy stops it is
+    told, and the next one begins with the next fresh frame.
+    """
+    from tlee.params import load_params
+    from tlee.prediction import load_predictor
+    from tlee.streams import Following, is_address, is_camera
+    from tlee.watching import Log, open_stream, to_json, warning, watch
+
+    file = source if is_camera(source) or is_address(source) else str(Path(source).absolute())
+    os.chdir(find_root(Path.cwd()))
+    params = load_params()
+    predictor = load_predictor(params, policy)
+    if found := warning(params):
+        typer.echo(f"warning: {found}", err=True)
+    following = Following(queue, timeout, retries, realtime)
+    stream = open_stream(source, file, params, fps, following, lambda line: typer.echo(f"warning: {line}", err=True))
+    log = Log.of(source, predictor.classes)
+    try:
+        for decision in islice(watch(predictor, stream), decisions):
+            if not log.decisions and not as_json:
+                typer.echo(log.heading())
+            log.add(decision)
+            typer.echo(to_json(decision) if as_json else log.line(decision, stream.live))
+    except KeyboardInterrupt:
+        pass
+    except UserError:
+        if log.decisions:
+            typer.echo(log.summary(), err=as_json)
+        raise
+    typer.echo(log.summary(), err=as_json)
+
+
+def _folder(path: Path, option: str) -> Path:
+    """A folder to write to, made if it is missing; absolute."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {path} ({error.strerror}): name another folder with {option}") from None
+    return path.absolute()
 
 
 @app.command()

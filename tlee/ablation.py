@@ -16,12 +16,13 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from tlee.costs import count_costs
-from tlee.evaluation import Split, evaluate
+from tlee.evaluation import evaluate
 from tlee.features import FeatureTable, load_features, split_features
 from tlee.frames import load_clips
 from tlee.model import TLEE, load_trained
 from tlee.params import Params, TrainingParams, change
 from tlee.paths import SPLITS
+from tlee.replay import Split
 from tlee.training.branches import BranchTask, random_depths
 from tlee.training.gates import GateTask
 from tlee.training.loop import fit, state_file

@@ -1,4 +1,4 @@
-"""Policies on one scale: thresholds chosen on ``val``, score and cost reported on ``test``."""
+"""Policies on one scale: chosen on ``val``, score and cost reported on ``test``."""
 
 from dataclasses import asdict, dataclass
 
@@ -6,57 +6,25 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tlee import intervals
-from tlee.costs import Costs, count_costs
-from tlee.features import FeatureTable, load_features
-from tlee.frames import load_clips
-from tlee.inference import LiveFeatures, Outcomes, Source, StoredFeatures, follow, run
-from tlee.metrics import METRICS, confusion, hits, mean_average_precision, top5
-from tlee.model import Readout, load_trained
+from tlee import baselines
+from tlee.comparison import area_under, chance_level, compare, paired
+from tlee.costs import count_costs
+from tlee.features import load_features
+from tlee.inference import Outcomes
+from tlee.metrics import confusion, hits
+from tlee.model import load_trained
+from tlee.oracle import oracle, oracle_curve
 from tlee.params import EvaluateParams, Params
-from tlee.paths import POLICY
-from tlee.policies import RandomExits, Thresholds
-from tlee.records import save_json, save_metrics, save_table
-from tlee.search import Search, choose, families, frontier
+from tlee.policies.files import save_policies
+from tlee.policies.given import GivenExits, RandomExits
+from tlee.policies.look import Policy
+from tlee.policies.thresholds import Thresholds
+from tlee.records import save_metrics, save_table
+from tlee.replay import Split
+from tlee.search import Candidate, Search, afford, choose, families, frontier
+from tlee.subsets import folds
 
-RANDOM_CHANCES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
-RANDOM_DRAWS = 10
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split's exit features with what it takes to run policies on them, and the metric that counts."""
-
-    table: FeatureTable
-    readout: Readout
-    costs: Costs
-    metric: str
-
-    @property
-    def source(self) -> StoredFeatures:
-        return StoredFeatures(self.table.features)
-
-    def run(self, policy: Thresholds | RandomExits) -> Outcomes:
-        return run_any(self.source, self.readout, policy, self.costs)
-
-    def score(self, outcomes: Outcomes) -> float:
-        return METRICS[self.metric](self.readout.probabilities(outcomes.logits), self.table.truth)
-
-    def point(self, method: str, outcomes: Outcomes) -> dict:
-        """Where a policy lies: score, mean GMACs and mean frames of a video."""
-        return {
-            "method": method,
-            "score": self.score(outcomes),
-            "gmacs": outcomes.gmacs.mean().item(),
-            "frames": outcomes.frames.double().mean().item(),
-        }
-
-
-def run_any(source: Source, readout: Readout, policy: Thresholds | RandomExits, costs: Costs) -> Outcomes:
-    """Run a policy that decides by what it sees, or one whose exits are drawn beforehand."""
-    if isinstance(policy, Thresholds):
-        return run(source, readout, policy, costs)
-    return follow(source, readout, policy.paths(source.videos, source.frames, len(costs.segments)), costs)
+Policies = dict[str, Policy | GivenExits]
 
 
 @dataclass(frozen=True)
@@ -65,10 +33,11 @@ class Evaluation:
 
     method: str  #: ``model.method``, whose policy the next stage exports
     test: Split
-    policies: dict[str, Thresholds | RandomExits]  #: chosen on val, by method
-    outcomes: dict[str, Outcomes]  #: of those policies
-    table: pd.DataFrame  #: one row a method
-    curves: pd.DataFrame  #: ``method, gmacs, score, frames``: the frontiers found on val
+    policies: Policies  #: chosen on val, by name
+    outcomes: dict[str, Outcomes]  #: of those policies and of the oracle
+    table: pd.DataFrame  #: one row a policy
+    curves: pd.DataFrame  #: ``method, gmacs, score, frames, val_gmacs``: the frontiers found on val
+    paired: pd.DataFrame  #: the method against each other policy, see ``comparison.paired``
 
     @property
     def classes(self) -> list[str]:
@@ -84,8 +53,8 @@ class Evaluation:
 
     def exit_shares(self) -> np.ndarray:
         """``[T, B + 1]``: the share of all videos whose ``t``-th visited frame was left at depth ``b``."""
-        exits, depths = self.outcomes[self.method].exits, len(self.test.costs.segments)
-        return torch.stack([(exits == depth).double().mean(0) for depth in range(depths)], dim=1).numpy()
+        exits = self.outcomes[self.method].exits
+        return torch.stack([(exits == depth).double().mean(0) for depth in range(self.test.exits)], dim=1).numpy()
 
     def confusion(self) -> np.ndarray:
         """Counts ``[C, C]``: rows are the truth (the first class of a video), columns the prediction."""
@@ -110,94 +79,112 @@ class Evaluation:
             }
         )
 
-    def write(self, agreement: float) -> None:
+    def write(self, agreement: pd.Series) -> None:
         """Write metrics, the tables behind the figures, and the policies for the stages that follow."""
         rows = self.table.set_index("method").iterrows()
         metrics = {method: row.dropna().to_dict() for method, row in rows}
-        save_metrics("evaluate", metrics | {"step_by_step_agreement": agreement})
-        save_json(POLICY, {method: asdict(policy) for method, policy in self.policies.items()})
+        save_metrics("evaluate", metrics | {"step_by_step_agreement": agreement.min().item()})
+        save_policies(self.policies)
         shares = pd.DataFrame(self.exit_shares()).add_prefix("depth ").rename_axis("frame").reset_index()
         save_table("evaluate", "methods", self.table)
+        save_table("evaluate", "paired", self.paired)
         save_table("evaluate", "trade_off", self.curves)
+        save_table("evaluate", "agreement", agreement.rename_axis("method").reset_index())
         save_table("evaluate", "exits", shares.melt("frame", var_name="exit", value_name="share"))
         save_table("evaluate", "trace", pd.concat([self.trace(method) for method in self.outcomes]))
         save_table("evaluate", "confusion", self.trace(self.method)[["truth", "prediction"]])
 
 
 def evaluate_splits(params: Params) -> Evaluation:
-    """The comparison on the stored exit features, with the trained gate."""
+    """The comparison on the stored exit features, with the trained gate.
+
+    With ``evaluate.folds``, and groups to deal, the method's row also says what its search does on videos that it
+    has not seen (``cv_score``, ``cv_gmacs``, see ``cross_validate``).
+    """
+    val, test = load_splits(params)
+    evaluation = evaluate(val, test, params)
+    if params.evaluate.folds and len(set(val.table.groups)) > 1:
+        unseen = val.point(params.model.method, cross_validate(val, params))
+        row = evaluation.table["method"] == params.model.method
+        evaluation.table.loc[row, ["cv_score", "cv_gmacs"]] = unseen["score"], unseen["gmacs"]
+    return evaluation
+
+
+def load_splits(params: Params) -> tuple[Split, Split]:
+    """``val`` and ``test`` with the trained readout; ``UserError`` if a stage before has not been run."""
     model, _ = load_trained(params, "pretrain", "branches", "gates")
     costs = count_costs(model)
     val, test = (Split(load_features(split), model.readout, costs, params.evaluate.metric) for split in ("val", "test"))
-    return evaluate(val, test, params)
+    return val, test
 
 
 def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
-    """Search the method's families of policies on ``val``, run what was chosen and the frontiers on ``test``."""
+    """Search every family of policies on ``val``, run what was chosen and the frontiers on ``test``."""
     method, settings, seed = params.model.method, params.evaluate, params.seed
-    search = Search(val.source, val.table.truth, val.readout, val.costs, val.metric)
-    chosen, frontiers = {"full": search.full}, {"full": [search.full]}
-    for name, coordinates in families(method, len(val.costs.segments), gated=bool(val.readout.gates)).items():
-        candidates = search.explore(coordinates, fixed_thresholds(settings))
-        frontiers[name] = frontier(candidates)
-        chosen[name] = choose(candidates, search.full, settings.max_loss, search.score)
-    policies = {name: candidate.policy.reachable() for name, candidate in chosen.items()}
-    if method == "random":
-        policies["random"] = choose_random(val, search.score(search.full.policy) - settings.max_loss / 100, seed)
-    outcomes = {name: test.run(policy) for name, policy in policies.items()}
+    search = Search(val)
+    found = {name: candidates(name, search, params) for name in family_names(method, val)}
+    policies = {name: simplest(pick(tried, search, settings).policy) for name, tried in found.items()}
+    outcomes = {name: test.run(policy) for name, policy in policies.items()} | {"oracle": oracle(test)}
     full = outcomes["full"]
     rows = [
-        compare(name, test, outcome, full, settings, seed) | _on_val(val, policies[name])
+        compare(name, test, outcome, full, settings.bootstrap, seed)
+        | (_on_val(val, policies[name]) if name in policies else {})
         for name, outcome in outcomes.items()
     ]
-    randoms = random_curve(test, seed)
-    if method != "random":
-        nearest = (randoms["gmacs"] - outcomes[method].gmacs.mean().item()).abs().idxmin()
-        rows.append(randoms.loc[nearest].to_dict())
-    rows.append(compare("oracle", test, oracle(test), full, settings, seed))
-    points = [test.point(name, test.run(candidate.policy)) for name, found in frontiers.items() for candidate in found]
-    table = pd.DataFrame(rows)
-    table.insert(7, "share_of_full", table["gmacs"] / full.gmacs.mean().item())
-    return Evaluation(method, test, policies, outcomes, table, pd.concat([pd.DataFrame(points), randoms]))
+    points = [
+        test.point(name, test.run(candidate.policy)) | {"val_gmacs": candidate.gmacs}
+        for name, tried in found.items()
+        for candidate in frontier(tried)
+    ]
+    bound = [oracle_curve(test, outcomes["oracle"])] if settings.metric == "top1" else []
+    curves = pd.concat([pd.DataFrame(points), *bound], ignore_index=True)
+    table = pd.DataFrame(rows).merge(_areas(curves, val, full), on="method", how="left")
+    versus = paired(method, test, outcomes, settings.bootstrap, seed)
+    return Evaluation(method, test, policies, outcomes, table, curves, versus)
 
 
-def _on_val(val: Split, policy: Thresholds | RandomExits) -> dict[str, float]:
-    point = val.point("", val.run(policy))
-    return {"val_score": point["score"], "val_gmacs": point["gmacs"]}
+def family_names(method: str, split: Split) -> list[str]:
+    """The families that are compared: the full network, those of the method, and those of the literature."""
+    spaces = families(method, split.exits, gated=bool(split.readout.gates))
+    return ["full", *spaces, *(name for name in baselines.FAMILIES if name not in spaces)]
 
 
-def choose_random(val: Split, at_least: float, seed: int) -> RandomExits:
-    """The cheapest random exits whose score on val is ``at_least`` this; the most careful ones if none is."""
-    for chance in reversed(RANDOM_CHANCES):
-        policy = RandomExits(chance, seed)
-        if val.score(val.run(policy)) >= at_least:
-            return policy
-    return RandomExits(RANDOM_CHANCES[0], seed)
+def candidates(family: str, search: Search, params: Params) -> list[Candidate]:
+    """All policies of a family that are tried on the split of ``search``."""
+    split = search.split
+    spaces = families(params.model.method, split.exits, gated=bool(split.readout.gates))
+    if family in spaces:
+        return search.explore(spaces[family], fixed_thresholds(params.evaluate))
+    if family in baselines.FAMILIES:
+        return search.measure_all(baselines.FAMILIES[family](split, params.seed))
+    return [search.full]
 
 
-def step_by_step_agreement(evaluation: Evaluation, params: Params) -> float:
-    """Share of test videos on which the network, run frame by frame with real exits, does as the replay did.
+def pick(tried: list[Candidate], search: Search, settings: EvaluateParams) -> Candidate:
+    """The one that the user has asked for: within a budget of GMACs, or of points to lose."""
+    if settings.max_gmacs is not None:
+        return afford(tried, settings.max_gmacs)
+    return choose(tried, search.full, settings.max_loss, search.score)
 
-    The same exits, the same prediction and the same cost; nothing of the stored features is used. A temporal
-    shift makes features depend on earlier exits, so there, and only there, the replay is an approximation.
+
+def simplest(policy: Policy | GivenExits) -> Policy | GivenExits:
+    """The same decisions without thresholds that cannot be reached."""
+    return policy.reachable() if isinstance(policy, Thresholds) else policy
+
+
+def cross_validate(val: Split, params: Params) -> Outcomes:
+    """What the search for the method's policy does on videos of ``val`` that it has not seen.
+
+    Groups of ``val`` are dealt into ``evaluate.folds`` parts; the policy for each part is searched on all others.
     """
-    model, _ = load_trained(params, "pretrain", "branches", "gates")
-    clips = load_clips("test", params)
-    split, method = evaluation.test, evaluation.method
-    replayed, policy = evaluation.outcomes[method], evaluation.policies[method]
-    same = []
-    for clip, _, row in clips:
-        source = LiveFeatures(model, clip)
-        if isinstance(policy, Thresholds):
-            live = run(source, model.readout, policy, split.costs)
-        else:
-            live = follow(source, model.readout, replayed.exits[row : row + 1], split.costs)
-        same.append(
-            torch.equal(live.exits[0], replayed.exits[row])
-            and torch.equal(live.predictions[0], replayed.predictions[row])
-            and torch.equal(live.macs[0], replayed.macs[row])
-        )
-    return float(np.mean(same))
+    parts = []
+    for inside, outside in folds(val.table.groups, params.evaluate.folds, params.seed):
+        search = Search(val.take(inside))
+        chosen = pick(candidates(params.model.method, search, params), search, params.evaluate)
+        parts.append((outside, val.take(outside).run(chosen.policy)))
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    columns = ("logits", "exits", "macs")
+    return Outcomes(*(torch.cat([getattr(each, name) for _, each in parts])[order] for name in columns))
 
 
 def fixed_thresholds(params: EvaluateParams) -> dict[str, float]:
@@ -211,70 +198,13 @@ def fixed_thresholds(params: EvaluateParams) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value != "auto"}
 
 
-def oracle(split: Split) -> Outcomes:
-    """For each video the cheapest exit that is right, among those where all frames leave at one depth.
-
-    A video that no exit gets right costs the full network. No policy can know these exits: a bound.
-    """
-    table, readout, costs = split.table, split.readout, split.costs
-    videos, frames, depths, _ = table.features.shape
-    with torch.inference_mode():
-        by_depth = [readout.prefix_logits(table.features, depth) for depth in range(depths)]
-    logits = torch.stack(by_depth, dim=2).flatten(1, 2)  # [N, T * (B + 1), C]
-    right = hits(logits.flatten(0, 1), table.truth.repeat_interleave(frames * depths, 0)).view(videos, -1)
-    heads = torch.tensor(costs.heads)
-    heads = heads.cumsum(0) if readout.folds_visited else heads
-    folds = torch.arange(1, depths + 1) if readout.folds_visited else torch.ones(depths, dtype=torch.long)
-    count = torch.arange(1, frames + 1)[:, None]
-    frame = torch.tensor(costs.segments).cumsum(0) + heads + folds * costs.reuse
-    cost = (count * frame - costs.reuse + costs.classifier).flatten()
-    cheapest = torch.where(right, cost, cost.max() + 1).argmin(1)
-    taken = torch.where(right.any(1), cheapest, frames * depths - 1)
-    step, depth = taken // depths, taken % depths
-    exits = torch.where(torch.arange(frames) <= step[:, None], depth[:, None], -1)
-    return Outcomes(logits[torch.arange(videos), taken], exits, cost[taken])
+def _on_val(val: Split, policy: Policy | GivenExits) -> dict[str, float]:
+    point = val.point("", val.run(policy))
+    return {"val_score": point["score"], "val_gmacs": point["gmacs"]}
 
 
-def random_curve(split: Split, seed: int) -> pd.DataFrame:
-    """Random exits at several chances, each the mean of several draws; one row a chance."""
-    rows = []
-    for chance in RANDOM_CHANCES:
-        draws = [RandomExits(chance, seed + draw) for draw in range(RANDOM_DRAWS)]
-        drawn = [split.point("random", split.run(policy)) for policy in draws]
-        rows.append({"method": "random", **pd.DataFrame(drawn).drop(columns="method").mean()})
-    return pd.DataFrame(rows)
-
-
-def compare(method: str, split: Split, outcomes: Outcomes, full: Outcomes, params: EvaluateParams, seed: int) -> dict:
-    """A policy's point with 95% intervals: of its score, and of its gain on the full network (paired by video)."""
-    table = split.table
-    probabilities, baseline = (split.readout.probabilities(each.logits) for each in (outcomes, full))
-    where = split.point(method, outcomes)
-    if split.metric == "top1":
-        right, right_full = (hits(each, table.truth).double().numpy() for each in (probabilities, baseline))
-        low, high = intervals.of_mean(right, params.bootstrap, seed)
-        difference_low, difference_high = intervals.of_mean(right - right_full, params.bootstrap, seed)
-    else:
-        metric, videos = METRICS[split.metric], len(table.labels)
-        low, high = intervals.of_statistic(
-            lambda rows: metric(probabilities[rows], table.truth[rows]), videos, params.bootstrap, seed
-        )
-        difference_low, difference_high = intervals.of_statistic(
-            lambda rows: metric(probabilities[rows], table.truth[rows]) - metric(baseline[rows], table.truth[rows]),
-            videos,
-            params.bootstrap,
-            seed,
-        )
-    return {
-        "method": method,
-        "score": where["score"],
-        "low": low,
-        "high": high,
-        "top5": top5(probabilities, table.truth),
-        "map": mean_average_precision(probabilities, table.truth),
-        "gmacs": where["gmacs"],
-        "frames": where["frames"],
-        "difference": where["score"] - split.score(full),
-        "difference_low": difference_low,
-        "difference_high": difference_high,
-    }
+def _areas(curves: pd.DataFrame, val: Split, full: Outcomes) -> pd.DataFrame:
+    """``area`` of each curve, see ``comparison.area_under``; one point is no curve."""
+    gmacs, chance = full.gmacs.mean().item(), chance_level(val.table.truth)
+    areas = {name: area_under(curve, gmacs, chance) for name, curve in curves.groupby("method") if len(curve) > 1}
+    return pd.DataFrame(areas.items(), columns=["method", "area"])

@@ -1,7 +1,9 @@
 """Exit features of every split: computed once, then stored."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -11,6 +13,8 @@ from tlee.model import TLEE
 from tlee.params import Params
 from tlee.paths import FEATURES, SPLITS
 from tlee.weights import load_tensors, save_tensors
+
+_REMEDY = "run `dvc repro branches`"
 
 
 @dataclass(frozen=True)
@@ -31,18 +35,46 @@ class FeatureTable:
         """What is trained on: class indices ``[N]``, or zeros and ones ``[N, C]`` (see ``Readout.loss``)."""
         return self.truth.float() if multi_label else self.labels
 
+    def take(self, rows: np.ndarray) -> "FeatureTable":
+        """The videos ``rows``, by position."""
+        index = torch.as_tensor(rows)
+        return FeatureTable(
+            self.features[index],
+            self.labels[index],
+            self.truth[index],
+            [self.videos[row] for row in rows],
+            [self.groups[row] for row in rows],
+            self.classes,
+        )
+
 
 def store_features(model: TLEE, params: Params) -> None:
-    """Compute the exit features of every split and write ``results/features/<split>.safetensors``."""
+    """Compute the exit features of every split and write them below ``results/features``, batch by batch.
+
+    ``<split>.npy`` are the features, ``<split>.safetensors`` is the rest of the table.
+    """
+    FEATURES.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        table = split_features(model, params, split)
-        tensors = {name: getattr(table, name) for name in ("features", "labels", "truth")}
+        table, batches = _prepare(model, params, split)
+        shape = (len(table.labels), params.extract.frames, model.exits, model.readout.width)
+        stored = np.lib.format.open_memmap(FEATURES / f"{split}.npy", "w+", np.float32, shape)
+        start = 0
+        for batch in batches:
+            stored[start : start + len(batch)] = batch
+            start += len(batch)
+        stored.flush()
         about = {name: getattr(table, name) for name in ("videos", "groups", "classes")}
-        save_tensors(FEATURES / f"{split}.safetensors", tensors, about)
+        save_tensors(FEATURES / f"{split}.safetensors", {"labels": table.labels, "truth": table.truth}, about)
 
 
 def split_features(model: TLEE, params: Params, split: str) -> FeatureTable:
-    """Compute the exit features of one split.
+    """Compute the exit features of one split and keep them in memory."""
+    table, batches = _prepare(model, params, split)
+    return FeatureTable(**{**vars(table), "features": torch.cat(list(batches))})
+
+
+def _prepare(model: TLEE, params: Params, split: str) -> tuple[FeatureTable, Iterator[torch.Tensor]]:
+    """The table of a split without its features, and these in batches of videos.
 
     The network has learnt the training clips by heart; as they are, nearly all would look right and
     certain. ``train`` therefore holds ``params.branches.train_views`` augmented views of each.
@@ -50,30 +82,37 @@ def split_features(model: TLEE, params: Params, split: str) -> FeatureTable:
     torch.manual_seed(params.seed)
     clips = load_clips(split, params, augment=split == "train")
     views, store = params.branches.train_views if split == "train" else 1, clips.store
-    return FeatureTable(
-        features=torch.cat([compute_features(model, clips) for _ in range(views)]),
+    table = FeatureTable(
+        features=torch.empty(0),
         labels=store.labels.repeat(views),
         truth=store.truth.repeat(views, 1),
         videos=store.videos * views,
         groups=store.groups * views,
         classes=store.classes,
     )
+    return table, (batch for _ in range(views) for batch in compute_features(model, clips))
 
 
-@torch.inference_mode()
-def compute_features(model: TLEE, clips: ClipDataset, batch_clips: int = 16) -> torch.Tensor:
-    """All exit features of all clips, ``float32 [N, T, B + 1, D]``."""
+def compute_features(model: TLEE, clips: ClipDataset, batch_clips: int = 16) -> Iterator[torch.Tensor]:
+    """All exit features of all clips, ``float32 [n, T, B + 1, D]`` a batch."""
     model.eval()
     device = next(model.parameters()).device
-    batches = (frames for frames, _, _ in DataLoader(clips, batch_clips))
-    return torch.cat([model.exit_features(frames.to(device)).cpu() for frames in batches])
+    for frames, _, _ in DataLoader(clips, batch_clips):
+        with torch.inference_mode():
+            yield model.exit_features(frames.to(device)).cpu()
 
 
 def load_features(split: str) -> FeatureTable:
-    """Read one split back; ``UserError`` if the file is missing, damaged or not one of these."""
-    path, remedy = FEATURES / f"{split}.safetensors", "run `dvc repro branches`"
-    tensors, about = load_tensors(path, remedy)
+    """The table of one split, its features memory-mapped: only what is asked for is read.
+
+    Raises ``UserError`` if a file is missing, damaged or not one of these.
+    """
+    path, about_path = FEATURES / f"{split}.npy", FEATURES / f"{split}.safetensors"
+    tensors, about = load_tensors(about_path, _REMEDY)
     try:
-        return FeatureTable(**tensors, **about)
-    except TypeError:
-        raise UserError(f"{path} holds no exit features: {remedy}") from None
+        features = torch.from_numpy(np.load(path, mmap_mode="c"))
+        return FeatureTable(features=features, **tensors, **about)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: {_REMEDY}") from None
+    except (TypeError, ValueError, OSError):
+        raise UserError(f"{path} holds no whole table of exit features: {_REMEDY}") from None

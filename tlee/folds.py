@@ -11,9 +11,8 @@ from dvc.exceptions import DvcException
 from tlee import intervals
 from tlee.errors import UserError
 from tlee.methods import NAMES
-from tlee.paths import PLOTS
+from tlee.paths import TRACE
 
-TRACE = PLOTS / "evaluate" / "trace.csv"
 RESAMPLES = 10_000
 
 
@@ -54,7 +53,7 @@ def pool_folds(videos: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     rows = []
     for method, each in videos.groupby("method"):
         right = each["right"].to_numpy(np.float64)
-        low, high = intervals.of_grouped_mean(right, each["group"].to_numpy(), RESAMPLES, seed)
+        low, high = intervals.of_mean(right, each["group"], RESAMPLES, seed)
         rows.append(
             {
                 "method": method,

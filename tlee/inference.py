@@ -17,14 +17,19 @@ It asks a *source* for the exit features: a table of stored ones (many videos at
 network itself (one video, each segment run only when it is needed).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Protocol
 
 import torch
 
 from tlee.costs import GIGA, Costs
 from tlee.model import TLEE, Readout
-from tlee.policies import Look, Policy
+from tlee.policies.given import GivenExits
+from tlee.policies.look import Look, Policy, SharedLook
+
+CHUNK = 512  #: videos whose features are in memory at once
 
 # --- where exit features come from ---------------------------------------------------------------
 
@@ -103,50 +108,213 @@ class Outcomes:
         return self.macs.double() / GIGA
 
 
+def run_any(
+    source: Source,
+    readout: Readout,
+    policy: Policy | GivenExits,
+    costs: Costs,
+    temperatures: Sequence[float] | None = None,
+) -> Outcomes:
+    """Run a policy that decides by what it sees, or one whose exits are given."""
+    if isinstance(policy, Policy):
+        return run(source, readout, policy, costs, temperatures)
+    return follow(source, readout, policy.paths(source.videos, source.frames, len(costs.segments)), costs)
+
+
+def run(
+    source: Source, readout: Readout, policy: Policy, costs: Costs, temperatures: Sequence[float] | None = None
+) -> Outcomes:
+    """Run ``policy`` over all videos of ``source``; every part that runs is counted.
+
+    ``temperatures`` calibrate what it sees, one a depth (see ``calibration``).
+    """
+    return run_together(source, readout, [policy], costs, temperatures)[0]
+
+
 @torch.inference_mode()
-def run(source: Source, readout: Readout, policy: Policy, costs: Costs) -> Outcomes:
-    """Run ``policy`` over all videos of ``source``; every part that runs is counted."""
-    videos, frames, depths = source.videos, source.frames, len(costs.segments)
-    logits = torch.zeros(videos, readout.classes)
-    exits = torch.full((videos, frames), -1)
-    macs = torch.zeros(videos, dtype=torch.long)
-    going, known = torch.arange(videos), Known(videos, readout)  # the videos that go on
-    for t in range(frames):
-        past = known.z if t else None
-        inside = torch.arange(len(going))  # positions in `going` of the frames not left yet
-        stopped = torch.zeros(len(going), dtype=torch.bool)
-        known.enter_frame()
-        for b in range(depths):
-            rows = going[inside]
-            macs[rows] += costs.segments[b]
-            if not policy.looks(t, b, frames):
-                continue
-            current, folded = known.fold(inside, source.feature(rows, t, b))
-            look = Look(readout, current, None if past is None else past[inside], t, b, frames)
-            stop, leave = _decide(policy, look, deepest=b == depths - 1)
-            macs[rows] += costs.heads[b] + costs.reuse * folded + look.macs(costs)
-            if stop.any():
-                macs[rows[stop]] += 0 if look.classified else costs.classifier
-                logits[rows[stop]] = look.logits[stop]
-            exits[rows[leave], t] = b
-            stopped[inside[stop]] = True
-            inside = inside[~leave]
-            if not len(inside):
-                break
-        going = going[~stopped]
-        known.keep(~stopped)
-        if not len(going):
+def run_together(
+    source: Source,
+    readout: Readout,
+    policies: Sequence[Policy],
+    costs: Costs,
+    temperatures: Sequence[float] | None = None,
+) -> list[Outcomes]:
+    """``run`` for several policies at once: where they have taken the same exits of a video, it is computed once."""
+    walks = [_Walk(policy, source, readout) for policy in policies]
+    temperatures = temperatures or (1.0,) * len(costs.segments)
+    for rows in torch.arange(source.videos).split(CHUNK):
+        for alike in _alike(walks, source.frames, costs) if readout.folds_visited else [walks]:
+            _run_chunk(source, readout, alike, rows, costs, temperatures)
+    return [Outcomes(walk.logits, walk.exits, walk.macs) for walk in walks]
+
+
+def _alike(walks: list["_Walk"], frames: int, costs: Costs) -> list[list["_Walk"]]:
+    """Where visited exits count: the policies that look at the same exits, for only they know the same of a video."""
+    exits = list(product(range(frames), range(len(costs.segments))))
+    groups: dict[tuple[bool, ...], list[_Walk]] = {}
+    for walk in walks:
+        groups.setdefault(tuple(walk.policy.looks(t, b, frames) for t, b in exits), []).append(walk)
+    return list(groups.values())
+
+
+def _run_chunk(
+    source: Source,
+    readout: Readout,
+    walks: list["_Walk"],
+    rows: torch.Tensor,
+    costs: Costs,
+    temperatures: Sequence[float],
+) -> None:
+    deepest, known = len(costs.segments) - 1, States.none(rows, readout)
+    for walk in walks:
+        walk.begin(rows)
+    for t in range(source.frames):
+        going = [walk for walk in walks if len(walk.rows)]
+        if not going:
             break
-    return Outcomes(logits, exits, macs)
+        frame = _Frame(source, readout, known, t)
+        for walk in going:
+            walk.enter_frame()
+        for b in range(deepest + 1):
+            looking = []
+            for walk in going:
+                walk.macs[walk.rows_inside] += costs.segments[b]
+                if len(walk.inside) and walk.policy.looks(t, b, source.frames):
+                    looking.append(walk)
+            if looking:
+                look, folded = frame.look(b, [walk.states_inside for walk in looking], temperatures[b])
+                for walk in looking:
+                    walk.decide(look, frame.positions[b], b == deepest, costs, costs.heads[b] + costs.reuse * folded)
+        known = frame.end(going)
+
+
+@dataclass
+class States:
+    """Distinct states of knowledge: a video and the exits taken of it, from which ``z`` follows."""
+
+    videos: torch.Tensor  #: ``[S]``
+    z: torch.Tensor  #: ``[S, D]``
+    counts: torch.Tensor  #: ``[S, 1]``, of how many features ``z`` is made
+
+    @classmethod
+    def none(cls, videos: torch.Tensor, readout: Readout) -> "States":
+        """Nothing is known of any of ``videos``."""
+        return cls(videos, torch.zeros(len(videos), readout.width), torch.zeros(len(videos), 1))
+
+    def take(self, index: torch.Tensor) -> "States":
+        return States(self.videos[index], self.z[index], self.counts[index])
+
+
+class _Frame:
+    """What is known within one frame: one state for each that it began with, at each exit that is looked at.
+
+    ``positions[b]`` are the places among the states of exit ``b`` of those before the frame.
+    """
+
+    def __init__(self, source: Source, readout: Readout, before: States, t: int):
+        self._source, self._readout, self._before, self._t = source, readout, before, t
+        self.positions: dict[int, torch.Tensor] = {}
+        self._states: dict[int, States] = {}
+
+    def look(self, b: int, wanted: list[torch.Tensor], temperature: float) -> tuple[Look, bool]:
+        """The exit ``b`` of all states that are ``wanted``, and whether reuse had to run."""
+        readout, size = self._readout, len(self._before.videos)
+        chosen, self.positions[b] = _union(wanted, size)
+        base = self._before.take(chosen)
+        past = base.z if self._t else None
+        if readout.folds_visited and self._states:
+            last = max(self._states)
+            base = self._states[last].take(self.positions[last][chosen])
+        folded = bool(self._t) or (readout.folds_visited and bool(self._states))
+        features = self._source.feature(base.videos, self._t, b)
+        z = readout.accumulate(base.z if folded else None, features, base.counts)
+        self._states[b] = States(base.videos, z, base.counts + 1)
+        look = Look(readout, z, past, self._t, b, self._source.frames, temperature=temperature)
+        return look, folded
+
+    def end(self, walks: list["_Walk"]) -> States:
+        """The states in which the videos that go on have left the frame; each of ``walks`` is told its own."""
+        moved = torch.zeros(max(self._states) + 1, len(self._before.videos), dtype=torch.long)
+        parts, start = [], 0
+        for b, states in self._states.items():
+            chosen, places = _union([walk.states_that_left(b) for walk in walks], len(self._before.videos))
+            moved[b] = start + places
+            parts.append(states.take(self.positions[b][chosen]))
+            start += len(chosen)
+        for walk in walks:
+            walk.end_frame(moved)
+        return States(*(torch.cat([getattr(part, name) for part in parts]) for name in ("videos", "z", "counts")))
+
+
+def _union(wanted: list[torch.Tensor], size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """All indices that are in any of ``wanted``, and the place of each index below ``size`` among them."""
+    mark = torch.zeros(size, dtype=torch.bool)
+    for index in wanted:
+        mark[index] = True
+    return mark.nonzero().squeeze(1), mark.cumsum(0) - 1
+
+
+class _Walk:
+    """One policy on its way through some videos."""
+
+    def __init__(self, policy: Policy, source: Source, readout: Readout):
+        self.policy, self._t = policy, 0
+        self.logits = torch.zeros(source.videos, readout.classes)
+        self.exits = torch.full((source.videos, source.frames), -1)
+        self.macs = torch.zeros(source.videos, dtype=torch.long)
+        self._memory = torch.zeros(source.videos, policy.memory(readout.classes))
+
+    def begin(self, rows: torch.Tensor) -> None:
+        """Start on the videos ``rows``; those that go on are ``rows``, in the states ``_states`` before the frame."""
+        self.rows, self._states, self._t = rows, torch.arange(len(rows)), -1
+
+    def enter_frame(self) -> None:
+        self._t += 1
+        self.inside = torch.arange(len(self.rows))  # positions in `rows` of the frames not left yet
+        self._left = torch.zeros(len(self.rows), dtype=torch.long)
+        self._stopped = torch.zeros(len(self.rows), dtype=torch.bool)
+
+    @property
+    def rows_inside(self) -> torch.Tensor:
+        return self.rows[self.inside]
+
+    @property
+    def states_inside(self) -> torch.Tensor:
+        return self._states[self.inside]
+
+    def decide(self, whole: Look, positions: torch.Tensor, deepest: bool, costs: Costs, macs: int) -> None:
+        """Look, at the price of ``macs`` and of what is asked for, and stop videos or leave frames."""
+        rows, index = self.rows_inside, positions[self.states_inside]
+        look = SharedLook(whole, index, self._memory[rows])
+        self.policy.observe(look)
+        self._memory[rows] = look.memory
+        stop, leave = _decide(self.policy, look, deepest)
+        self.macs[rows] += macs + look.macs(costs)
+        if stop.any():
+            answered = SharedLook(whole, index[stop], look.memory[stop])
+            self.macs[rows[stop]] += 0 if look.classified else costs.classifier
+            self.logits[rows[stop]] = self.policy.answer(answered)
+        self.exits[rows[leave], self._t] = look.b
+        self._left[self.inside[leave]] = look.b
+        self._stopped[self.inside[stop]] = True
+        self.inside = self.inside[~leave]
+
+    def states_that_left(self, b: int) -> torch.Tensor:
+        """Before the frame, of the videos that left it at depth ``b`` and go on."""
+        return self._states[(self._left == b) & ~self._stopped]
+
+    def end_frame(self, moved: torch.Tensor) -> None:
+        """``moved [B + 1, S]``: into which state one before the frame turns where the frame is left at a depth."""
+        on = ~self._stopped
+        self._states, self.rows = moved[self._left[on], self._states[on]], self.rows[on]
 
 
 def _decide(policy: Policy, look: Look, deepest: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Who stops the video, and who leaves the frame: all who stop do, and who leaves the last frame stops."""
-    everyone = torch.ones(len(look.current), dtype=torch.bool)
-    last = look.t == look.frames - 1
-    stop = ~everyone if last else policy.stop_video(look)
+    everyone = torch.ones(look.videos, dtype=torch.bool)
+    stop = ~everyone if look.last_frame else policy.stop_video(look)
     leave = everyone if deepest else stop | policy.leave_frame(look)
-    return (leave if last else stop), leave
+    return (leave if look.last_frame else stop), leave
 
 
 @torch.inference_mode()

@@ -45,6 +45,12 @@ def _not_zero(value: int) -> int:
     return value
 
 
+def _none_or_several(value: int) -> int:
+    if value != 0 and value < 2:
+        raise ValueError("should be 2 or more, or 0 for none")
+    return value
+
+
 #: ``latency.target``. A folder that begins with ``/~/`` is below the home folder.
 TARGET = re.compile(
     r"local|file:(?P<file>.*\S)"
@@ -164,6 +170,8 @@ class EvaluateParams(Section):
     stop_threshold: Threshold
     metric: Literal["top1", "map"]
     max_loss: NonNegative
+    max_gmacs: Positive | None
+    folds: Annotated[int, AfterValidator(_none_or_several)]
     bootstrap: Count
 
 
@@ -219,7 +227,7 @@ def load_params(path: str | Path = "params.yaml", overrides: dict[str, Any] | No
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        raw = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): restore it with `git checkout {path}`") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -243,15 +251,23 @@ def change(params: Params, overrides: dict[str, Any]) -> Params:
     return _settle(Params.model_validate(raw))
 
 
+def method_settings(method: str, gate: str) -> dict[str, Any]:
+    """The method and what it settles in ``model``; a random gate is the random method."""
+    method = "random" if gate == "random" else method
+    return {"method": method, **METHOD_SETTINGS[method]}
+
+
 def _settle(params: Params) -> Params:
-    """Put the settings of the method in force; a random gate is the random method."""
-    method = "random" if params.model.gate == "random" else params.model.method
-    settled = params.model.model_copy(update={"method": method, **METHOD_SETTINGS[method]})
+    """Put the settings of the method in force."""
+    settled = params.model.model_copy(update=method_settings(params.model.method, params.model.gate))
     return params.model_copy(update={"model": settled})
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which no key may stand twice; plain YAML would keep the last in silence."""
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which no key may stand twice (plain YAML would keep the last in silence) and ``1e-05`` is a number.
+
+    DVC writes numbers so when ``dvc exp run -S`` sets them, but they are text to YAML 1.1.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
@@ -261,6 +277,11 @@ class _UniqueKeys(yaml.SafeLoader):
                 raise yaml.YAMLError(f"`{key}` stands twice{key_node.start_mark}")
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def _override(raw: dict, dotted: str, value: Any) -> None:

@@ -69,6 +69,8 @@ EVERYWHERE: Knobs = {
     "evaluate.stop_threshold": "auto",
     "evaluate.metric": "top1",
     "evaluate.max_loss": 1.0,
+    "evaluate.max_gmacs": None,
+    "evaluate.folds": 4,
     "evaluate.bootstrap": 2000,
     "latency.target": "local",
     "latency.threads": 1,

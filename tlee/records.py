@@ -12,7 +12,7 @@ from tlee.paths import METRICS, PLOTS
 
 def save_metrics(stage: str, metrics: dict[str, Any]) -> Path:
     """Write ``results/metrics/<stage>.json``, numbers rounded to 6 digits."""
-    return save_json(METRICS / f"{stage}.json", json.loads(json.dumps(metrics), parse_float=_rounded))
+    return save_json(METRICS / f"{stage}.json", rounded(metrics))
 
 
 def save_table(stage: str, name: str, table: pd.DataFrame) -> Path:
@@ -38,5 +38,6 @@ def load_json(path: Path, stage: str) -> Any:
         raise UserError(f"{path} is missing or damaged: run `dvc repro {stage}`") from None
 
 
-def _rounded(text: str) -> float:
-    return float(f"{float(text):.6g}")
+def rounded(content: Any) -> Any:
+    """What JSON makes of ``content``, numbers rounded to 6 digits."""
+    return json.loads(json.dumps(content), parse_float=lambda text: float(f"{float(text):.6g}"))

@@ -4,18 +4,19 @@ The score of a few hundred videos moves in steps and by luck, so the search is l
 mean of the 0/1 error and of ``1 - p(true class)``, averaged where a video has several classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 from scipy.stats import norm
 
-from tlee.costs import Costs
-from tlee.inference import Source, run
-from tlee.metrics import METRICS, hits
-from tlee.model import Readout
-from tlee.policies import ALWAYS, NEVER, Thresholds
+from tlee.inference import Outcomes
+from tlee.metrics import hits
+from tlee.policies.given import GivenExits
+from tlee.policies.look import ALWAYS, NEVER, Policy
+from tlee.policies.thresholds import Thresholds
+from tlee.replay import Split
 
 #: Values that a threshold may take: dense where confidences are.
 LEVELS = (ALWAYS, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, NEVER)
@@ -34,20 +35,26 @@ Coordinate = tuple[str, int]  #: field of ``Thresholds``, depth
 class Candidate:
     """A policy and what it does on the videos of a search."""
 
-    policy: Thresholds
+    policy: Policy | GivenExits
     error: float  #: the smooth one
     added: float  #: to the full network's smooth error, on the same videos
     spread: float  #: standard error of that
     gmacs: float  #: mean of a video
+    gmacs_spread: float = 0.0  #: standard error of that
 
     def bound(self, policies: int) -> float:
         """Upper bound of what is added, which holds for all of so many ``policies`` at once (Bonferroni)."""
         return self.added + norm.isf((1 - CONFIDENCE) / policies) * self.spread
 
+    @property
+    def gmacs_bound(self) -> float:
+        """Upper bound of the mean cost, of this policy alone."""
+        return self.gmacs + norm.isf(1 - CONFIDENCE) * self.gmacs_spread
+
 
 #: The families of policies that are searched for each method; the one of its own name is its policy.
 COMPARED = {
-    "tlee": ("temporal", "layer", "tlee_gate", "tlee"),
+    "tlee": ("frameexit", "temporal", "layer", "tlee_gate", "tlee"),
     "frameexit": ("frameexit", "temporal"),
     "layer": ("layer",),
     "full": (),
@@ -60,7 +67,7 @@ def families(method: str, exits: int, gated: bool) -> dict[str, tuple[Coordinate
 
     ``frameexit`` and ``tlee_gate`` are the systems as published; ``temporal`` and ``tlee`` are the same but may also
     stop later frames by confidence. ``frameexit`` and ``temporal`` stop videos at full depth only, ``layer`` only
-    leaves frames. Where no gate has been learnt (``gated``) there is no ``tlee_gate``.
+    leaves frames. Where no gate has been learnt (``gated``) none is compared.
     """
     leaves = tuple(("leave", depth) for depth in range(exits - 1))
     first, sure = (tuple((name, depth) for depth in range(exits)) for name in ("first", "sure"))
@@ -72,52 +79,48 @@ def families(method: str, exits: int, gated: bool) -> dict[str, tuple[Coordinate
         "tlee_gate": leaves + first + gate,
         "tlee": leaves + first + gate + sure,
     }
-    return {name: all_families[name] for name in COMPARED[method] if gated or name != "tlee_gate"}
+    gates_alone = set() if gated else {"frameexit", "tlee_gate"} - {method}
+    return {name: all_families[name] for name in COMPARED[method] if name not in gates_alone}
 
 
 class Search:
     """Runs policies on one split, and remembers all of them."""
 
-    def __init__(
-        self,
-        source: Source,
-        truth: torch.Tensor,
-        readout: Readout,
-        costs: Costs,
-        metric: str,
-        levels: tuple = LEVELS,
-    ):
-        self.source, self.truth = source, truth
-        self.readout, self.costs, self.levels = readout, costs, levels
-        self.seen: dict[Thresholds, Candidate] = {}
-        self.score = cache(lambda policy: METRICS[metric](self._probabilities(policy)[0], truth))
-        self._full_errors = self._run(Thresholds.never(len(costs.segments)))[0]
-        self.full = self.measure(Thresholds.never(len(costs.segments)))
+    def __init__(self, split: Split, levels: tuple = LEVELS):
+        self.split, self.levels = split, levels
+        self.seen: dict[Policy | GivenExits, Candidate] = {}
+        never = Thresholds.never(split.exits)
+        self.score = cache(lambda policy: split.score(split.run(policy)))
+        self._full_errors = self._errors(split.run(never))
+        self.full = self.measure(never)
 
-    def measure(self, policy: Thresholds) -> Candidate:
+    def measure(self, policy: Policy | GivenExits) -> Candidate:
         """Run ``policy``, unless it has been run before."""
-        if policy not in self.seen:
-            errors, gmacs = self._run(policy)
-            added = errors - self._full_errors
+        return self.measure_all([policy])[0]
+
+    def measure_all(self, policies: Sequence[Policy | GivenExits]) -> list[Candidate]:
+        """Run those of ``policies`` that have not been run before; what they have in common is computed once."""
+        new = list(dict.fromkeys(policy for policy in policies if policy not in self.seen))
+        for policy, outcomes in zip(new, self.split.sweep(new), strict=True):
+            errors, gmacs = self._errors(outcomes), outcomes.gmacs
+            added, root = errors - self._full_errors, len(errors) ** 0.5
             self.seen[policy] = Candidate(
                 policy,
                 error=errors.mean().item(),
                 added=added.mean().item(),
-                spread=added.std().item() / len(added) ** 0.5,
+                spread=added.std().item() / root,
                 gmacs=gmacs.mean().item(),
+                gmacs_spread=gmacs.std().item() / root,
             )
-        return self.seen[policy]
+        return [self.seen[policy] for policy in policies]
 
-    def _run(self, policy: Thresholds) -> tuple[torch.Tensor, torch.Tensor]:
-        """For each video: the smooth error, GMACs."""
-        probabilities, gmacs = self._probabilities(policy)
-        right = hits(probabilities, self.truth).double()
-        truth = (probabilities * self.truth).sum(1).double() / self.truth.sum(1)
-        return 1 - (right + truth) / 2, gmacs
-
-    def _probabilities(self, policy: Thresholds) -> tuple[torch.Tensor, torch.Tensor]:
-        outcomes = run(self.source, self.readout, policy, self.costs)
-        return self.readout.probabilities(outcomes.logits), outcomes.gmacs
+    def _errors(self, outcomes: Outcomes) -> torch.Tensor:
+        """The smooth error of each video."""
+        truth = self.split.table.truth
+        probabilities = self.split.readout.probabilities(outcomes.logits)
+        right = hits(probabilities, truth).double()
+        sure = (probabilities * truth).sum(1).double() / truth.sum(1)
+        return 1 - (right + sure) / 2
 
     def explore(self, coordinates: tuple[Coordinate, ...], fixed: dict[str, float]) -> list[Candidate]:
         """Search the space of ``coordinates`` at several prices of an error; return all seen of that space.
@@ -147,7 +150,7 @@ class Search:
         while improved:
             improved = False
             for coordinate in free:
-                trials = [self.measure(_with(best.policy, coordinate, level)) for level in self.levels]
+                trials = self.measure_all([_with(best.policy, coordinate, level) for level in self.levels])
                 trial = min(trials, key=lambda candidate: self._objective(candidate, price))
                 if self._objective(trial, price) < self._objective(best, price) - 1e-9:
                     best, improved = trial, True
@@ -177,14 +180,14 @@ def frontier(candidates: list[Candidate]) -> list[Candidate]:
 
 
 def choose(
-    candidates: list[Candidate], full: Candidate, max_loss: float, score: Callable[[Thresholds], float]
+    candidates: list[Candidate], full: Candidate, max_loss: float, score: Callable[[Policy | GivenExits], float]
 ) -> Candidate:
     """The cheapest that loses at most ``max_loss`` points to the full network.
 
     The loss in ``score``, and the upper bound of what is added to the smooth error: the cheapest of many policies
     has been lucky, so the bound is one for all of them together. Of those that cost about as little the one that
     looks at the fewest exits, for a look also takes calls and reads weights, which GMACs do not tell. If none is
-    good enough, which is so only where thresholds are fixed, the one with the lowest bound.
+    good enough, which is so where thresholds are fixed or all exits are poor, the one with the lowest bound.
     """
     limit = max_loss / 100
     fit = [candidate for candidate in candidates if candidate.bound(len(candidates)) <= limit]
@@ -194,6 +197,18 @@ def choose(
         if near:
             return min(near, key=lambda candidate: (candidate.policy.exits_in_use(), candidate.gmacs))
     return min(candidates, key=lambda candidate: candidate.bound(len(candidates)))
+
+
+def afford(candidates: list[Candidate], max_gmacs: float) -> Candidate:
+    """The one that adds least to the smooth error, by its upper bound, of those that cost at most ``max_gmacs``.
+
+    The cost by its upper bound too: a mean that just fits would be exceeded by every other set of videos. The
+    cheapest if none fits.
+    """
+    fit = [candidate for candidate in candidates if candidate.gmacs_bound <= max_gmacs]
+    if not fit:
+        return min(candidates, key=lambda candidate: candidate.gmacs)
+    return min(fit, key=lambda candidate: (candidate.bound(len(candidates)), candidate.gmacs))
 
 
 def _with(policy: Thresholds, coordinate: Coordinate, level: float) -> Thresholds:

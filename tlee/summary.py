@@ -8,7 +8,7 @@ from tlee.params import load_params
 from tlee.paths import FIGURES, METRICS, NOTEBOOKS
 from tlee.records import load_json
 
-FIGURES_TO_OPEN = ("evaluate/trade_off", "evaluate/strip_hard", "latency/systems")
+FIGURES_TO_OPEN = ("evaluate/trade_off", "explain/strip_latest_right", "latency/systems")
 
 
 def summarise() -> str:

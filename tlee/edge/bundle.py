@@ -35,7 +35,9 @@ from tlee.edge.export import Program, export, export_uncut
 from tlee.frames import visiting_order
 from tlee.inference import LiveFeatures, follow, run
 from tlee.model import TLEE
-from tlee.policies import ALWAYS, NEVER, Look, RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.look import ALWAYS, NEVER, Look, Policy
+from tlee.policies.thresholds import Thresholds
 from tlee.records import save_json
 
 FAR = 99.0  #: a margin that is at least this
@@ -136,7 +138,7 @@ def expect(
     }
 
 
-class _Watched:
+class _Watched(Policy):
     """A policy of which is noted how near the scores that it compares come to its thresholds, in log-odds."""
 
     def __init__(self, policy: Thresholds):

@@ -20,7 +20,9 @@ from torch import nn
 
 from tlee import model as networks
 from tlee.jetson import BASE, COUNT, FEATURE, FEATURES, FRAME, LOGITS, MEMORY, NEXT, PAST, SCORES, Z
-from tlee.policies import ALWAYS, NEVER, RandomExits, Thresholds
+from tlee.policies.given import RandomExits
+from tlee.policies.look import ALWAYS, NEVER
+from tlee.policies.thresholds import Thresholds
 
 Program = dict[str, Any]  #: what ``jetson.Engine`` and ``jetson.UncutNetwork`` run
 

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import pandas as pd
 
 from tlee import jetson
@@ -17,9 +16,11 @@ from tlee.jetson import FULL, IDEAL, REAL
 from tlee.methods import NAMES
 from tlee.model import load_trained
 from tlee.params import Params
-from tlee.paths import EDGE, POLICY
-from tlee.policies import RandomExits, Thresholds
-from tlee.records import load_json, save_metrics, save_table
+from tlee.paths import EDGE
+from tlee.policies.files import read_policy
+from tlee.policies.given import RandomExits
+from tlee.records import save_metrics, save_table
+from tlee.subsets import spread
 
 DECODED_VIDEOS = 50
 
@@ -136,17 +137,3 @@ def time_policy(params: Params) -> LatencyReport:
             evaluation_transform(params.model.input_size),
         ),
     )
-
-
-def spread(videos: int, at_most: int) -> list[int]:
-    """Rows of ``at_most`` videos at equal distances, or all if there are fewer."""
-    return np.unique(np.linspace(0, videos - 1, at_most).astype(int)).tolist()
-
-
-def read_policy(method: str) -> Thresholds | RandomExits:
-    """The policy that ``evaluate`` has chosen for ``method``; ``UserError`` if it has not."""
-    policies = load_json(POLICY, "evaluate")
-    if method not in policies:
-        raise UserError(f"{POLICY} holds no policy of method `{method}`: run `dvc repro evaluate`")
-    values = policies[method]
-    return RandomExits(**values) if method == "random" else Thresholds(**{k: tuple(v) for k, v in values.items()})

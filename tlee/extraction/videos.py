@@ -91,11 +91,11 @@ def _decode_all(path: Path, indices: list[int], finish: Finish) -> tuple[dict[in
     """What is found of the frames at ``indices``, and when the frames that can be decoded are shown."""
     wanted, found, times, duration = set(indices), {}, [], None
     with _open(path) as container:
-        for index, frame in enumerate(_sound_frames(container)):
+        for index, frame in enumerate(sound_frames(container)):
             times.append(frame.pts)
             duration = frame.duration
             if index in wanted:
-                found[index] = finish(_picture(frame))
+                found[index] = finish(upright(frame))
         if not times:
             raise ValueError("it holds no frame that can be decoded")
         return found, _timeline(container, times, duration)
@@ -111,7 +111,7 @@ def _decode_by_seeking(path: Path, index: _Index, indices: list[int], finish: Fi
             for keyframe, wanted in jumps:
                 for frame in _frames_from(container, keyframe):
                     if frame.pts in wanted:
-                        by_time[frame.pts] = finish(_picture(frame))
+                        by_time[frame.pts] = finish(upright(frame))
                     if frame.pts >= wanted[-1]:
                         break
                 if any(time not in by_time for time in wanted):
@@ -140,7 +140,7 @@ def _frames_from(container: av.container.InputContainer, keyframe: int) -> Itera
             yield frame
 
 
-def _sound_frames(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
+def sound_frames(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
     """All frames but those of damaged packets."""
     for packet in container.demux(container.streams.video[0]):
         try:
@@ -156,8 +156,8 @@ def _open(path: Path) -> av.container.InputContainer:
     return container
 
 
-def _picture(frame: av.VideoFrame) -> Image.Image:
-    """Upright, as a player shows it, where the turn is a quarter, a half or three quarters."""
+def upright(frame: av.VideoFrame) -> Image.Image:
+    """The picture of a frame, turned as a player turns it, if by a quarter, a half or three quarters."""
     image = frame.to_image()
     return image.rotate(frame.rotation, expand=True) if frame.rotation % 90 == 0 else image
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image, ImageOps
@@ -16,9 +18,9 @@ from tlee.figures.style import (
     COLORS,
     HIGHLIGHT,
     MARKERS,
+    MUTED,
     SHARES,
     canvas,
-    class_canvas,
     headline,
     legend_above,
     ordinal,
@@ -34,6 +36,8 @@ def trade_off(
 ) -> Axes:
     """Score against cost: frontiers, and the operating points that were chosen, with 95% intervals.
 
+    Of the policies that have a colour; ``policy_panels`` shows all.
+
     ``curves``: ``method`` (a key of ``NAMES``), ``gmacs`` (mean of a video), ``score`` (0..1), one row a
     point of a frontier. ``chosen``: the same with ``low`` and ``high``, one row a method, ``full`` and
     ``method`` among them, of which the title speaks. ``metric`` is the name of the score.
@@ -42,7 +46,7 @@ def trade_off(
     points = chosen.set_index("method")
     full, best = points.loc["full"], points.loc[method]
     axes.axhline(100 * full["score"], color=COLORS["full"], linestyle="--", linewidth=1.0)
-    for name in NAMES:
+    for name in COLORS:
         curve = curves[curves["method"] == name].sort_values("gmacs")
         axes.plot(curve["gmacs"], 100 * curve["score"], ".-", color=COLORS[name], alpha=0.6, markersize=4)
         if name in points.index:
@@ -73,6 +77,86 @@ def trade_off(
         f"of the GMACs; full network: {percent(full['score'])}",
     )
     return axes
+
+
+@styled
+def policy_panels(curves: pd.DataFrame, chosen: pd.DataFrame, method: str = "tlee", metric: str = "top-1") -> Figure:
+    """Every policy's curve beside the method's, one panel each on the same axes.
+
+    ``curves`` and ``chosen`` as for ``trade_off``; ``area`` in ``chosen`` is a curve as one number.
+    """
+    points, full = chosen.set_index("method"), chosen.set_index("method").loc["full"]
+    names = [name for name in NAMES if name in set(curves["method"]) - {"full", method}]
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(2.6 * columns, 1.9 * rows + 0.9), sharex=True, sharey=True, layout="constrained"
+    )
+    panels = list(np.atleast_1d(panels).flat)
+    for axes, name in zip(panels, names, strict=False):
+        axes.axhline(100 * full["score"], color=COLORS["full"], linestyle="--", linewidth=1.0)
+        for each, color in ((method, HIGHLIGHT), (name, CALM)):
+            curve = curves[curves["method"] == each].sort_values("gmacs")
+            axes.plot(curve["gmacs"] / full["gmacs"], 100 * curve["score"], ".-", color=color, markersize=4)
+            at = points.loc[each]
+            axes.plot(at["gmacs"] / full["gmacs"], 100 * at["score"], "o", color=color, markeredgecolor="white")
+        axes.set_title(f"{NAMES[name]}\narea {100 * points.at[name, 'area']:.1f}", fontsize=9, pad=4)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid()
+    for axes in panels[len(names) :]:
+        axes.remove()
+    figure.supxlabel("GMACs per video, of the full network (log scale)", fontsize=10)
+    figure.supylabel(f"{metric} (%)", fontsize=10)
+    areas = points["area"].drop([method, "oracle"], errors="ignore").dropna()
+    best = areas.idxmax()
+    headline(
+        figure,
+        f"{NAMES[method]} (orange, area {100 * points.at[method, 'area']:.1f}) beside every other policy (blue); "
+        f"the best of them is {NAMES[best]}, area {100 * areas[best]:.1f}",
+    )
+    return figure
+
+
+@styled
+def chosen_policies(chosen: pd.DataFrame, method: str = "tlee", metric: str = "top-1") -> Figure:
+    """The policies that val has chosen, one row each: what they cost and score on test, with 95% intervals.
+
+    ``chosen``: ``method``, ``share_of_full``, ``score``, ``low``, ``high``; the cheapest on top.
+    """
+    rows = chosen.sort_values("share_of_full", kind="stable").reset_index(drop=True)
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(8.0, 1.3 + 0.3 * len(rows)), sharey=True, width_ratios=(1.4, 1), layout="constrained"
+    )
+    places = np.arange(len(rows))
+    colors = [HIGHLIGHT if name == method else MUTED if name in ("full", "oracle") else CALM for name in rows["method"]]
+    left.barh(places, rows["share_of_full"], color=colors, height=0.65)
+    for place, share in zip(places, rows["share_of_full"], strict=True):
+        left.annotate(
+            percent(share, 0), (share, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    left.set_yticks(places, [NAMES[name] for name in rows["method"]])
+    left.set_ylim(len(rows) - 0.4, -0.6)
+    left.set_xlim(0, 1.12 * rows["share_of_full"].max())
+    left.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    left.set_xlabel("GMACs per video, of the full network")
+    right.hlines(places, 100 * rows["low"], 100 * rows["high"], color=colors, linewidth=2)
+    right.scatter(100 * rows["score"], places, color=colors, zorder=3)
+    right.axvline(100 * rows.set_index("method").at["full", "score"], color=COLORS["full"], linestyle="--", linewidth=1)
+    right.set_xlabel(f"{metric} (%), 95% interval")
+    for axes in (left, right):
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+    own, others = rows.set_index("method").loc[method], rows[~rows["method"].isin([method, "oracle", "full"])]
+    rival = others.iloc[0] if len(others) else rows.set_index("method", drop=False).loc["full"]
+    headline(
+        figure,
+        f"{NAMES[method]} needs {percent(own['share_of_full'], 0)} of the GMACs for {percent(own['score'])}; "
+        f"the cheapest other policy, {NAMES[rival['method']]}, {percent(rival['share_of_full'], 0)} "
+        f"for {percent(rival['score'])}",
+    )
+    return figure
 
 
 @styled
@@ -120,29 +204,6 @@ def _short_percent(share: float) -> str:
     if share == 0:
         return ""
     return "<1%" if share < 0.005 else percent(share, 0)
-
-
-@styled
-def frames_by_class(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
-    """Frames that videos of each class need, fewest on top.
-
-    ``table``: ``class``, ``frames``, one row a video.
-    """
-    frames = table.groupby("class")["frames"]
-    summary = pd.DataFrame({"mean": frames.mean(), "low": frames.quantile(0.1), "high": frames.quantile(0.9)})
-    summary = summary.sort_values("mean", kind="stable")
-    axes = class_canvas(axes, len(summary))
-    places = np.arange(len(summary))
-    axes.hlines(places, summary["low"], summary["high"], color=CALM, alpha=0.3, linewidth=6)
-    axes.plot(summary["mean"], places, "o", color=CALM, markersize=8)
-    for place, mean in zip(places, summary["mean"], strict=True):
-        axes.annotate(f"{mean:.1f}", (mean, place), xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
-    axes.set_yticks(places, summary.index)
-    axes.set_xlim(min(0.8, summary["low"].min()), summary["high"].max() + 0.2)
-    axes.set_xlabel("frames looked at per video (dot: mean; bar: 10th to 90th percentile)")
-    fewest, most = summary.iloc[0], summary.iloc[-1]
-    headline(axes, f"{most.name} takes {most['mean']:.1f} frames on average, {fewest.name} {fewest['mean']:.1f}")
-    return axes
 
 
 @styled

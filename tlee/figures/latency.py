@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from tlee.figures.style import COLORS, canvas, headline, legend_above, percent, sequence_colors, styled
 from tlee.methods import NAMES
 
-_SYSTEM_COLORS = {name: COLORS[method] for method, name in NAMES.items()}
+_SYSTEM_COLORS = {NAMES[method]: color for method, color in COLORS.items()}
 
 
 @styled

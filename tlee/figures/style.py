@@ -8,7 +8,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-#: From Okabe and Ito's palette, told apart with any colour vision; the halves of TLEE are blue, TLEE orange.
+#: From Okabe and Ito's palette, told apart with any colour vision; the halves of TLEE are blue, TLEE orange. Policies
+#: without a colour have axes of their own.
 COLORS = {
     "full": "#222222",
     "frameexit": "#CC79A7",
@@ -16,6 +17,7 @@ COLORS = {
     "layer": "#56B4E9",
     "tlee_gate": "#E69F00",
     "tlee": "#D55E00",
+    "confidence": "#7B5AA6",
     "random": "#999999",
     "oracle": "#009E73",
 }
@@ -27,6 +29,7 @@ MARKERS = {
     "layer": "v",
     "tlee_gate": "P",
     "tlee": "o",
+    "confidence": "p",
     "random": "X",
     "oracle": "D",
 }

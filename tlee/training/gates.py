@@ -12,7 +12,7 @@ from tlee.features import FeatureTable, load_features
 from tlee.metrics import auroc, hits
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
-from tlee.policies import ALWAYS, NEVER
+from tlee.policies.look import ALWAYS, NEVER
 from tlee.training.loop import NO_HISTORY, fit, state_file
 
 

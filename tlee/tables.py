@@ -1,0 +1,280 @@
+"""The papers' tables from one's own runs: the workspace and the DVC experiments, seeds averaged.
+
+Each run leaves its parameters and what its policies do on the test videos in git, so that all of them can be put
+together afterwards: ``dvc exp run -S seed=1``, or several with ``--queue`` and then ``dvc queue start``.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dvc.api
+import pandas as pd
+import scipy.stats
+import yaml
+from dvc.exceptions import DvcException, PathMissingError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from tlee.errors import UserError
+from tlee.methods import NAMES
+from tlee.metrics import METRIC_NAMES
+from tlee.params import method_settings
+from tlee.paths import METRICS, RESULTS
+
+EVALUATION = METRICS / "evaluate.json"
+TABLES = RESULTS / "tables"
+
+#: Columns of every table, and the parameters that they show; ``pretraining`` is of two.
+SHOWN = {
+    "dataset": "dataset.name",
+    "root": "dataset.root",
+    "backbone": "model.backbone",
+    "T": "extract.frames",
+    "exits": "model.exits",
+    "metric": "evaluate.metric",
+}
+PRETRAINING = ("model.weights", "model.trained")
+
+#: What changes no policy: how many processes extract frames, and how latency is measured.
+IRRELEVANT = ("extract.jobs", "latency.")
+
+CAPTION = (
+    "Policies on the test videos; T frames are sampled from each. GMACs are multiply-accumulates of a video, of all "
+    "that runs. The interval of several seeds is that of their mean (Student's t), that of one seed, or of seeds "
+    "that agree, resamples videos."
+)
+
+
+class Policy(BaseModel):
+    """What a policy does on test; the other fields of ``results/metrics/evaluate.json`` are not read."""
+
+    score: float
+    gmacs: float
+    share_of_full: float
+    frames: float
+    low: float | None = None
+    high: float | None = None
+
+
+_EVALUATION = TypeAdapter(dict[str, Policy | float])
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the pipeline. ``settings`` are its parameters by dotted key, but for the seed and ``IRRELEVANT``."""
+
+    name: str
+    seed: int
+    settings: dict[str, Any]
+    policies: dict[str, Policy]
+
+    @property
+    def key(self) -> str:
+        """The same for runs that differ in nothing but the seed."""
+        return json.dumps({key: str(value) for key, value in self.settings.items()}, sort_keys=True)
+
+
+# --- runs ----------------------------------------------------------------------------------------------
+
+
+def gather_runs(commits: int = 1) -> tuple[list[Run], pd.DataFrame]:
+    """The workspace, the last ``commits`` of git, newest first, and the DVC experiments of each.
+
+    Returns the runs, and those that were left out, ``run`` and ``reason``. Of runs with the same parameters and seed
+    the first counts. Raises ``UserError`` outside of a repository of git and DVC.
+    """
+    try:
+        rows = dvc.api.exp_show(num=commits)
+    except DvcException as error:
+        raise UserError(f"runs are kept by git and DVC: {' '.join(str(error).split())}") from None
+    runs: dict[tuple[str, int], Run] = {}
+    left_out = []
+    for row in rows:
+        name = row["Experiment"] or row["rev"]
+        run = _read(name, row["rev"], row["State"] or "Success")
+        if isinstance(run, str):
+            left_out.append((name, run))
+        elif run.policies != (first := runs.setdefault((run.key, run.seed), run)).policies:
+            left_out.append((name, f"same parameters as {first.name}, other results"))
+    return list(runs.values()), pd.DataFrame(left_out, columns=["run", "reason"])
+
+
+def _read(name: str, revision: str, state: str) -> Run | str:
+    """The run of a line of ``dvc exp show``, or why it is none."""
+    if state != "Success":
+        return state.lower()
+    texts = {}
+    for path in ("params.yaml", "dvc.lock", EVALUATION.as_posix()):
+        try:
+            texts[path] = dvc.api.read(path, rev=None if revision == "workspace" else revision)
+        except PathMissingError:
+            return f"no {path}"
+    try:
+        policies = _EVALUATION.validate_json(texts[EVALUATION.as_posix()])
+        params, lock = yaml.safe_load(texts["params.yaml"]), yaml.safe_load(texts["dvc.lock"])
+        changed = _changed_since(_flat(params), lock)
+        params["model"] |= method_settings(params["model"]["method"], params["model"]["gate"])
+        settings = _flat(params)
+        seed = settings.pop("seed")
+    except (ValidationError, yaml.YAMLError, KeyError):
+        return f"its params.yaml or {EVALUATION} is damaged or too old"
+    if changed:
+        return f"{changed[0]} was changed since: run `dvc repro`"
+    if missing := [key for key in (*SHOWN.values(), *PRETRAINING) if key not in settings]:
+        return f"no {missing[0]} in its params.yaml"
+    settings = {key: value for key, value in settings.items() if not key.startswith(IRRELEVANT)}
+    return Run(name, seed, settings, {name: row for name, row in policies.items() if isinstance(row, Policy)})
+
+
+def _flat(nested: dict[str, Any]) -> dict[str, Any]:
+    """Nested sections as dotted keys."""
+    return pd.json_normalize(nested).astype(object).iloc[0].to_dict()
+
+
+def _changed_since(settings: dict[str, Any], lock: dict[str, Any]) -> list[str]:
+    """Parameters with which a stage has not been run, by what ``dvc.lock`` says of each.
+
+    Compared as text: DVC writes ``0.00001`` as ``1e-05``, which is no number to YAML 1.1.
+    """
+    seen = [_flat(stage["params"]["params.yaml"]) for stage in lock["stages"].values() if "params" in stage]
+    recorded = {key: value for stage in seen for key, value in stage.items() if not key.startswith(IRRELEVANT)}
+    return [key for key, value in recorded.items() if key not in settings or str(settings[key]) != str(value)]
+
+
+# --- tables --------------------------------------------------------------------------------------------
+
+
+def policy_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row a policy of a block of runs, the full network first; runs that differ in the seed alone are one block.
+
+    Columns: those of ``SHOWN`` and ``pretraining``; parameters that tell blocks apart which would look alike
+    otherwise, by their dotted keys; ``policy``, a key of ``NAMES``; means over
+    ``seeds`` of ``score``, ``gmacs`` of a video, ``share_of_full`` and ``frames`` looked at; ``low`` and ``high``, a
+    95% interval of the score. Blocks are ordered by data set, backbone and pretraining.
+    Raises ``UserError`` if there are no runs.
+    """
+    if not runs:
+        raise UserError(f"no run has {EVALUATION}: run `dvc repro`")
+    blocks: dict[str, list[Run]] = {}
+    for run in runs:
+        blocks.setdefault(run.key, []).append(run)
+    settings = pd.DataFrame([block[0].settings for block in blocks.values()], dtype=object)
+    shown = settings[list(SHOWN.values())].set_axis(list(SHOWN), axis=1)
+    shown["pretraining"] = [_pretraining(*row) for row in settings[list(PRETRAINING)].itertuples(index=False)]
+    titles = shown.join(settings[_telling(settings, shown)])
+    members = list(blocks.values())
+    rows = []
+    for place, title in titles.sort_values(["dataset", "backbone", "pretraining"], kind="stable").iterrows():
+        found = {policy for run in members[place] for policy in run.policies}
+        for policy in [*(name for name in NAMES if name in found), *sorted(found - NAMES.keys())]:
+            outcomes = [run.policies[policy].model_dump() for run in members[place] if policy in run.policies]
+            rows.append({**title, "policy": policy, **_over_seeds(pd.DataFrame(outcomes, dtype=float))})
+    return pd.DataFrame(rows)
+
+
+def _pretraining(weights: str | None, trained: str | None) -> str:
+    if trained:
+        return f"as in {Path(trained).stem}"
+    return {None: "from scratch", "imagenet": "ImageNet"}.get(weights) or Path(weights).stem
+
+
+def _telling(settings: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
+    """The settings that differ between blocks of which ``shown`` is the same."""
+    alike = shown.astype(str).agg("|".join, axis=1)
+    differ = settings.astype(str).groupby(alike).nunique().max() > 1
+    return [key for key in settings if differ[key]]
+
+
+def _over_seeds(outcomes: pd.DataFrame) -> dict[str, float]:
+    """Means over runs, and the interval of the mean score within 0..1: of Student's t where the scores differ."""
+    means, scores = outcomes.mean(), outcomes["score"]
+    if scores.nunique() > 1:
+        interval = scipy.stats.t.interval(0.95, len(scores) - 1, means["score"], scipy.stats.sem(scores))
+        means["low"], means["high"] = max(interval[0], 0.0), min(interval[1], 1.0)
+    return {**means, "seeds": len(outcomes)}
+
+
+def paper_table(table: pd.DataFrame) -> pd.DataFrame:
+    """``policy_table`` as a paper prints it: text, scores and shares in percent.
+
+    A data set whose folder has another name is followed by that: the demo is ``ucf101 (data)``.
+    """
+    metrics = table["metric"].unique()
+    folders = [Path(root).name for root in table["root"]]
+    named = zip(table["dataset"], folders, strict=True)
+    printed = {
+        "data set": [name if name == folder else f"{name} ({folder})" for name, folder in named],
+        **{name: table[name].map(str) for name in ("backbone", "pretraining", "T", "exits")},
+        **{name: table[name].map(str) for name in table if "." in name},
+        **({"metric": table["metric"].map(METRIC_NAMES)} if len(metrics) > 1 else {}),
+        "policy": [NAMES.get(policy, policy) for policy in table["policy"]],
+        f"{METRIC_NAMES[metrics[0]] if len(metrics) == 1 else 'score'} (%)": _numbers(100 * table["score"], ".1f"),
+        "95% interval": [
+            "" if pd.isna(low) else f"{100 * low:.1f} to {100 * high:.1f}"
+            for low, high in zip(table["low"], table["high"], strict=True)
+        ],
+        "GMACs": _numbers(table["gmacs"], ".4g"),
+        "of full (%)": _numbers(100 * table["share_of_full"], ".0f"),
+        "frames": _numbers(table["frames"], ".1f"),
+        "seeds": _numbers(table["seeds"], "d"),
+    }
+    return pd.DataFrame(printed).reset_index(drop=True)
+
+
+def _numbers(column: pd.Series, form: str) -> list[str]:
+    return [f"{value:{form}}" for value in column]
+
+
+def write_tables(table: pd.DataFrame, folder: Path = TABLES) -> list[Path]:
+    """Write ``policies.csv`` as it is, ``policies.md`` and ``policies.tex`` as in ``paper_table``; their paths.
+
+    The LaTeX needs the package booktabs. A block's settings stand in its first row there.
+    """
+    printed = paper_table(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    csv, markdown, latex = (folder / f"policies.{ending}" for ending in ("csv", "md", "tex"))
+    table.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
+    sides = ["left" if column in _settings(printed) else "right" for column in printed]
+    rows = printed.to_markdown(index=False, disable_numparse=True, colalign=sides)
+    markdown.write_text(f"{rows}\n\n{CAPTION}\n", encoding="utf-8")
+    latex.write_text(_latex(printed), encoding="utf-8")
+    return [csv, markdown, latex]
+
+
+def _settings(printed: pd.DataFrame) -> list[str]:
+    """The columns that say what was run, those of numbers follow."""
+    return list(printed)[: list(printed).index("policy") + 1]
+
+
+def _latex(printed: pd.DataFrame) -> str:
+    *settings, _ = _settings(printed)
+    first = printed[settings].ne(printed[settings].shift()).any(axis=1)
+    body = printed.assign(**printed[settings].where(first, ""))
+    lines = body.to_latex(
+        index=False,
+        escape=True,
+        column_format="l" * (len(settings) + 1) + "r" * (len(printed.columns) - len(settings) - 1),
+        caption=CAPTION,
+        label="tab:policies",
+        position="t",
+    ).splitlines()
+    start = lines.index(r"\midrule") + 1
+    for place in reversed(printed.index[first][1:]):
+        lines.insert(start + place, r"\midrule")
+    return "\n".join(lines) + "\n"
+
+
+def measured_points(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``policy_table`` that can stand beside ``published`` ones: same data set, same metric, no bounds.
+
+    As ``published_results`` takes them: ``dataset``, ``method``, ``gmacs``, ``score``, ``label``.
+    """
+    comparable = table.merge(published[["dataset", "metric"]].drop_duplicates())
+    points = comparable[~comparable["policy"].isin(["random", "oracle"])].rename(columns={"policy": "method"})
+    names = [NAMES.get(method, method) for method in points["method"]]
+    networks = points["backbone"] + " (" + points["pretraining"] + ")"
+    return points.assign(label=[f"{name}, {network}" for name, network in zip(names, networks, strict=True)])[
+        ["dataset", "method", "gmacs", "score", "label"]
+    ]
