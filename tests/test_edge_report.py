@@ -36,18 +36,25 @@ def result(full: list[float], real: list[float], ideal: list[float], **values: o
         "runtime": {"backend": "tensorrt", "version": "8.2.1.8", "precision": "fp16", "runs_on": "GPU"},
         "times": times,
         "summary": jetson.summarise(times),
+        "check": {"clips": 1, "same": 1, "logits": 0.0},
+        "clocks": {"after": {"cpu": [], "gpu": [[921.6, 921.6]]}},
         "power": None,
     }
     return about | values
 
 
 HERE = result([8.0, 9.0, 10.0], [2.0, 3.0, 4.0], [1.0, 2.0, 3.0])
-NANO = result([80.0], [20.0], [16.0], power={"systems": {"full": {"joules": 0.4}, "real": {"joules": 0.1}}})
+POWER = {"idle_watts": 1.5, "systems": {"full": {"joules": 0.4}, "real": {"joules": 0.1}}}
+NANO = result([80.0], [20.0], [16.0], power=POWER)
+ESTIMATE = pd.DataFrame(
+    [(FULL, 60.0, 60.0, 60.0, 40.0, 90.0), (REAL, 15.0, 30.0, 60.0, 10.0, 20.0), (IDEAL, 12.0, 24.0, 60.0, 8.0, 18.0)],
+    columns=["system", "p50", "p90", "p99", "low", "high"],
+)
 
 
 def report(method: str = "FrameExit, the gate alone", there: dict | None = None) -> LatencyReport:
     decoding = pd.DataFrame({"decode": [5.0, 6.0, 7.0], "resize": [1.0, 1.0, 4.0]})
-    return LatencyReport(method, Parity(3, 3, 1e-6, 2e-6), HERE, there, decoding)
+    return LatencyReport(method, Parity(3, 3, 1e-6, 2e-6), HERE, there, ESTIMATE, decoding)
 
 
 def test_a_report_by_hand():
@@ -63,12 +70,28 @@ def test_the_target_is_what_is_summed_up_and_this_machine_stands_beside_it():
     assert both.breakdown.equals(report().breakdown)
     table = both.targets
     assert table["target"].unique().tolist() == ["this machine", "NVIDIA Jetson Nano Developer Kit"]
-    assert table["runtime"].unique().tolist() == ["tensorrt 8.2.1.8 fp16 GPU"]
     nano = table[table["target"].str.contains("Nano")].set_index(["system", "per", "preparation"])
     assert nano.loc[("TLEE", "video", False), "p50"] == 20
     assert nano.loc[("TLEE", "video", True), "p50"] == 20.5
     assert nano.loc[("TLEE", "frame", False), "p50"] == 10
     assert nano["joules"].dropna().to_dict() == {("full network", "video", True): 0.4, ("TLEE", "video", True): 0.1}
+
+
+def test_what_was_measured_stands_beside_the_estimate():
+    table = report("TLEE", NANO).comparison
+    names = ["this machine", "NVIDIA Jetson Nano Developer Kit", "Jetson Nano (estimate)"]
+    assert table["target"].unique().tolist() == names
+    assert table["system"].tolist() == ["full network", "TLEE", "ideal"] * 3
+    assert table["p50"].tolist() == [9, 3, 2, 80, 20, 16, 60, 15, 12]
+    assert table["low"].isna().tolist() == [True] * 6 + [False] * 3
+
+
+def test_machines_are_described():
+    machines = report("TLEE", NANO).machines
+    assert list(machines) == ["this machine", "NVIDIA Jetson Nano Developer Kit"]
+    assert machines.loc["runtime"].tolist() == ["tensorrt 8.2.1.8 fp16 GPU"] * 2
+    assert machines.loc["videos with the same exits and label"].tolist() == ["1 of 1"] * 2
+    assert machines.loc["watts at rest"].tolist() == ["", 1.5]
 
 
 @pytest.mark.parametrize("method", ["TLEE", "full network, frame by frame"])
@@ -82,3 +105,4 @@ def test_what_is_written_is_read_by_the_summary(method):
     )
     assert load_json(Path("results/metrics/edge.json"), "latency")["same"] == 3
     assert len(pd.read_csv("results/plots/latency/targets.csv")) == 12
+    assert len(pd.read_csv("results/plots/latency/comparison.csv")) == 6

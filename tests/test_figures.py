@@ -28,7 +28,7 @@ from tlee.figures.evaluation import (
     trade_off,
 )
 from tlee.figures.extraction import sample_clips, split_counts
-from tlee.figures.latency import latency_bars, latency_breakdown
+from tlee.figures.latency import latency_bars, latency_breakdown, latency_targets
 from tlee.figures.training import gate_scores, strategy_comparison, training_curves
 from tlee.methods import NAMES
 from tlee.params import METHOD_SETTINGS
@@ -345,3 +345,22 @@ def test_bars_are_named_after_the_method(method: str):
 def test_the_full_network_frame_by_frame_has_a_bar_too():
     axes = latency_bars(LATENCY.assign(system=["full network", "full network, frame by frame", "ideal"]))
     assert title(axes).startswith("full network, frame by frame: 3.1x faster")
+
+
+def test_machines_stand_side_by_side_and_an_estimate_is_hatched_with_its_spread():
+    measured = LATENCY.assign(target="this machine", low=float("nan"), high=float("nan"))
+    estimate = LATENCY.assign(target="Jetson Nano (estimate)", p50=[50.0, 10.0, 8.0], low=[40.0, 7.0, 6.0], high=90.0)
+    figure = latency_targets(pd.concat([measured, estimate]))
+    here, nano = figure.axes
+    title = figure.get_suptitle().replace("\n", " ")
+    assert title == "TLEE: 3.1x faster on this machine; 5.0x faster on Jetson Nano (estimate) than the full network"
+    assert [axes.get_title(loc="left") for axes in (here, nano)] == ["this machine", "Jetson Nano (estimate)"]
+    assert [bool(axes.patches[0].get_hatch()) for axes in (here, nano)] == [False, True]
+    assert words(nano)[1] == "10 (7 to 90)"
+    assert [label.get_text() for label in here.get_yticklabels()] == ["full network", "TLEE", "ideal"]
+    assert nano.get_xlim()[1] > 90
+
+
+def test_one_machine_is_enough():
+    figure = latency_targets(LATENCY.assign(target="this machine", low=float("nan"), high=float("nan")))
+    assert len(figure.axes) == 1

@@ -7,6 +7,7 @@ import pandas as pd
 from tlee import jetson
 from tlee.datasets import read_dataset
 from tlee.edge.bundle import Videos, write_bundle
+from tlee.edge.estimate import NANO, estimate_nano
 from tlee.edge.latency import Parity, parity, ratios, time_decoding
 from tlee.edge.targets import Result, measure_there
 from tlee.errors import UserError
@@ -36,6 +37,7 @@ class LatencyReport:
     parity: Parity
     here: Result  #: of this machine
     there: Result | None  #: of the target, if it is another
+    estimate: pd.DataFrame  #: for a Jetson Nano, see ``estimate.estimate_nano``
     decoding: pd.DataFrame  #: on this machine, see ``latency.time_decoding``
 
     @property
@@ -49,16 +51,46 @@ class LatencyReport:
         return {FULL: "full network", REAL: self.method, IDEAL: "ideal"}
 
     @property
-    def targets(self) -> pd.DataFrame:
-        """Every target's percentiles, one row a system and way of counting.
+    def measured(self) -> dict[str, Result]:
+        """By what the machines are called."""
+        return {HERE: self.here} | ({self.there["device"]["name"]: self.there} if self.there else {})
 
-        ``target``, ``runtime``, then as ``jetson.summarise`` tells them, and ``joules`` a video where they are known.
+    @property
+    def targets(self) -> pd.DataFrame:
+        """Percentiles on every machine that was measured, one row a system and way of counting.
+
+        ``target``, then as ``jetson.summarise`` tells them, and ``joules`` a video where they are known.
         """
-        tables = [_table(HERE, self.here)]
-        if self.there:
-            tables.append(_table(self.there["device"]["name"], self.there))
-        table = pd.concat(tables, ignore_index=True)
+        table = pd.concat([_table(name, result) for name, result in self.measured.items()], ignore_index=True)
         return table.assign(system=table["system"].replace(self.names))
+
+    @property
+    def comparison(self) -> pd.DataFrame:
+        """Milliseconds a video, frames prepared: ``target``, ``system``, ``p50``, ``p90``, ``p99``.
+
+        The last target is the estimate for a Jetson Nano, for which ``low`` and ``high`` are the spread of ``p50``.
+        """
+        measured = self.targets
+        measured = measured[(measured["per"] == "video") & ~measured["preparation"]]
+        estimate = self.estimate.assign(target=NANO, system=self.estimate["system"].replace(self.names))
+        table = pd.concat([measured, estimate], ignore_index=True)
+        return table[["target", "system", "p50", "p90", "p99", "low", "high"]]
+
+    @property
+    def machines(self) -> pd.DataFrame:
+        """One column a machine that was measured: what it is, what ran on it, and whether the results were right."""
+        rows = {
+            name: {
+                "machine": result["device"]["name"],
+                "runtime": " ".join(result["runtime"][key] for key in ("backend", "version", "precision", "runs_on")),
+                "videos with the same exits and label": "{same} of {clips}".format(**result["check"]),
+                "power mode": result["device"].get("power_mode", ""),
+                "clocks of the GPU, MHz (now, most)": result["clocks"]["after"]["gpu"] or "",
+                "watts at rest": (result["power"] or {}).get("idle_watts", ""),
+            }
+            for name, result in self.measured.items()
+        }
+        return pd.DataFrame(rows)
 
     @property
     def summary(self) -> pd.DataFrame:
@@ -88,17 +120,16 @@ class LatencyReport:
         save_metrics("latency", systems | ratios(pd.DataFrame(self.target["times"])))
         save_table("latency", "systems", self.summary)
         save_table("latency", "targets", self.targets)
+        save_table("latency", "comparison", self.comparison)
         save_table("latency", "breakdown", self.breakdown)
 
 
 def _table(name: str, result: Result) -> pd.DataFrame:
-    runtime = " ".join(result["runtime"][key] for key in ("backend", "version", "precision", "runs_on"))
     energy = (result["power"] or {"systems": {}})["systems"]
     table = pd.DataFrame(result["summary"])
     joules = table["system"].map({system: each["joules"] for system, each in energy.items()})
     table["joules"] = joules.where((table["per"] == "video") & table["preparation"])  # frames were prepared, too
     table.insert(0, "target", name)
-    table.insert(1, "runtime", runtime)
     return table
 
 
@@ -131,6 +162,7 @@ def time_policy(params: Params) -> LatencyReport:
         parity(runner, model, here["check"]),
         here,
         there,
+        estimate_nano(model, runner.bundle.program),
         time_decoding(
             [folder / name for name in names[:DECODED_VIDEOS]],
             Sampling.of(params.extract),

@@ -1,7 +1,12 @@
 """What a video costs in time."""
 
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from tlee.figures.style import COLORS, canvas, headline, legend_above, percent, sequence_colors, styled
 from tlee.methods import NAMES
@@ -60,3 +65,62 @@ def latency_breakdown(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
         f"of the {total:.3g} ms of a video",
     )
     return axes
+
+
+@styled
+def latency_targets(comparison: pd.DataFrame) -> Figure:
+    """The same systems on several machines, each on its own scale.
+
+    ``comparison``: ``target``, ``system`` (full network, fixed depths, that of the policy, ideal; for each target the
+    same, in this order), ``p50``, ``p90``, ``p99`` (milliseconds a video), and ``low`` and ``high``, between which
+    ``p50`` lies where it is an estimate.
+    """
+    targets = {name: rows.reset_index() for name, rows in comparison.groupby("target", sort=False)}
+    systems = comparison["system"].unique()
+    figure, panels = plt.subplots(
+        1,
+        len(targets),
+        figsize=(1.4 + 3.3 * len(targets), 1.8 + 0.36 * len(systems)),
+        sharey=True,
+        layout="constrained",
+    )
+    for axes, (name, rows) in zip(np.atleast_1d(panels), targets.items(), strict=True):
+        _target_panel(axes, name, rows)
+    first = np.atleast_1d(panels)[0]
+    first.set_yticks(range(len(systems)), [system.replace(", ", ",\n") for system in systems])
+    first.set_ylim(len(systems) - 0.5, -0.5)
+    headline(figure, f"{systems[-2]}: {'; '.join(map(_gain, targets.values()))} than the full network")
+    return figure
+
+
+def _target_panel(axes: Axes, name: str, rows: pd.DataFrame) -> None:
+    estimate = rows["low"].notna().all()
+    places, colors = range(len(rows)), [_SYSTEM_COLORS.get(system, COLORS["random"]) for system in rows["system"]]
+    looks = {"color": "white", "edgecolor": colors, "hatch": "////"} if estimate else {"color": colors}
+    axes.barh(places, rows["p50"], height=0.62, **looks)
+    if estimate:
+        spread = [rows["p50"] - rows["low"], rows["high"] - rows["p50"]]
+        axes.errorbar(rows["p50"], places, xerr=spread, fmt="none", ecolor="black", capsize=3, linewidth=1)
+    else:
+        axes.plot(rows["p90"], places, "|", color="black", markersize=11)
+    reach = rows["high"] if estimate else rows["p90"]
+    for place, row in enumerate(rows.itertuples()):
+        text = f"{row.p50:.3g} ({row.low:.2g} to {row.high:.2g})" if estimate else f"{row.p50:.3g}"
+        axes.annotate(
+            text,
+            (max(reach[place], row.p50), place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    axes.set_xlim(0, 1.45 * reach.max())
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    axes.set_title(textwrap.fill(name, 34), fontsize=10)
+    axes.set_xlabel("ms per video (median; line: spread)" if estimate else "ms per video (bar: median; |: p90)")
+
+
+def _gain(rows: pd.DataFrame) -> str:
+    full, real = rows["p50"].iloc[0], rows["p50"].iloc[-2]
+    return f"{_against(full / real)} on {rows['target'].iloc[0]}"
