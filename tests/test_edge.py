@@ -19,11 +19,12 @@ from tlee.edge.export import UncutBundle, compile_policy, export, export_uncut
 from tlee.edge.latency import FULL, IDEAL, REAL, measure, parity, percentiles, ratios, time_decoding
 from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform
-from tlee.inference import LiveFeatures, run
+from tlee.inference import run
 from tlee.model import TLEE
 from tlee.params import load_params
 from tlee.policies.look import ALWAYS, NEVER
 from tlee.policies.thresholds import Thresholds
+from tlee.sources import LiveFeatures
 
 ROOT = Path(__file__).parents[1]
 CLIPS, FRAMES, EXITS, OPSET = 20, 6, 4, 13

@@ -16,12 +16,13 @@ from tlee.edge.engine import Engine, UncutNetwork
 from tlee.edge.export import compile_policy, export, export_uncut
 from tlee.edge.latency import FULL, REAL, measure, parity
 from tlee.exits import BRANCHES, GATES, REUSES
-from tlee.inference import LiveFeatures, Outcomes, follow, run
+from tlee.inference import Outcomes, follow, run
 from tlee.model import TLEE
 from tlee.params import METHOD_SETTINGS
 from tlee.policies.given import RandomExits
 from tlee.policies.look import ALWAYS, NEVER
 from tlee.policies.thresholds import Thresholds
+from tlee.sources import LiveFeatures
 
 OPSET = 13
 five_layers = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone stands for all

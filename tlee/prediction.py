@@ -19,13 +19,14 @@ from tlee.costs import GIGA, Costs, count_costs
 from tlee.errors import UserError
 from tlee.extraction import Sampling, decode, to_jpeg
 from tlee.frames import evaluation_transform, visiting_order
-from tlee.inference import LiveFeatures, run_any
+from tlee.inference import run_any
 from tlee.model import TLEE, load_trained
 from tlee.params import ExtractParams, Params
 from tlee.policies.files import read_policy
 from tlee.policies.given import GivenExits, RandomExits
 from tlee.policies.look import Policy
 from tlee.records import rounded
+from tlee.sources import LiveFeatures
 
 SURE = 0.5  #: probability above which one of several labels is told
 

@@ -16,9 +16,10 @@ import torch
 from tlee.costs import count_costs
 from tlee.edge.engine import Engine, UncutNetwork
 from tlee.extraction import Sampling, decode
-from tlee.inference import LiveFeatures, follow, run
+from tlee.inference import follow, run
 from tlee.model import TLEE
 from tlee.policies.thresholds import Thresholds
+from tlee.sources import LiveFeatures
 
 FULL = "full"  #: the uncut network on all frames, classified once
 REAL = "real"  #: the engine
