@@ -19,6 +19,7 @@ FIGURES = RESULTS / "figures"
 STRIPPED = RESULTS / "stripped"
 NOTEBOOKS = RESULTS / "notebooks"
 POLICY = RESULTS / "policy.json"
+GUARANTEED_POLICY = RESULTS / "guaranteed_policy.json"
 FAILED_VIDEOS = RESULTS / "failed_videos.csv"
 
 RUNS = Path("runs")  # unfinished training, outside of what DVC removes before it runs a stage

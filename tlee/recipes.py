@@ -69,6 +69,8 @@ EVERYWHERE: Knobs = {
     "evaluate.stop_threshold": "auto",
     "evaluate.metric": "top1",
     "evaluate.max_loss": 1.0,
+    "evaluate.max_gmacs": None,
+    "evaluate.folds": 4,
     "evaluate.bootstrap": 2000,
     "latency.target": "local",
     "latency.threads": 1,
@@ -76,6 +78,9 @@ EVERYWHERE: Knobs = {
     "latency.videos": 256,
     "latency.warmup": 20,
     "latency.repeats": 3,
+    "guarantee.max_loss": 2.0,
+    "guarantee.confidence": 0.95,
+    "guarantee.one_per_group": False,
 }
 
 LARGE: Knobs = {"branches.train_views": 1}  #: exit features are held in memory
