@@ -22,6 +22,7 @@ from tlee.frames import evaluation_transform, visiting_order
 from tlee.inference import run_any
 from tlee.model import TLEE, load_trained
 from tlee.params import ExtractParams, Params
+from tlee.paths import GUARANTEED_POLICY
 from tlee.policies.files import read_policy
 from tlee.policies.given import GivenExits, RandomExits
 from tlee.policies.look import Policy
@@ -89,10 +90,13 @@ class Predictor:
 def load_predictor(params: Params, policy: str | None = None) -> Predictor:
     """The network that the pipeline has trained, and the policy of this name that it has chosen.
 
-    By default that of ``model.method``. Raises ``UserError`` if either has not been made, or not with ``params``.
+    By default that of ``model.method``; ``guaranteed`` is that of stage ``guarantee``. Raises ``UserError`` if either
+    has not been made, or not with ``params``.
     """
     model, classes = load_trained(params, "pretrain", "branches", "gates")
-    return Predictor(params, model, classes, read_policy(policy or params.model.method), count_costs(model))
+    method = params.model.method
+    chosen = read_policy(method, GUARANTEED_POLICY) if policy == "guaranteed" else read_policy(policy or method)
+    return Predictor(params, model, classes, chosen, count_costs(model))
 
 
 # --- pictures as the network knows them ------------------------------------------------------------------
