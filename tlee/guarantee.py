@@ -188,6 +188,8 @@ class Guarantee:
         chosen, settings = self.passed, self.settings
         rates = simulated["violation_rate"].groupby("drawn").max()
         found = {
+            "max_loss": settings.max_loss,
+            "confidence": settings.confidence,
             "videos": self.tested.videos,
             "needed_videos": needed_videos(settings.max_loss, settings.confidence),
             "policies": len(self.path) - 1,
