@@ -10,10 +10,11 @@ import torch
 from small import between
 
 from tlee.costs import count_costs
-from tlee.inference import LiveFeatures, run
+from tlee.inference import run
 from tlee.model import TLEE
 from tlee.policies.look import ALWAYS, NEVER, Look, Policy
 from tlee.policies.thresholds import Thresholds
+from tlee.sources import LiveFeatures
 
 WIDE = 1e-4
 FIELDS = ("leave", "first", "gate", "sure")

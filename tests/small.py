@@ -12,9 +12,9 @@ from torch import nn
 from tlee.backbones import BACKBONES, Backbone, Cuts
 from tlee.backbones.parts import pooled
 from tlee.costs import Costs
-from tlee.inference import StoredFeatures
 from tlee.model import TLEE, Readout
 from tlee.params import Params, load_params
+from tlee.sources import StoredFeatures
 
 ROOT = Path(__file__).parents[1]
 T, SIDE, CLASSES = 4, 16, 3

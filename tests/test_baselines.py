@@ -10,11 +10,12 @@ from small import COSTS, identity_readout, random_features, video
 from tlee.baselines import CHANCES, FAMILIES, LEVELS, budgeted, ensemble, fixed_depth, fixed_frames
 from tlee.evaluation import Split
 from tlee.features import FeatureTable
-from tlee.inference import StoredFeatures, follow, run, run_any
+from tlee.inference import follow, run, run_any
 from tlee.policies.given import FixedExits
 from tlee.policies.look import ALWAYS, NEVER, Look
 from tlee.policies.stops import StopAbove, certainty
 from tlee.policies.thresholds import Thresholds
+from tlee.sources import StoredFeatures
 
 VIDEO = video(  # confidences 0.73, 0.5, 0.88; then 0.95, 0.98, 0.5; then 0.99 three times
     [(1, 0), (1, 1), (0, 2)],

@@ -17,10 +17,11 @@ import tlee.__main__ as command_line
 from tlee._torchvision import models
 from tlee.checkpoints import LAYOUTS, import_checkpoint, report
 from tlee.costs import count_costs
-from tlee.inference import LiveFeatures, StoredFeatures, run
+from tlee.inference import run
 from tlee.model import TLEE, load_whole, whole
 from tlee.params import Params, load_params
 from tlee.policies.thresholds import Thresholds
+from tlee.sources import LiveFeatures, StoredFeatures
 from tlee.weights import load_tensors
 
 VIDEOS, SIZE = 6, 64

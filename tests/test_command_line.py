@@ -13,7 +13,7 @@ import tlee.__main__ as command_line
 from tlee.errors import UserError
 from tlee.notebook import run_notebook
 from tlee.paths import find_root
-from tlee.summary import summarise
+from tlee.summary import guarantee_line, savings_line, summarise
 
 
 @pytest.fixture
@@ -125,6 +125,23 @@ def test_a_summary_of_a_damaged_file_says_what_to_run(project):
     (metrics / "evaluate.json").write_text('{"full": ')
     with pytest.raises(UserError, match=r"evaluate\.json is missing or damaged: run `dvc repro evaluate`"):
         summarise()
+
+
+def test_the_lines_of_the_summary_by_hand():
+    explain = {"saving": 5.6, "by_frames": 4.57, "by_depth": 1.225}
+    assert savings_line(explain) == (
+        "TLEE is 5.6 times cheaper than the full network: 4.6 times by fewer frames, 1.2 times by shallower exits."
+    )
+    guarantee = {"max_loss": 5.0, "confidence": 0.95, "videos": 80, "needed_videos": 59, "passed": 9, "harmful": 0}
+    guarantee |= {"share_of_full": 0.169, "test": {"videos": 256, "harmful": 2}}
+    assert guarantee_line(guarantee) == (
+        "95% sure, TLEE at 17% of the GMACs spoils at most 5% of unseen videos: it spoilt 0 of the 80 that it was "
+        "tested on, and 2 of 256 on test."
+    )
+    assert guarantee_line(guarantee | {"passed": 0, "max_loss": 1.0, "needed_videos": 299}) == (
+        "No exit of TLEE is sure to spoil at most 1% of unseen videos: that takes 299 videos of which none is spoilt, "
+        "80 were at hand."
+    )
 
 
 # --- the command line itself ---------------------------------------------------------------------

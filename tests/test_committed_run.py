@@ -17,7 +17,7 @@ import yaml
 from scipy.stats import binomtest
 
 from tlee.ablation import VARIANTS
-from tlee.summary import latency_line, methods_table
+from tlee.summary import guarantee_line, latency_line, methods_table, savings_line
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,16 +95,18 @@ def test_committed_results_are_what_the_stages_made(committed, lock):
 
 def test_the_readme_quotes_the_committed_run(committed):
     readme = committed["README.md"].decode()
-    metrics = {stage: json.loads(committed[f"results/metrics/{stage}.json"]) for stage in ("evaluate", "latency")}
+    stages = ("evaluate", "latency", "guarantee", "explain")
+    metrics = {stage: json.loads(committed[f"results/metrics/{stage}.json"]) for stage in stages}
     assert methods_table(metrics["evaluate"]) in readme
-    assert latency_line(metrics["latency"]) in readme
+    for line, stage in ((latency_line, "latency"), (guarantee_line, "guarantee"), (savings_line, "explain")):
+        assert line(metrics[stage]) in readme
     figures = re.findall(r"!\[.*?\]\((.*?)\)", readme)
     assert len(figures) >= 3
     assert set(figures) <= set(committed)
 
 
 def test_the_committed_run_shows_what_the_kit_is_for(committed):
-    """On test: the demo can be learnt, TLEE keeps its accuracy, and two axes save more than either."""
+    """On test: the demo can be learnt, TLEE keeps its accuracy, two axes save more than either, promises are kept."""
     methods = json.loads(committed["results/metrics/evaluate.json"])
     latency = json.loads(committed["results/metrics/latency.json"])
     tlee, full = methods["tlee"], methods["full"]
@@ -118,6 +120,9 @@ def test_the_committed_run_shows_what_the_kit_is_for(committed):
         won, lost = (right["tlee"] & ~right[single]).sum(), (right[single] & ~right["tlee"]).sum()
         assert not won + lost or binomtest(won, won + lost, alternative="less").pvalue > 0.05  # no worse but by chance
     assert methods["step_by_step_agreement"] == 1.0
+    guarantee = json.loads(committed["results/metrics/guarantee.json"])
+    assert guarantee["simulated_violation_rate"] <= guarantee["allowed_violation_rate"]
+    assert guarantee["test"]["harm"] <= guarantee["max_loss"] / 100
     assert latency["real_to_ideal"] <= 1.3
     assert latency["real_to_full"] <= 0.5
 

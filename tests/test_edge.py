@@ -19,12 +19,13 @@ from tlee.edge.export import compile_policy
 from tlee.edge.latency import ratios, time_decoding
 from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform
-from tlee.inference import LiveFeatures, run
+from tlee.inference import run
 from tlee.jetson import FULL, IDEAL, REAL
 from tlee.model import TLEE
 from tlee.params import load_params
 from tlee.policies.look import ALWAYS, NEVER
 from tlee.policies.thresholds import Thresholds
+from tlee.sources import LiveFeatures
 
 ROOT = Path(__file__).parents[1]
 CLIPS, FRAMES, EXITS, OPSET = 20, 6, 4, 13

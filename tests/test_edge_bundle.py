@@ -15,10 +15,11 @@ from tlee import jetson
 from tlee.costs import count_costs
 from tlee.edge.bundle import expect, pixels
 from tlee.edge.latency import parity
-from tlee.inference import LiveFeatures, run
+from tlee.inference import run
 from tlee.model import TLEE
 from tlee.policies.given import RandomExits
 from tlee.policies.thresholds import Thresholds
+from tlee.sources import LiveFeatures
 
 pytestmark = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone stands for all
 VIDEOS = 4

@@ -15,10 +15,11 @@ from torch import nn
 from tlee.costs import GIGA, count_costs
 from tlee.edge.estimate import FILE, NETWORKS, estimate_nano, fit_published, work, work_of_videos
 from tlee.edge.export import Program, compile_policy
-from tlee.inference import LiveFeatures, follow, run
+from tlee.inference import follow, run
 from tlee.model import TLEE
 from tlee.policies.given import RandomExits
 from tlee.policies.thresholds import Thresholds
+from tlee.sources import LiveFeatures
 
 VIDEOS = 4
 SHARED = Path(__file__).parents[2] / "shared" / "published" / "jetson_nano.csv"

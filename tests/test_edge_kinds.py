@@ -15,13 +15,14 @@ from tlee.backbones import BACKBONES
 from tlee.costs import Costs, count_costs
 from tlee.edge.export import compile_policy
 from tlee.exits import BRANCHES, GATES, REUSES
-from tlee.inference import LiveFeatures, Outcomes, follow, run
+from tlee.inference import Outcomes, follow, run
 from tlee.jetson import Engine
 from tlee.model import TLEE
 from tlee.params import METHOD_SETTINGS
 from tlee.policies.given import RandomExits
 from tlee.policies.look import NEVER
 from tlee.policies.thresholds import Thresholds
+from tlee.sources import LiveFeatures
 
 five_layers = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone stands for all
 

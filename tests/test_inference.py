@@ -12,12 +12,13 @@ from torch import nn
 
 from tlee import inference
 from tlee.exits import GATES, REUSES
-from tlee.inference import Outcomes, StoredFeatures, follow, run, run_together
+from tlee.inference import Outcomes, follow, run, run_together
 from tlee.model import Readout
 from tlee.policies.given import RandomExits
 from tlee.policies.look import ALWAYS, NEVER, Policy
 from tlee.policies.stops import StopAbove
 from tlee.policies.thresholds import Thresholds
+from tlee.sources import StoredFeatures
 
 OFF = (NEVER,) * 3
 WITH_REUSE = replace(COSTS, reuse=100)

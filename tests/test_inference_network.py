@@ -12,12 +12,13 @@ from small import T, between, random_clips, random_network, small_params
 from tlee.backbones import BACKBONES
 from tlee.costs import Costs, count_costs
 from tlee.exits import BRANCHES, GATES, REUSES
-from tlee.inference import LiveFeatures, Outcomes, StoredFeatures, follow, run
+from tlee.inference import Outcomes, follow, run
 from tlee.model import TLEE
 from tlee.params import METHOD_SETTINGS, Params
 from tlee.policies.given import RandomExits
 from tlee.policies.look import ALWAYS, NEVER
 from tlee.policies.thresholds import Thresholds
+from tlee.sources import LiveFeatures, Remembered, StoredFeatures
 
 SMALL_CLIPS = 5  # frames of a time step of X3D-S here
 
@@ -179,6 +180,18 @@ def ran(model: TLEE, policy: Thresholds) -> tuple[list[int], list[int]]:
     source = LiveFeatures(model, random_clips(model, videos=1)[0])
     run(source, model.readout, policy, Costs((1,) * 4, (0,) * 4, 0, 0, 0))
     return source.segment_runs, source.head_runs
+
+
+def test_policies_may_share_the_features_of_one_clip(model):
+    """What one policy has asked for is remembered, and one that looks elsewhere, or earlier, is told the same."""
+    (clip,), costs = random_clips(model, videos=1, seed=5), count_costs(model)
+    deep = Thresholds.never(model.exits)
+    shallow = replace(deep, leave=(ALWAYS, *deep.leave[1:]))
+    source = Remembered(LiveFeatures(model, clip))
+    for policy in (deep, shallow, deep):
+        alone, shared = (run(each, model.readout, policy, costs) for each in (LiveFeatures(model, clip), source))
+        assert torch.equal(alone.exits, shared.exits)
+        assert torch.equal(alone.logits, shared.logits)
 
 
 def test_a_segment_runs_only_where_it_is_needed(model):

@@ -230,6 +230,9 @@ def test_a_value_of_another_type_is_refused(shipped, dotted, value, rule):
         ("gates.epochs", 0, "greater than 0"),
         ("gates.learning_rate", 0, "greater than 0"),
         ("latency.opset", 14, "less than or equal to 13"),
+        ("guarantee.max_loss", 0, "greater than 0"),
+        ("guarantee.max_loss", 100, "less than 100"),
+        ("guarantee.confidence", 1.0, "less than 1"),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_the_range(shipped, dotted, value, rule):

@@ -116,7 +116,7 @@ def test_every_stage_runs_and_shows_its_progress(project):
 
 def test_executed_notebooks_show_the_parameters_and_figures(project):
     notebooks = sorted((project.folder / "results/notebooks").glob("*.ipynb"))
-    assert len(notebooks) == 7
+    assert len(notebooks) == 8
     for path in notebooks:
         cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
         outputs = [output for cell in cells for output in cell.outputs]
@@ -165,7 +165,8 @@ def test_running_everything_again_gives_the_same_to_the_last_digit(project):
 @pytest.mark.parametrize(
     ("section", "key", "value", "stages"),
     [
-        ("evaluate", "layer_threshold", 0.8, {"evaluate"}),
+        ("evaluate", "layer_threshold", 0.8, {"evaluate", "guarantee"}),
+        ("guarantee", "max_loss", 2.0, {"guarantee"}),
         ("latency", "repeats", 2, {"latency"}),
         ("gates", "beta", 0.3, {"gates"}),
         ("extract", "short_side", 80, {"extract", "latency"}),

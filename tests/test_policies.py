@@ -4,10 +4,11 @@ import pytest
 import torch
 from small import COSTS, identity_readout, random_features
 
-from tlee.inference import StoredFeatures, run
+from tlee.inference import run
 from tlee.policies.given import RandomExits
 from tlee.policies.look import ALWAYS, NEVER, Look
 from tlee.policies.thresholds import Thresholds
+from tlee.sources import StoredFeatures
 
 # --- thresholds --------------------------------------------------------------------------------------
 

@@ -23,7 +23,9 @@ from tlee.extraction import sample_indices
 from tlee.frames import ClipDataset, FrameStore, evaluation_transform, visiting_order
 from tlee.model import TLEE
 from tlee.params import load_params
-from tlee.policies.given import RandomExits
+from tlee.paths import GUARANTEED_POLICY
+from tlee.policies.files import save_policies
+from tlee.policies.given import FixedExits, RandomExits
 from tlee.policies.look import ALWAYS
 from tlee.policies.thresholds import Thresholds
 from tlee.prediction import Answer, Prediction, Predictor, Table, load_predictor, predict, strip_files, to_clip, to_json
@@ -246,6 +248,14 @@ def test_a_policy_is_chosen_by_its_name(project):
     assert str(call("videos/0.mp4", "--policy", "fast").exception) == (
         "results/policy.json holds no policy `fast`, it has full, random, tlee: run `dvc repro evaluate`"
     )
+
+
+def test_the_guaranteed_policy_is_a_choice_too(project):
+    assert "guaranteed_policy.json is missing" in str(call("0.mp4", "--policy", "guaranteed").exception)
+    save_policies({"tlee": FixedExits(frames=1, depth=1)}, GUARANTEED_POLICY)
+    done = call("videos/0.mp4", "--json", "--policy", "guaranteed")
+    GUARANTEED_POLICY.unlink()
+    assert json.loads(done.stdout)["exits"] == [1]
 
 
 def test_a_video_is_read_when_the_one_before_has_been_told(project, monkeypatch):

@@ -24,12 +24,12 @@ from tlee.__main__ import app
 from tlee.backbones.cut import Backbone
 from tlee.costs import count_costs
 from tlee.errors import UserError
-from tlee.inference import LiveFeatures
 from tlee.params import change, load_params
 from tlee.policies.given import RandomExits
 from tlee.policies.look import ALWAYS, NEVER
 from tlee.policies.thresholds import Thresholds
 from tlee.prediction import Answer, Predictor, load_predictor, predict, to_clip
+from tlee.sources import LiveFeatures
 from tlee.streams import Following, LostError, Source, Step
 from tlee.watching import Decision, Log, Window, open_stream, to_json, warning, watch
 

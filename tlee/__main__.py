@@ -14,7 +14,8 @@ from tlee.paths import find_root
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 PolicyName = Annotated[
-    str | None, typer.Option(help="A policy of results/policy.json, such as full; by default the method's.")
+    str | None,
+    typer.Option(help="A policy of results/policy.json, such as full, or guaranteed; by default the method's."),
 ]
 
 

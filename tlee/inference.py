@@ -20,70 +20,16 @@ network itself (one video, each segment run only when it is needed).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Protocol
 
 import torch
 
 from tlee.costs import GIGA, Costs
-from tlee.model import TLEE, Readout
+from tlee.model import Readout
 from tlee.policies.given import GivenExits
 from tlee.policies.look import Look, Policy, SharedLook
+from tlee.sources import Source
 
 CHUNK = 512  #: videos whose features are in memory at once
-
-# --- where exit features come from ---------------------------------------------------------------
-
-
-class Source(Protocol):
-    """Exit features of ``videos`` videos of ``frames`` frames, on demand."""
-
-    videos: int
-    frames: int
-
-    def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
-        """``f[t, b]`` of the videos ``rows``, ``[len(rows), D]``."""
-        ...
-
-
-class StoredFeatures:
-    """Exit features from a table ``[N, T, B + 1, D]``."""
-
-    def __init__(self, table: torch.Tensor):
-        self.table = table
-        self.videos, self.frames = table.shape[:2]
-
-    def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
-        return self.table[rows, t, b]
-
-
-class LiveFeatures:
-    """Exit features of one clip from the network: a segment runs when its output is first needed.
-
-    ``clip`` is ``[T, *input_shape]`` in visiting order. ``segment_runs[b]`` and ``head_runs[b]`` count.
-    """
-
-    videos = 1
-
-    def __init__(self, model: TLEE, clip: torch.Tensor):
-        self.model, self.clip, self.frames = model, clip, len(clip)
-        self.segment_runs = [0] * model.exits
-        self.head_runs = [0] * model.exits
-        self._memory = model.backbone.start_memory(model.params.model.input_size)
-        self._step, self._depth, self._tap = -1, -1, clip[:0]
-
-    def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
-        if t != self._step:
-            self._step, self._depth, self._tap = t, -1, self.clip[t : t + 1]
-        while self._depth < b:
-            self._depth += 1
-            memory = self._memory[self._depth]
-            self._tap, self._memory[self._depth] = self.model.backbone.step(self._depth, self._tap, memory)
-            self.segment_runs[self._depth] += 1
-        self.head_runs[b] += 1
-        return self.model.head(b)(self._tap)
-
-
-# --- the loop ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,12 @@ class LatencyParams(Section):
     repeats: Count
 
 
+class GuaranteeParams(Section):
+    max_loss: Annotated[float, Field(gt=0, lt=100)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    one_per_group: bool
+
+
 class Params(Section):
     """All of ``params.yaml``."""
 
@@ -196,6 +202,7 @@ class Params(Section):
     gates: GateParams
     evaluate: EvaluateParams
     latency: LatencyParams
+    guarantee: GuaranteeParams
 
     @model_validator(mode="after")
     def _time_steps_fit_the_backbone(self) -> "Params":

@@ -19,6 +19,7 @@ FIGURES = RESULTS / "figures"
 STRIPPED = RESULTS / "stripped"
 NOTEBOOKS = RESULTS / "notebooks"
 POLICY = RESULTS / "policy.json"
+GUARANTEED_POLICY = RESULTS / "guaranteed_policy.json"
 TRACE = PLOTS / "evaluate" / "trace.csv"
 FAILED_VIDEOS = RESULTS / "failed_videos.csv"
 

@@ -19,13 +19,15 @@ from tlee.costs import GIGA, Costs, count_costs
 from tlee.errors import UserError
 from tlee.extraction import Sampling, decode, to_jpeg
 from tlee.frames import evaluation_transform, visiting_order
-from tlee.inference import LiveFeatures, run_any
+from tlee.inference import run_any
 from tlee.model import TLEE, load_trained
 from tlee.params import ExtractParams, Params
+from tlee.paths import GUARANTEED_POLICY
 from tlee.policies.files import read_policy
 from tlee.policies.given import GivenExits, RandomExits
 from tlee.policies.look import Policy
 from tlee.records import rounded
+from tlee.sources import LiveFeatures
 
 SURE = 0.5  #: probability above which one of several labels is told
 
@@ -88,10 +90,13 @@ class Predictor:
 def load_predictor(params: Params, policy: str | None = None) -> Predictor:
     """The network that the pipeline has trained, and the policy of this name that it has chosen.
 
-    By default that of ``model.method``. Raises ``UserError`` if either has not been made, or not with ``params``.
+    By default that of ``model.method``; ``guaranteed`` is that of stage ``guarantee``. Raises ``UserError`` if either
+    has not been made, or not with ``params``.
     """
     model, classes = load_trained(params, "pretrain", "branches", "gates")
-    return Predictor(params, model, classes, read_policy(policy or params.model.method), count_costs(model))
+    method = params.model.method
+    chosen = read_policy(method, GUARANTEED_POLICY) if policy == "guaranteed" else read_policy(policy or method)
+    return Predictor(params, model, classes, chosen, count_costs(model))
 
 
 # --- pictures as the network knows them ------------------------------------------------------------------

@@ -78,6 +78,9 @@ EVERYWHERE: Knobs = {
     "latency.videos": 256,
     "latency.warmup": 20,
     "latency.repeats": 3,
+    "guarantee.max_loss": 2.0,
+    "guarantee.confidence": 0.95,
+    "guarantee.one_per_group": False,
 }
 
 LARGE: Knobs = {"branches.train_views": 1}  #: exit features are held in memory

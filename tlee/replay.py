@@ -8,11 +8,12 @@ import torch
 
 from tlee.costs import Costs
 from tlee.features import FeatureTable
-from tlee.inference import CHUNK, Outcomes, StoredFeatures, run_any, run_together
+from tlee.inference import CHUNK, Outcomes, run_any, run_together
 from tlee.metrics import METRICS
 from tlee.model import Readout
 from tlee.policies.given import GivenExits
 from tlee.policies.look import Policy
+from tlee.sources import StoredFeatures
 
 AT_ONCE = 32  #: policies of a sweep whose outcomes are in memory at once
 

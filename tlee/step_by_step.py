@@ -5,26 +5,14 @@ import torch
 
 from tlee.evaluation import Evaluation
 from tlee.frames import load_clips
-from tlee.inference import LiveFeatures, Source, follow, run
+from tlee.inference import follow, run
 from tlee.model import load_trained
 from tlee.params import Params
 from tlee.policies.look import Policy
+from tlee.sources import LiveFeatures, Remembered
 from tlee.subsets import spread
 
 VIDEOS = 256  #: of test, evenly spread, that are run
-
-
-class Remembered:
-    """A source of one video that computes each exit feature once, for all policies that run on it."""
-
-    def __init__(self, source: Source):
-        self.videos, self.frames = source.videos, source.frames
-        self._source, self._known = source, {}
-
-    def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
-        if (t, b) not in self._known:
-            self._known[t, b] = self._source.feature(rows, t, b)
-        return self._known[t, b]
 
 
 def step_by_step_agreement(evaluation: Evaluation, params: Params) -> pd.Series:

@@ -17,6 +17,13 @@ def halves(groups: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
     return next(splitter.split(np.zeros(len(groups)), groups=groups))
 
 
+def one_per_group(groups: Sequence[str], seed: int) -> np.ndarray:
+    """Rows of one video of each group, drawn by lot."""
+    order = np.random.default_rng(seed).permutation(len(groups))
+    _, first = np.unique(np.asarray(groups)[order], return_index=True)
+    return np.sort(order[first])
+
+
 def folds(groups: Sequence[str], count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows inside and outside of ``count`` parts that have no group in common, or of as many as there are groups.
 

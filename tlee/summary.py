@@ -8,6 +8,7 @@ from tlee.params import load_params
 from tlee.paths import FIGURES, METRICS, NOTEBOOKS
 from tlee.records import load_json
 
+STAGES = ("latency", "guarantee", "explain")
 FIGURES_TO_OPEN = ("evaluate/trade_off", "explain/strip_latest_right", "latency/systems")
 
 
@@ -17,10 +18,13 @@ def summarise() -> str:
     Raises ``UserError`` if a stage has not been run.
     """
     methods = load_json(METRICS / "evaluate.json", "evaluate")
-    latency = load_json(METRICS / "latency.json", "latency")
+    params = load_params()
+    latency, guarantee, explain = (load_json(METRICS / f"{stage}.json", stage) for stage in STAGES)
     lines = [
-        methods_table(methods, METRIC_NAMES[load_params().evaluate.metric]),
+        methods_table(methods, METRIC_NAMES[params.evaluate.metric]),
         "",
+        savings_line(explain, params.model.method),
+        guarantee_line(guarantee, params.model.method),
         latency_line(latency),
         "",
         "Open in JupyterLab (`make lab`):",
@@ -47,6 +51,29 @@ def methods_table(methods: dict[str, Any], metric: str = "top-1") -> str:
             f"| {row['share_of_full']:.0%} | {row['frames']:.1f} |"
         )
     return "\n".join(lines)
+
+
+def savings_line(explain: dict[str, Any], method: str = "tlee") -> str:
+    """What saves, from ``results/metrics/explain.json``."""
+    return (
+        f"{NAMES[method]} is {explain['saving']:.1f} times cheaper than the full network: {explain['by_frames']:.1f} "
+        f"times by fewer frames, {explain['by_depth']:.1f} times by shallower exits."
+    )
+
+
+def guarantee_line(guarantee: dict[str, Any], method: str = "tlee") -> str:
+    """What is promised, and what came of it on test, from ``results/metrics/guarantee.json``."""
+    limit, test = f"{guarantee['max_loss']:g}% of unseen videos", guarantee["test"]
+    if not guarantee["passed"]:
+        return (
+            f"No exit of {NAMES[method]} is sure to spoil at most {limit}: that takes {guarantee['needed_videos']} "
+            f"videos of which none is spoilt, {guarantee['videos']} were at hand."
+        )
+    return (
+        f"{guarantee['confidence']:.0%} sure, {NAMES[method]} at {guarantee['share_of_full']:.0%} of the GMACs spoils "
+        f"at most {limit}: it spoilt {guarantee['harmful']} of the {guarantee['videos']} that it was tested on, and "
+        f"{test['harmful']} of {test['videos']} on test."
+    )
 
 
 def latency_line(latency: dict[str, Any]) -> str:

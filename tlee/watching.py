@@ -21,11 +21,11 @@ from datetime import datetime
 import torch
 
 from tlee.extraction.videos import upright
-from tlee.inference import LiveFeatures
 from tlee.model import TLEE
 from tlee.params import Params
 from tlee.prediction import Answer, Predictor, as_stored, to_clip
 from tlee.records import rounded
+from tlee.sources import LiveFeatures
 from tlee.streams import Following, Sampler, Step, Stream, open_source
 
 _REMEMBERED = 10_000  # decisions whose times the median is of

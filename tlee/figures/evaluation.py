@@ -105,6 +105,8 @@ def policy_panels(curves: pd.DataFrame, chosen: pd.DataFrame, method: str = "tle
         axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid()
+    for axes in panels[len(names) - columns : len(names)]:
+        axes.tick_params(labelbottom=True)
     for axes in panels[len(names) :]:
         axes.remove()
     figure.supxlabel("GMACs per video, of the full network (log scale)", fontsize=10)

@@ -1,10 +1,11 @@
-"""``results/policy.json``: the policies that ``evaluate`` has chosen."""
+"""Policies as JSON: those that ``evaluate`` has chosen, and the one that ``guarantee`` has certified."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from tlee.errors import UserError
-from tlee.paths import POLICY
+from tlee.paths import GUARANTEED_POLICY, POLICY
 from tlee.policies.given import FixedExits, GivenExits, RandomExits
 from tlee.policies.look import Policy
 from tlee.policies.stops import StopAbove
@@ -12,24 +13,25 @@ from tlee.policies.thresholds import Thresholds
 from tlee.records import load_json, save_json
 
 KINDS = {kind.__name__: kind for kind in (Thresholds, StopAbove, FixedExits, RandomExits)}
+STAGES = {POLICY: "evaluate", GUARANTEED_POLICY: "guarantee"}  #: that write these files
 
 
-def save_policies(policies: dict[str, Policy | GivenExits]) -> None:
+def save_policies(policies: dict[str, Policy | GivenExits], path: Path = POLICY) -> None:
     """Write policies by name, each with its kind."""
-    save_json(POLICY, {name: {"kind": type(policy).__name__} | asdict(policy) for name, policy in policies.items()})
+    save_json(path, {name: {"kind": type(policy).__name__} | asdict(policy) for name, policy in policies.items()})
 
 
-def read_policy(name: str) -> Policy | GivenExits:
-    """One of them; ``UserError`` if the file is missing or has none of this name."""
-    policies = load_json(POLICY, "evaluate")
+def read_policy(name: str, path: Path = POLICY) -> Policy | GivenExits:
+    """One of them; ``UserError`` if the file, one of ``STAGES``, is missing or has none of this name."""
+    policies = load_json(path, STAGES[path])
     if name not in policies:
         known = ", ".join(sorted(policies))
-        raise UserError(f"{POLICY} holds no policy `{name}`, it has {known}: run `dvc repro evaluate`")
+        raise UserError(f"{path} holds no policy `{name}`, it has {known}: run `dvc repro {STAGES[path]}`")
     try:
         values = dict(policies[name])
         return KINDS[values.pop("kind")](**{key: _tupled(value) for key, value in values.items()})
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{POLICY} is of an older kit or damaged: run `dvc repro evaluate`") from None
+        raise UserError(f"{path} is of an older kit or damaged: run `dvc repro {STAGES[path]}`") from None
 
 
 def _tupled(value: Any) -> Any:

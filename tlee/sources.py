@@ -1,0 +1,70 @@
+"""Where exit features come from when a policy asks for them."""
+
+from typing import Protocol
+
+import torch
+
+from tlee.model import TLEE
+
+
+class Source(Protocol):
+    """Exit features of ``videos`` videos of ``frames`` frames, on demand."""
+
+    videos: int
+    frames: int
+
+    def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
+        """``f[t, b]`` of the videos ``rows``, ``[len(rows), D]``."""
+        ...
+
+
+class StoredFeatures:
+    """Exit features from a table ``[N, T, B + 1, D]``."""
+
+    def __init__(self, table: torch.Tensor):
+        self.table = table
+        self.videos, self.frames = table.shape[:2]
+
+    def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
+        return self.table[rows, t, b]
+
+
+class LiveFeatures:
+    """Exit features of one clip from the network: a segment runs when its output is first needed.
+
+    ``clip`` is ``[T, *input_shape]`` in visiting order. ``segment_runs[b]`` and ``head_runs[b]`` count. To go back
+    to a shallower exit or an earlier frame starts that frame again, which a network with a memory cannot do.
+    """
+
+    videos = 1
+
+    def __init__(self, model: TLEE, clip: torch.Tensor):
+        self.model, self.clip, self.frames = model, clip, len(clip)
+        self.segment_runs = [0] * model.exits
+        self.head_runs = [0] * model.exits
+        self._memory = model.backbone.start_memory(model.params.model.input_size)
+        self._step, self._depth, self._tap = -1, -1, clip[:0]
+
+    def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
+        if t != self._step or b < self._depth:
+            self._step, self._depth, self._tap = t, -1, self.clip[t : t + 1]
+        while self._depth < b:
+            self._depth += 1
+            memory = self._memory[self._depth]
+            self._tap, self._memory[self._depth] = self.model.backbone.step(self._depth, self._tap, memory)
+            self.segment_runs[self._depth] += 1
+        self.head_runs[b] += 1
+        return self.model.head(b)(self._tap)
+
+
+class Remembered:
+    """A source of one video that computes each exit feature once, for all policies that run on it."""
+
+    def __init__(self, source: Source):
+        self.videos, self.frames = source.videos, source.frames
+        self._source, self._known = source, {}
+
+    def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
+        if (t, b) not in self._known:
+            self._known[t, b] = self._source.feature(rows, t, b)
+        return self._known[t, b]
