@@ -5,9 +5,10 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from bundles import as_pixels, bundle_of
+from bundles import TENSORRT_8_2, as_pixels, bundle_of, operators
 from margins import WIDE, policy_amid
 from small import T, random_clips, random_network, small_params
 
@@ -91,6 +92,16 @@ def test_the_same_export_is_the_same_bundle_and_another_policy_another(model, po
         assert path.read_bytes() == (again / path.name).read_bytes(), path.name
     other = bundle_of(model, Thresholds.never(3), tmp_path / "other", VIDEOS)
     assert manifest(again)["id"] == manifest(folder)["id"] != manifest(other)["id"]
+
+
+@pytest.mark.parametrize("opset", [11, 12])
+def test_older_operators_will_do(policy, tmp_path, opset):
+    model = random_network(small_params({"latency.opset": opset}))
+    folder = bundle_of(model, policy, tmp_path, VIDEOS)
+    for path in folder.glob("*.onnx"):
+        assert [entry.version for entry in onnx.load(path).opset_import] == [opset]
+    assert jetson.check(jetson.Runner(folder, "onnxruntime"))["same"] == VIDEOS
+    assert operators(folder) <= TENSORRT_8_2
 
 
 def test_the_margin_is_the_smallest_distance_in_log_odds(model):

@@ -87,9 +87,9 @@ def program_of(model: TLEE, policy: Thresholds | RandomExits, exits: list[list[i
 
 
 @pytest.mark.usefixtures("five_layer_backbone")
-@pytest.mark.parametrize("accumulate", ["exit", "visited"])
-def test_work_is_what_the_policy_is_charged_for(accumulate):
-    model = random_network(small_params(accumulate=accumulate))
+@pytest.mark.parametrize(("accumulate", "reuse"), [("exit", "max"), ("visited", "attention")])
+def test_work_is_what_the_policy_is_charged_for(accumulate, reuse):
+    model = random_network(small_params(accumulate=accumulate, reuse=reuse))
     clips, costs = as_pixels(random_clips(model, VIDEOS)), count_costs(model)
     policy = policy_amid(model, clips)
     outcomes = [run(LiveFeatures(model, clip), model.readout, policy, costs) for clip in clips]
@@ -99,7 +99,7 @@ def test_work_is_what_the_policy_is_charged_for(accumulate):
     assert done["full"][:, 0] == pytest.approx(costs.full_network(T) / GIGA)
     assert (done["ideal"] < done["real"]).all()
     depth = costs.segments[0] + costs.heads[0]
-    assert done["depth 0"][:, 0] == pytest.approx((T * depth + costs.classifier) / GIGA)
+    assert done["depth 0"][:, 0] == pytest.approx((T * depth + (T - 1) * costs.reuse + costs.classifier) / GIGA)
 
 
 @pytest.mark.usefixtures("five_layer_backbone")

@@ -1,7 +1,7 @@
 """The bundle: all that a device needs to run a policy, check the result and time it, in one folder.
 
-It holds the graphs, ``jetson.py``, which runs them, the frames of some test videos (``clips.npy``, see ``pixels``) and
-``bundle.json``:
+It holds the graphs as ONNX and as TorchScript, ``jetson.py``, which runs them, the frames of some test videos
+(``clips.npy``, see ``pixels``) and ``bundle.json``:
 
 ====================================  ================================================================================
 ``id``                                changes with the graphs, the policy and the videos; results are known by it

@@ -122,6 +122,7 @@ def work_of_videos(model: TLEE, program: Program) -> dict[str, np.ndarray]:
         heads.append(work(partial(head, tap), head)[1])
     feature = torch.zeros(1, readout.width)
     classifier = work(partial(readout.classify, feature, 0), readout)[1]
+    reuse = work(partial(readout.accumulate, feature, feature, 1), readout)[1]
     gate = work(partial(readout.gate, feature, feature, 1), readout)[1] if readout.gates else 0 * classifier
     up_to, frames = np.cumsum(segments, axis=0), len(program["looks"])
 
@@ -133,14 +134,14 @@ def work_of_videos(model: TLEE, program: Program) -> dict[str, np.ndarray]:
             if look["depth"] <= left and (program["decides"] or program["visited"] or look["depth"] == left)
         ]
         seen = sum(heads[look["depth"]] + classifier + (look["gate"] < NEVER) * gate for look in looks)
-        return seen + sum(up_to[left] for left in exits if left >= 0)
+        return seen + (len(looks) - 1) * reuse + sum(up_to[left] for left in exits if left >= 0)
 
     def ideal(exits: list[int]) -> np.ndarray:
         return sum(up_to[left] + heads[left] for left in exits if left >= 0)
 
     videos = [video["exits"] for video in program["videos"]]
     whole = {
-        fixed(depth): np.tile(frames * (up_to[depth] + heads[depth]) + classifier, (len(videos), 1))
+        fixed(depth): np.tile(frames * (up_to[depth] + heads[depth] + reuse) - reuse + classifier, (len(videos), 1))
         for depth in range(model.exits)
     }
     return {
