@@ -204,7 +204,7 @@ def random_readout(**model: str) -> Readout:
 #: Every kind of readout: reuse and accumulation, gate and steps.
 KINDS = [
     *({"reuse": reuse, "accumulate": fold} for reuse, fold in product(REUSES, ("exit", "visited"))),
-    *({"gate": gate, "readout": per} for gate, per in product(set(GATES) - {"random"}, ("shared", "per_step"))),
+    *({"gate": gate, "readout": per} for gate, per in product(sorted(set(GATES) - {"random"}), ("shared", "per_step"))),
     {"method": "frameexit"},
     {"reuse": "mean", "accumulate": "visited", "gate": "frameexit", "readout": "per_step"},
 ]
