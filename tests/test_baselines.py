@@ -7,7 +7,7 @@ import pytest
 import torch
 from small import COSTS, identity_readout, random_features, video
 
-from tlee.baselines import CHANCES, FAMILIES, LEVELS, budgeted, ensemble, fixed_depth, fixed_frames
+from tlee.baselines import CHANCES, FAMILIES, LEVELS, _threshold, budgeted, ensemble, fixed_depth, fixed_frames
 from tlee.evaluation import Split
 from tlee.features import FeatureTable
 from tlee.inference import follow, run, run_any
@@ -130,6 +130,15 @@ def test_a_budgeted_policy_takes_its_mix_of_exits():
     assert any(np.allclose(shares(each.exits), 1 / 12, atol=1 / 200) for each in outcomes)  # the even mix, to a video
     costs = [each.gmacs.mean().item() for each in outcomes]
     assert costs == sorted(costs, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("take", "above"), [(0, NEVER), (1, 0.85), (2, 0.6), (3, 0.6), (4, ALWAYS), (5, ALWAYS), (9, ALWAYS)]
+)
+def test_a_threshold_lies_amid_scores_that_differ(take, above):
+    """Of 0.9, 0.8 and three of 0.4 that differ by rounding alone."""
+    scores = np.array([0.4, 0.9, 0.4 + 1e-7, 0.8, 0.4 - 1e-7])
+    assert _threshold(scores, take) == pytest.approx(above)
 
 
 def test_the_weights_of_an_ensemble_trust_what_is_right_more():

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tlee.policies.given import FixedExits, GivenExits, RandomExits
-from tlee.policies.look import NEVER, Look, Policy
+from tlee.policies.look import ALWAYS, NEVER, Look, Policy
 from tlee.policies.stops import Score, StopAbove, log_probabilities
 from tlee.replay import Split
 
@@ -21,6 +21,8 @@ LEVELS = (NEVER, 0.9999, 0.9995, 0.999, 0.998, 0.995, 0.99, 0.98, 0.97, 0.95, 0.
 LEVELS += (0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.3, 0.2, 0.1, 0.0)
 
 MIXES = (1.5, 1.3, 1.2, 1.1, 1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+
+SAME = 1e-5  #: scores that differ by no more may come out in another order on another machine
 
 STAY_NEAR_ONE = 1e-3  #: weight of that wish: where all of val is right, steeper would always be better
 
@@ -104,16 +106,22 @@ def budgeted(val: Split, seed: int) -> list[StopAbove]:
         share /= share.sum()
         above, left = np.full(exits, NEVER), np.arange(val.videos)
         for k in range(exits - 1):
-            take = min(round(share[: k + 1].sum() * val.videos) - (val.videos - len(left)), len(left))
-            order = left[np.argsort(-confidence[left, k], kind="stable")]
-            if 0 < take < len(left):
-                above[k] = float(confidence[order[take - 1 : take + 1], k].mean())
-            elif take > 0:
-                above[k] = 0.0
+            take = round(share[: k + 1].sum() * val.videos) - (val.videos - len(left))
+            above[k] = _threshold(confidence[left, k], take)
             left = left[~(confidence[left, k] > above[k])]
         table = above.reshape(val.frames, val.exits)
         policies.append(StopAbove("confidence", tuple(map(tuple, table.tolist())), val.exits - 1))
     return list(dict.fromkeys(policies))
+
+
+def _threshold(scores: np.ndarray, take: int) -> float:
+    """What about ``take`` of ``scores`` are above, amid two that differ by more than ``SAME``."""
+    if take <= 0:
+        return NEVER
+    ordered = np.sort(scores)[::-1]
+    ends = np.append(np.flatnonzero(-np.diff(ordered) > SAME) + 1, len(scores))
+    nearest = ends[np.abs(ends - take).argmin()]
+    return ALWAYS if nearest == len(scores) else float(ordered[nearest - 1 : nearest + 1].mean())
 
 
 class _Recorder(Policy):
