@@ -136,14 +136,15 @@ def test_files_are_static_batch_1_and_of_the_opset(model, middle, tmp_path):
     engine_of(model, middle, tmp_path)
     uncut_of(model, tmp_path)
     files = list(tmp_path.glob("*.onnx"))
-    assert len(files) == EXITS + 3 + EXITS + 1
+    assert len(files) == EXITS + 3 + EXITS + EXITS + 2  # segments, readouts, chunk; prefixes, batch and conclusion
     for file in files:
         graph = onnx.load(file)
         assert all(entry.version <= OPSET for entry in graph.opset_import)
         for tensor in [*graph.graph.input, *graph.graph.output]:
             shape = [size.dim_value for size in tensor.type.tensor_type.shape.dim]
             assert shape and all(shape)
-            assert shape[0] == (FRAMES if tensor.name == "features" else 1)
+            together = tensor.name.startswith("chunk") and "feature" not in tensor.name
+            assert shape[0] == (FRAMES if tensor.name in ("clip", "features") else 3 if together else 1)
             assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
