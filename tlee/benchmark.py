@@ -98,13 +98,14 @@ def random_network(params: Params, clips: torch.Tensor) -> TLEE:
 
 
 def random_frames(params: Params, videos: int) -> torch.Tensor:
-    """``float [N, T, 3, S, S]`` in 0..1, as pixels give it: coarse patterns of random brightness."""
+    """``float [N, T, 3, S, S]`` in 0..1, as pixels give it: patterns, coarse and fine, of random colour."""
     generator = torch.Generator().manual_seed(params.seed)
     steps, size = params.extract.frames, params.model.input_size
-    coarse = torch.rand(videos * steps, 3, 7, 7, generator=generator)
-    frames = nn.functional.interpolate(coarse, size=size, mode="bilinear").unflatten(0, (videos, steps))
-    level = torch.rand(videos, steps, 1, 1, 1, generator=generator)
-    return (frames * level * 255).round() / 255
+    cells = torch.randint(2, 40, (videos * steps,), generator=generator).tolist()
+    coarse = (torch.rand(1, 3, side, side, generator=generator) for side in cells)
+    frames = torch.cat([nn.functional.interpolate(each, size=size, mode="bilinear") for each in coarse])
+    level = torch.rand(videos * steps, 3, 1, 1, generator=generator)
+    return (frames * level * 255).round().unflatten(0, (videos, steps)) / 255
 
 
 @torch.no_grad()
@@ -116,7 +117,7 @@ def mixed_policy(model: TLEE, features: torch.Tensor, costs: Costs) -> Threshold
     exits, frames, readout = model.exits, features.shape[1], model.readout
     confidence = torch.stack([readout.probabilities(readout.prefix_logits(features, b)).amax(-1) for b in range(exits)])
     gate = _gate_scores(readout, features)
-    lowest = np.array([[0.2], [0.5], [0.8], [0.8]])
+    lowest = np.array([[0.2], [0.7], [0.9], [0.9]])
     draws = np.random.default_rng(0).uniform(lowest, 1, (TRIALS, 4, exits))
     best, most = None, -math.inf
     for leave, first, later, sure in draws:
@@ -153,11 +154,11 @@ def _amid(values: torch.Tensor, share: float) -> float:
 
 
 def _mix(taken: torch.Tensor, exits: int) -> float:
-    """How mixed exits ``[N, T]`` are: entropy of depths, twice, and of how many frames videos take."""
+    """How mixed exits ``[N, T]`` are: entropy of depths and of how many frames videos take, about half on average."""
     depths = torch.stack([(taken == depth).sum() for depth in range(exits)]) + 1e-9
     frames = torch.bincount((taken >= 0).sum(1), minlength=1) + 1e-9
     entropies = [torch.distributions.Categorical(counts.double()).entropy().item() for counts in (depths, frames)]
-    return 2 * entropies[0] + entropies[1]
+    return 2 * entropies[0] + entropies[1] - 4 * abs((taken >= 0).double().mean().item() - 0.5)
 
 
 # --- time of a network -----------------------------------------------------------------------------------

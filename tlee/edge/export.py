@@ -213,7 +213,7 @@ def export_uncut(model: networks.TLEE, frames: int, folder: Path, opset: int, to
     """
     write = _Writer(model, frames, folder, opset, torchscript)
     prefixes = [write.segments(f"prefix{depth}", 0, depth) for depth in range(model.exits)]
-    batch = None if write.remembers else write("batch", _Batch(model), [CLIP], [FEATURES])
+    batch = None if write.remembers else write.batch()
     conclusion = write("conclusion", _Conclusion(model.readout), [FEATURES], [LOGITS])
     return write.program | {"prefixes": prefixes, "batch": batch, "conclusion": conclusion}
 
@@ -240,17 +240,6 @@ class _Stage(_Segments):
     def forward(self, tap: torch.Tensor) -> tuple[torch.Tensor, ...]:
         features, *taps = super().forward(tap)
         return (*features.split(1), *taps)
-
-
-class _Batch(nn.Module):
-    """All frames of a video at full depth: ``[T, *input_shape] -> [T, D]``."""
-
-    def __init__(self, model: networks.TLEE):
-        super().__init__()
-        self.model = model
-
-    def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        return self.model.full_features(clip[None])[0, :, 0]
 
 
 class _Readout(nn.Module):
@@ -327,6 +316,11 @@ class _Writer:
     def remembers(self) -> bool:
         """Whether a frame needs something of the frame before."""
         return any(self._memories)
+
+    def batch(self) -> str:
+        """Write the whole network for all frames of a video at once: ``[T, *input_shape] -> [T, D]``."""
+        deepest = self._model.exits - 1
+        return self("batch", _Segments(self._model, 0, deepest, [0] * (deepest + 1), False), [CLIP], [FEATURES])
 
     def chunk(self, frames: int, depths: list[int]) -> Program:
         """Write what runs the first ``frames`` at once, in stages that end at ``depths``: see ``jetson.Chunk``."""
