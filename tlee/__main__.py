@@ -54,7 +54,7 @@ def summary():
 @app.command()
 def bench(
     network: Annotated[list[str] | None, typer.Option(help="A backbone; by default mobilenet_v2 and resnet50.")] = None,
-    videos: Annotated[int, typer.Option(min=2, help="Clips that each network is timed on.")] = 6,
+    videos: Annotated[int, typer.Option(min=2, help="Clips that each network is timed on.")] = 8,
     replayed: Annotated[int, typer.Option(min=64, help="Videos in the table that policies are replayed on.")] = 512,
     ucf101: Annotated[bool, typer.Option("--ucf101", help="As many as the test split of UCF101 has.")] = False,
     to: Annotated[Path | None, typer.Option(help="A CSV file for the same numbers.")] = None,
