@@ -37,6 +37,7 @@ from tlee.sources import StoredFeatures
 NETWORKS = ("mobilenet_v2", "resnet50")
 CLASSES = 101
 UCF101_TEST = 3783  #: videos of the test split
+LARGEST = 10.0  #: logit, about as in trained networks: steeper classifiers would magnify rounding
 TRIALS = 200  #: policies that are tried for a mix of exits
 CLEAR = 0.002  #: log-odds that scores stay away from thresholds, far more than rounding: it decides nothing
 
@@ -91,7 +92,7 @@ def random_network(params: Params, clips: torch.Tensor) -> TLEE:
     features = model.eval().exit_features(clips)
     for classifier in model.readout.classifiers:
         logits = classifier(features.flatten(0, 2))
-        factor = 1.5 / logits.std(0).mean()
+        factor = LARGEST / (logits - logits.mean(0)).abs().max()
         classifier.weight *= factor
         classifier.bias.copy_(-factor * (logits.mean(0) - classifier.bias))
     return model
@@ -222,7 +223,7 @@ def _rows(name: str, runner: jetson.Runner, checked: dict[str, Any], parts: pd.D
         _row(name, "real exits / full network", took[REAL] / took[FULL]),
         _row(name, "decisions / full network", (parts["readouts"] + parts["loop"]) / parts["full"], target=0.03),
     ]
-    inside = parts.drop(columns=["full", "real"]).fillna(0)
+    inside = parts.drop(columns=["full", "real"]).fillna(0).sort_index(axis=1, ascending=False)
     rows += [_row(name, f"time in {part}, share", times) for part, times in inside.div(parts["real"], axis=0).items()]
     rows += [
         _row(name, "full network in one batch / frame by frame", took[BATCH] / took[FULL]),
