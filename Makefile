@@ -6,7 +6,7 @@ ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help repro test ablation tables lab data clean
+.PHONY: help repro test ablation tables bench lab data clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,6 +26,9 @@ ablation: $(ENVIRONMENT)  ## vary one part after the other, on what `make repro`
 
 tables: $(ENVIRONMENT)  ## all runs and DVC experiments as tables for a paper, and beside published numbers
 	python -m tlee run tables
+
+bench: $(ENVIRONMENT)  ## time real exits, decisions and sweeps as ratios, with random weights: about three minutes
+	python -m tlee bench --to results/plots/bench.csv
 
 lab: data  ## open JupyterLab on the notebooks
 	jupyter lab --notebook-dir=. notebooks

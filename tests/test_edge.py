@@ -136,14 +136,15 @@ def test_files_are_static_batch_1_and_of_the_opset(model, middle, tmp_path):
     engine_of(model, middle, tmp_path)
     uncut_of(model, tmp_path)
     files = list(tmp_path.glob("*.onnx"))
-    assert len(files) == EXITS + 3 + EXITS + 1
+    assert len(files) == EXITS + 3 + EXITS + EXITS + 2  # segments, readouts, chunk; prefixes, batch and conclusion
     for file in files:
         graph = onnx.load(file)
         assert all(entry.version <= OPSET for entry in graph.opset_import)
         for tensor in [*graph.graph.input, *graph.graph.output]:
             shape = [size.dim_value for size in tensor.type.tensor_type.shape.dim]
             assert shape and all(shape)
-            assert shape[0] == (FRAMES if tensor.name == "features" else 1)
+            together = tensor.name.startswith("chunk") and "feature" not in tensor.name
+            assert shape[0] == (FRAMES if tensor.name in ("clip", "features") else 3 if together else 1)
             assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
@@ -217,3 +218,40 @@ def test_decoding_is_timed_apart():
     times = time_decoding(videos, Sampling(4), evaluation_transform(64))
     assert times["video"].tolist() == [video.name for video in videos]
     assert (times[["decode", "resize"]] > 0).all(axis=None)
+
+
+# --- frames at once ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["never", "all", "without exit 1", "always at exit 1"])
+def test_a_chunk_decides_the_same_and_runs_a_stage_once_if_a_frame_needs_it(
+    name, model, clips, middle, tmp_path, monkeypatch
+):
+    calls: Counter[str] = Counter()
+
+    class Counting(jetson.Graph):
+        def __call__(self) -> None:
+            calls[self.name] += 1
+            super().__call__()
+
+    monkeypatch.setattr(jetson, "Graph", Counting)
+    engine = engine_of(model, POLICIES[name](middle), tmp_path)
+    assert engine.chunk.frames == 3
+    for clip in clips[:8]:
+        expected = engine.run(clip)
+        calls.clear()
+        verdict = engine.run(clip, chunked=True)
+        assert verdict.exits == expected.exits
+        np.testing.assert_allclose(verdict.logits, expected.logits, atol=1e-4)
+        deepest = max(verdict.exits[:3])
+        needed = [graph.name for depth, graph in engine.chunk.stages if depth <= deepest]
+        assert {graph: count for graph, count in calls.items() if graph.startswith("chunk")} == dict.fromkeys(needed, 1)
+        assert Counter(verdict.ran) == _only_segments(calls)
+        readouts = sum(count for graph, count in calls.items() if graph.startswith("readout"))
+        assert readouts == len(expected.ran)
+
+
+def test_the_network_in_one_batch_is_the_network_frame_by_frame(model, clips, tmp_path):
+    network = uncut_of(model, tmp_path)
+    for clip in clips[:3]:
+        np.testing.assert_allclose(network.run_batch(clip), network.run(clip), atol=1e-4)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from tlee import jetson
-from tlee.edge.latency import Parity
+from tlee.edge.latency import Parity, ratios
 from tlee.edge.report import LatencyReport
 from tlee.jetson import FULL, IDEAL, REAL
 from tlee.records import load_json
@@ -106,3 +106,24 @@ def test_what_is_written_is_read_by_the_summary(method):
     assert load_json(Path("results/metrics/edge.json"), "latency")["same"] == 3
     assert len(pd.read_csv("results/plots/latency/targets.csv")) == 12
     assert len(pd.read_csv("results/plots/latency/comparison.csv")) == 6
+
+
+def test_what_batches_do_by_hand():
+    """Two frames are needed; the chunk computes three, the batch four."""
+    times = {
+        "system": ["full", "full, one batch", "real, chunked", "real", "ideal"] * 2,
+        "video": [0] * 10,
+        "repeat": [0] * 5 + [1] * 5,
+        "frames": [4, 4, 3, 2, 2] * 2,
+        "milliseconds": [8.0, 6.0, 5.0, 4.0, 3.0, 10.0, 6.0, 5.0, 6.0, 3.0],
+        "network": [1.0] * 10,
+        "preparation": [0.5] * 10,
+    }
+    latency = report("TLEE", HERE | {"times": times})
+    table = latency.at_once.set_index("system")
+    assert table.index.tolist() == ["full network", "full network, one batch", "TLEE, chunked", "TLEE", "ideal"]
+    assert table["p50"].tolist() == [9, 6, 5, 5, 3]
+    assert table["frames"].tolist() == [4, 4, 3, 2, 2]
+    assert table["in_vain"].tolist() == [0.5, 0.5, pytest.approx(1 / 3), 0, 0]
+    found = ratios(pd.DataFrame(times))
+    assert (found["real_to_batch"], found["chunked_to_real"]) == (pytest.approx(5 / 6), 1)

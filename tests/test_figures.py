@@ -361,6 +361,16 @@ def test_machines_stand_side_by_side_and_an_estimate_is_hatched_with_its_spread(
     assert nano.get_xlim()[1] > 90
 
 
+def test_a_system_that_a_machine_lacks_leaves_its_place_empty():
+    batch = pd.DataFrame([("full network, one batch", 6.0, 7.0, 8.0)], columns=LATENCY.columns)
+    more = pd.concat([LATENCY[:1], batch, LATENCY[1:]], ignore_index=True)
+    measured = more.assign(target="this machine", low=float("nan"), high=float("nan"))
+    estimate = LATENCY.assign(target="Jetson Nano (estimate)", low=1.0, high=20.0)
+    here, nano = latency_targets(pd.concat([measured, estimate])).axes
+    assert [round(bar.get_y() + bar.get_height() / 2) for bar in here.patches] == [0, 1, 2, 3]
+    assert [round(bar.get_y() + bar.get_height() / 2) for bar in nano.patches] == [0, 2, 3]
+
+
 def test_one_machine_is_enough():
     figure = latency_targets(LATENCY.assign(target="this machine", low=float("nan"), high=float("nan")))
     assert len(figure.axes) == 1

@@ -122,7 +122,7 @@ def test_it_runs_as_a_script_without_the_kit(folder, tmp_path):
     assert result["check"]["same"] == VIDEOS
     assert result["runtime"]["backend"] == "onnxruntime"
     assert result["settings"] == {"warmup": 1, "repeats": 1}
-    assert len(result["times"]["system"]) == 5 * VIDEOS
+    assert len(result["times"]["system"]) == 7 * VIDEOS
     assert f"{VIDEOS} videos, onnxruntime fp32" in done.stderr
     assert "real:" in done.stderr
 
@@ -226,7 +226,7 @@ def test_tensorrt_decides_the_same_however_late_things_happen(kind, engines, ten
 
 def test_engines_are_built_once_for_a_precision(folder, tensorrt, capsys):
     graphs = json.loads((folder / "bundle.json").read_text())["graphs"]
-    heavy = sum(name.startswith(("segments", "prefix")) for name in graphs)
+    heavy = sum(name.startswith(("segments", "prefix", "chunk", "batch")) for name in graphs)
     jetson.Runner(folder, "tensorrt")
     assert sorted(tensorrt.built) == [""] * (len(graphs) - heavy) + ["FP16"] * heavy
     assert capsys.readouterr().err.count("building") == len(graphs)
@@ -365,7 +365,7 @@ def test_energy_of_a_video_is_power_times_time(made, tmp_path):
     runner = jetson.Runner(made, "onnxruntime")
     power = jetson.measure_power(runner, tegrastats(tmp_path, NANO), seconds=0.2)
     assert (power["rail"], power["idle_watts"]) == ("POM_5V_IN", pytest.approx(0.9))
-    assert list(power["systems"]) == ["full", "depth 0", "depth 1", "real"]
+    assert list(power["systems"]) == ["full", "full, one batch", "depth 0", "depth 1", "real, chunked", "real"]
     for system in power["systems"].values():
         assert system["watts"] == pytest.approx(0.9)
         assert 0 < system["joules"] < 0.9 * 0.2

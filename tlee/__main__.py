@@ -52,6 +52,26 @@ def summary():
 
 
 @app.command()
+def bench(
+    network: Annotated[list[str] | None, typer.Option(help="A backbone; by default mobilenet_v2 and resnet50.")] = None,
+    videos: Annotated[int, typer.Option(min=2, help="Clips that each network is timed on.")] = 8,
+    replayed: Annotated[int, typer.Option(min=64, help="Videos in the table that policies are replayed on.")] = 512,
+    ucf101: Annotated[bool, typer.Option("--ucf101", help="As many as the test split of UCF101 has.")] = False,
+    to: Annotated[Path | None, typer.Option(help="A CSV file for the same numbers.")] = None,
+):
+    """Time real exits against the ideal, decisions and sweeps: ratios, with random weights and nothing to download."""
+    from tlee.benchmark import NETWORKS, UCF101_TEST, benchmark, markdown
+
+    path = to.absolute() if to else None
+    os.chdir(find_root(Path.cwd()))
+    table = benchmark(tuple(network or NETWORKS), videos, UCF101_TEST if ucf101 else replayed)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    typer.echo(markdown(table))
+
+
+@app.command()
 def pool(
     runs: Annotated[list[str], typer.Argument(help="DVC experiments or git revisions, one a fold.")],
     to: Annotated[Path | None, typer.Option(help="A CSV file to keep what was said of each video.")] = None,

@@ -32,6 +32,8 @@ CLIPS = "clips.npy"
 # --- names of tensors: graphs connect by them ------------------------------------------------------------
 
 FRAME = "frame"  #: a time step, ``[1, 3, S, S]`` or ``[1, 3, L, S, S]``
+CLIP = "clip"  #: all time steps of a video, ``[T, ...]``
+CHUNK = "chunk"  #: the first few of them
 FEATURE = "feature"  #: an exit feature, ``[1, D]``
 FEATURES = "features"  #: one feature a frame, ``[T, D]``
 PAST = "past"  #: ``z`` of the frames before, ``[1, D]``
@@ -48,7 +50,9 @@ NEVER = 1.0  #: a threshold that no score is above
 # --- systems that are timed ------------------------------------------------------------------------------
 
 FULL = "full"  #: the uncut network on all frames, classified once
+BATCH = "full, one batch"  #: the same, all frames in one call, which must have come before the first is looked at
 REAL = "real"  #: the engine
+CHUNKED = "real, chunked"  #: the engine, the first few frames in one batch
 IDEAL = "ideal"  #: the uncut network up to the exits that the engine takes, and nothing else
 
 
@@ -438,8 +442,37 @@ class Graph:
 
 
 #: What was done with one video: ``logits [C]`` where it stopped, ``exits [T]``, the depth at which each frame was left
-#: and -1 where it was never looked at, and the graphs of segments that ``ran``, in order.
+#: and -1 where it was never looked at, and the graphs of segments that ``ran`` frame by frame, in order.
 Verdict = collections.namedtuple("Verdict", "logits exits ran")
+
+
+class Chunk:
+    """Segments on the first ``frames`` of a video at once, each called as soon as one of these frames needs it.
+
+    ``program`` holds the ``stages`` from shallow to deep: the depth that each ends at, and its graph.
+    """
+
+    def __init__(self, backend, program, graphs):
+        self._backend = backend
+        self.frames = program["frames"]
+        self.stages = [(depth, Graph(backend, name, graphs[name]["outputs"])) for depth, name in program["stages"]]
+        self._called = 0
+
+    def start(self, clip):
+        self._called = 0
+        self._backend.put(CHUNK, clip[: self.frames])
+
+    def reach(self, t, depth):
+        """Provide the exit feature of frame ``t`` at ``depth``."""
+        while self._called < len(self.stages) and self.stages[self._called][0] <= depth:
+            self.stages[self._called][1]()
+            self._called += 1
+        self._backend.copy(chunk_feature(t, depth), FEATURE)
+
+
+def chunk_feature(t, depth):
+    """Name of the exit feature of frame ``t`` of a chunk."""
+    return f"{CHUNK}{t}_{FEATURE}{depth}"
 
 
 class Engine:
@@ -449,6 +482,7 @@ class Engine:
     for each frame the ``looks`` from shallow to deep, and ``visited``: whether exits are folded into each other. A look
     runs two graphs, ``segments`` and ``readout``, at a ``depth``; then the video stops if the confidence is above
     ``stop`` or the gate's score above ``gate``, and the frame is left if the confidence is above ``leave``.
+    There is a ``chunk`` (see ``Chunk``) where frames do not depend on the frames before.
     """
 
     def __init__(self, backend, program):
@@ -469,16 +503,24 @@ class Engine:
             ]
             for frame in program["looks"]
         ]
+        self.chunk = Chunk(backend, program["chunk"], program["graphs"]) if program["chunk"] else None
+        if self.chunk:
+            self._graphs += [graph for _, graph in self.chunk.stages]
         read = {tensor for graph in graphs for tensor in program["graphs"][graph]["inputs"]}
         self._has_past, self._has_base, self._has_count = PAST in read, BASE in read, COUNT in read
 
     @property
     def seconds(self):
         """Time spent in calls of graphs so far."""
-        return sum(graph.seconds for graph in self._graphs)
+        return sum(self.seconds_of_graphs.values())
 
-    def run(self, clip, path=None):
-        """Decide on one video, ``float32 [T, *input_shape]`` in visiting order.
+    @property
+    def seconds_of_graphs(self):
+        """The same for each graph, by name."""
+        return {graph.name: graph.seconds for graph in self._graphs}
+
+    def run(self, clip, path=None, chunked=False):
+        """Decide on one video, ``float32 [T, *input_shape]`` in visiting order; ``chunked``: with ``chunk``.
 
         With a ``path`` nothing is decided: frame ``t`` is left at depth ``path[t]``, and the video stops before
         the first -1; the program must be one of random exits.
@@ -490,17 +532,24 @@ class Engine:
         exits, ran, stop, count = [-1] * len(clip), [], False, 0
         for graph in self._graphs:
             graph.forget()
+        at_once = self.chunk.frames if chunked else 0
+        if chunked:
+            self.chunk.start(clip)
         for t, looks in enumerate(self._frames):
-            backend.put(FRAME, clip[t : t + 1])
+            if t >= at_once:
+                backend.put(FRAME, clip[t : t + 1])
             if path is not None:
                 looks = looks[0 if visited else path[t] : path[t] + 1]
             for depth, run_segments, run_readout, stop_above, gate_above, leave_above in looks:
                 if self._has_count:
                     backend.put(COUNT, count)
-                run_segments()
+                if t < at_once:
+                    self.chunk.reach(t, depth)
+                else:
+                    run_segments()
+                    ran.append(run_segments.name)
                 run_readout()
                 exits[t] = depth
-                ran.append(run_segments.name)
                 if visited:
                     count += 1
                     if self._has_base:
@@ -527,27 +576,42 @@ def _threshold(value):
 class UncutNetwork:
     """Runs the network without exits: all frames up to one depth, or each up to its own.
 
-    ``program`` names the graph of each depth that runs from a frame to its exit feature (``prefixes``), and the one
-    that classifies the features of all frames (``conclusion``).
+    ``program`` names the graph of each depth that runs from a frame to its exit feature (``prefixes``), the one that
+    runs from all frames to their features of full depth (``batch``, if there is one), and the one that classifies the
+    features of all frames (``conclusion``).
     """
 
     def __init__(self, backend, program):
         self._backend = backend
-        self._prefixes, self._conclusion = (
-            [Graph(backend, name, program["graphs"][name]["outputs"]) for name in names]
-            for names in (program["prefixes"], [program["conclusion"]])
+        self._prefixes, batch, (self._conclusion,) = (
+            [Graph(backend, name, program["graphs"][name]["outputs"]) for name in names if name]
+            for names in (program["prefixes"], [program["batch"]], [program["conclusion"]])
         )
+        self._graphs = [*self._prefixes, *batch, self._conclusion]
+        self._batch = batch[0] if batch else None
         self.deepest = len(self._prefixes) - 1
+
+    @property
+    def has_batch(self):
+        """Whether it can run all frames in one call."""
+        return self._batch is not None
 
     @property
     def seconds(self):
         """Time spent in calls of graphs so far."""
-        return sum(graph.seconds for graph in self._prefixes + self._conclusion)
+        return sum(graph.seconds for graph in self._graphs)
 
     def run(self, clip, depth=None):
         """Logits ``[C]`` of one video ``float32 [T, *input_shape]``: frame after frame, classified once."""
         self._extract(clip, [self.deepest if depth is None else depth] * len(clip))
-        self._conclusion[0]()
+        self._conclusion()
+        return self._backend.get(LOGITS)[0].copy()
+
+    def run_batch(self, clip):
+        """The same at full depth, all frames in one call."""
+        self._backend.put(CLIP, clip)
+        self._batch()
+        self._conclusion()
         return self._backend.get(LOGITS)[0].copy()
 
     def features(self, clip, exits):
@@ -594,7 +658,7 @@ TOLERANCE = {"fp32": 0.002, "fp16": 0.02}
 WRONG = "wrong result, nothing is timed"
 
 
-def check(runner):
+def check(runner, chunked=False):
     """Does the engine take the exits and find the labels that PyTorch did, on all videos of the bundle?
 
     Returns how many ``clips`` there were, of how many exits and label were the ``same``, and how far ``logits`` were
@@ -602,7 +666,7 @@ def check(runner):
     """
     bundle, same, furthest = runner.bundle, 0, 0.0
     for number, video in enumerate(bundle.videos):
-        verdict = runner.engine.run(prepare(bundle.frames(number)), bundle.path_taken(number))
+        verdict = runner.engine.run(prepare(bundle.frames(number)), bundle.path_taken(number), chunked)
         expected = np.array(video["logits"], np.float32)
         allowed = TOLERANCE[runner.backend.precision] * max(1.0, float(np.abs(expected).max()))
         found = {"exits": verdict.exits, "label": int(verdict.logits.argmax())}
@@ -624,8 +688,8 @@ def check(runner):
 COLUMNS = ("system", "video", "repeat", "frames", "milliseconds", "network", "preparation")
 
 
-def measure(runner, warmup, repeats):
-    """Time the systems ``FULL``, ``fixed(depth)``, ``REAL`` and ``IDEAL`` on every video, ``repeats`` times.
+def measure(runner, warmup, repeats, systems=None):
+    """Time ``systems`` on every video, ``repeats`` times: those named above, or all of them.
 
     Returns a table as columns, one row a system, video (position in the bundle) and repeat: how many ``frames`` were
     processed, ``milliseconds`` from prepared frames to a result on the host, how many of them went into calls of
@@ -637,28 +701,35 @@ def measure(runner, warmup, repeats):
     """
     videos = range(len(runner.bundle.videos))
     for turn in range(warmup):
-        list(_take_turns(runner, turn % len(videos)))
+        list(_take_turns(runner, turn % len(videos), systems))
     rows = []
     for repeat in range(repeats):
         for video in videos:
-            for system, frames, total, network, preparation in _take_turns(runner, video):
+            for system, frames, total, network, preparation in _take_turns(runner, video, systems):
                 times = [round(1000 * seconds, 6) for seconds in (total, network, preparation)]
                 times[1] = times[1] if runner.backend.blocking else None
                 rows.append([system, video, repeat, frames, *times])
     return {name: list(column) for name, column in zip(COLUMNS, zip(*rows))}
 
 
-def _take_turns(runner, video):
+def _take_turns(runner, video, systems):
     engine, uncut = runner.engine, runner.uncut
     frames, path = runner.bundle.frames(video), runner.bundle.path_taken(video)
     clip = prepare(frames)
     exits = engine.run(clip, path).exits
     looked_at = sum(depth >= 0 for depth in exits)
     turns = [(FULL, len(exits), uncut, partial(uncut.run, clip))]
+    if uncut.has_batch:
+        turns += [(BATCH, len(exits), uncut, partial(uncut.run_batch, clip))]
     turns += [(fixed(b), len(exits), uncut, partial(uncut.run, clip, b)) for b in range(uncut.deepest)]
+    if engine.chunk:
+        count = max(looked_at, engine.chunk.frames)
+        turns += [(CHUNKED, count, engine, partial(engine.run, clip, path, chunked=True))]
     turns += [(REAL, looked_at, engine, partial(engine.run, clip, path))]
     turns += [(IDEAL, looked_at, uncut, partial(uncut.features, clip, exits))]
     for system, count, graphs, work in turns:
+        if systems and system not in systems:
+            continue
         begin = time.perf_counter()
         prepare(frames[:count])
         preparation = time.perf_counter() - begin
@@ -779,8 +850,12 @@ def _systems(runner):
     """Names, and what to call with a clip and its path."""
     uncut = runner.uncut
     yield FULL, lambda clip, path: uncut.run(clip)
+    if uncut.has_batch:
+        yield BATCH, lambda clip, path: uncut.run_batch(clip)
     for depth in range(uncut.deepest):
         yield fixed(depth), lambda clip, path, depth=depth: uncut.run(clip, depth)
+    if runner.engine.chunk:
+        yield CHUNKED, partial(runner.engine.run, chunked=True)
     yield REAL, runner.engine.run
 
 
@@ -855,6 +930,8 @@ def report(runner, warmup=None, repeats=None, power_seconds=10.0):
         "warmup": timing["warmup"] if warmup is None else warmup,
         "repeats": timing["repeats"] if repeats is None else repeats,
     }
+    if runner.engine.chunk:
+        check(runner, chunked=True)
     checked, before = check(runner), clocks()
     times, tegrastats = measure(runner, **settings), shutil.which("tegrastats")
     return {

@@ -8,8 +8,9 @@ It holds the graphs as ONNX and as TorchScript, ``jetson.py``, which runs them, 
 ``method``, ``classes``               what was trained
 ``preprocessing``                     from a video to the network's input; normalising is part of the network
 ``graphs``, ``tensors``, ``looks``,   what to run: see ``jetson.Engine``
-``decides``, ``visited``
-``prefixes``, ``conclusion``          what to compare with: see ``jetson.UncutNetwork``
+``decides``, ``visited``, ``chunk``
+``prefixes``, ``batch``,              what to compare with: see ``jetson.UncutNetwork``
+``conclusion``
 ``videos``                            for each of the clips its exits, label and logits by PyTorch, and its ``margin``:
                                       how far, in log-odds, its scores stayed from thresholds and its label from another
 ``timing``                            how often and with how many threads, unless the runner is told otherwise
@@ -125,7 +126,7 @@ def expect(
     """What PyTorch makes of one clip: ``exits``, ``label``, ``logits`` and ``margin``, see the table above."""
     source, margin = LiveFeatures(model, clip), FAR
     if isinstance(policy, Thresholds):
-        watched = _Watched(policy)
+        watched = Watched(policy)
         outcomes, margin = run(source, model.readout, watched, costs), watched.margin
     else:
         outcomes = follow(source, model.readout, torch.tensor([path]), costs)
@@ -139,7 +140,7 @@ def expect(
     }
 
 
-class _Watched(Policy):
+class Watched(Policy):
     """A policy of which is noted how near the scores that it compares come to its thresholds, in log-odds."""
 
     def __init__(self, policy: Thresholds):

@@ -19,10 +19,27 @@ import torch
 from torch import nn
 
 from tlee import model as networks
-from tlee.jetson import BASE, COUNT, FEATURE, FEATURES, FRAME, LOGITS, MEMORY, NEXT, PAST, SCORES, Z
+from tlee.jetson import (
+    BASE,
+    CHUNK,
+    CLIP,
+    COUNT,
+    FEATURE,
+    FEATURES,
+    FRAME,
+    LOGITS,
+    MEMORY,
+    NEXT,
+    PAST,
+    SCORES,
+    Z,
+    chunk_feature,
+)
 from tlee.policies.given import RandomExits
 from tlee.policies.look import ALWAYS, NEVER
 from tlee.policies.thresholds import Thresholds
+
+CHUNK_FRAMES = 3  #: that are run at once before the first decision, if that is asked for
 
 Program = dict[str, Any]  #: what ``jetson.Engine`` and ``jetson.UncutNetwork`` run
 
@@ -178,9 +195,11 @@ def export(
         write.segments(stretch.name, stretch.start, stretch.depth, None if stretch.ends else tap(stretch.depth))
     for readout in dict.fromkeys(look.readout for each in looks for look in each):
         write(readout.name, _Readout(model.readout, readout), readout.inputs, [Z, LOGITS, SCORES])
+    depths = sorted({look.stretch.depth for each in looks[:CHUNK_FRAMES] for look in each})
     return write.program | {
         "decides": isinstance(policy, Thresholds),
         "visited": model.readout.folds_visited,
+        "chunk": None if write.remembers else write.chunk(min(CHUNK_FRAMES, frames), depths),
         "looks": [[look.program for look in each] for each in looks],
     }
 
@@ -188,13 +207,15 @@ def export(
 def export_uncut(model: networks.TLEE, frames: int, folder: Path, opset: int, torchscript: bool = False) -> Program:
     """Write the graphs of the network without exits, for clips of ``frames`` frames.
 
-    Returns what ``jetson.UncutNetwork`` runs: for each depth a graph up to it with its head and no other, and one
-    that turns the features of all frames into logits.
+    Returns what ``jetson.UncutNetwork`` runs: for each depth a graph up to it with its head and no other, one that
+    runs all frames to full depth as a batch, unless they need one another, and one that turns the features of all
+    frames into logits.
     """
     write = _Writer(model, frames, folder, opset, torchscript)
     prefixes = [write.segments(f"prefix{depth}", 0, depth) for depth in range(model.exits)]
+    batch = None if write.remembers else write.batch()
     conclusion = write("conclusion", _Conclusion(model.readout), [FEATURES], [LOGITS])
-    return write.program | {"prefixes": prefixes, "conclusion": conclusion}
+    return write.program | {"prefixes": prefixes, "batch": batch, "conclusion": conclusion}
 
 
 class _Segments(nn.Module):
@@ -211,6 +232,14 @@ class _Segments(nn.Module):
             tap, remembered = self.backbone.step(depth, tap, memories[:size])
             memories, following = memories[size:], [*following, *remembered]
         return (self.head(tap), *([tap] if self.gives_tap else []), *following)
+
+
+class _Stage(_Segments):
+    """The same for several frames without memories: ``(frames or taps) -> (one feature a frame[, taps])``."""
+
+    def forward(self, tap: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        features, *taps = super().forward(tap)
+        return (*features.split(1), *taps)
 
 
 class _Readout(nn.Module):
@@ -262,11 +291,12 @@ class _Writer:
             **dict.fromkeys((FEATURE, PAST, BASE), vector),
             COUNT: torch.ones(1, 1),
             FEATURES: torch.zeros(frames, width),
+            CLIP: torch.zeros(frames, *model.input_shape),
         }
         with torch.no_grad():
-            taps = model.backbone.taps(frame[None])
+            self._taps = model.backbone.taps(frame[None])
         for segment, tensors in enumerate(self._memories):
-            self._examples[tap(segment)] = taps[segment]
+            self._examples[tap(segment)] = self._taps[segment]
             self._examples |= {memory(segment, index): tensor for index, tensor in enumerate(tensors)}
         self.program: Program = {"graphs": {}, "tensors": {}}
         folder.mkdir(parents=True, exist_ok=True)
@@ -281,6 +311,29 @@ class _Writer:
             [tap(start - 1) if start else FRAME, *memories],
             [FEATURE, *([gives] if gives else []), *(NEXT + name for name in memories)],
         )
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a frame needs something of the frame before."""
+        return any(self._memories)
+
+    def batch(self) -> str:
+        """Write the whole network for all frames of a video at once: ``[T, *input_shape] -> [T, D]``."""
+        deepest = self._model.exits - 1
+        return self("batch", _Segments(self._model, 0, deepest, [0] * (deepest + 1), False), [CLIP], [FEATURES])
+
+    def chunk(self, frames: int, depths: list[int]) -> Program:
+        """Write what runs the first ``frames`` at once, in stages that end at ``depths``: see ``jetson.Chunk``."""
+        self._examples[CHUNK] = torch.zeros(frames, *self._model.input_shape)
+        stages, before, start = [], CHUNK, 0
+        for depth in depths:
+            sizes, gives = [0] * (depth + 1 - start), [] if depth == depths[-1] else [CHUNK + tap(depth)]
+            features = [chunk_feature(t, depth) for t in range(frames)]
+            stage = _Stage(self._model, start, depth, sizes, bool(gives))
+            stages.append((depth, self(f"{CHUNK}{start}-{depth}", stage, [before], features + gives)))
+            before, start = CHUNK + tap(depth), depth + 1
+            self._examples[before] = self._taps[depth].repeat_interleave(frames, 0)
+        return {"frames": frames, "stages": stages}
 
     @torch.no_grad()
     def __call__(self, name: str, module: nn.Module, inputs: list[str], outputs: list[str]) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from tlee import jetson
 from tlee.extraction import Sampling, decode
-from tlee.jetson import FULL, IDEAL, REAL
+from tlee.jetson import BATCH, CHUNKED, FULL, IDEAL, REAL
 from tlee.model import TLEE
 
 MILLISECOND = 1e-3  # s
@@ -74,10 +74,15 @@ def ratios(times: pd.DataFrame) -> dict[str, float]:
 
     ``real_to_ideal``: what real exits cost over a network cut by an oracle: shallower heads, readouts,
     calls and loop. ``real_to_full``: what they save. ``outside_network``: share of the engine's time in
-    no graph, where that is known: not where graphs run on while the loop goes on.
+    no graph, where that is known: not where graphs run on while the loop goes on. Where they were timed:
+    ``real_to_batch`` against all frames in one call, and ``chunked_to_real`` of the first few at once.
     """
     medians = times.groupby("system")["milliseconds"].median()
     found = {"real_to_ideal": medians[REAL] / medians[IDEAL], "real_to_full": medians[REAL] / medians[FULL]}
+    if BATCH in medians:
+        found["real_to_batch"] = medians[REAL] / medians[BATCH]
+    if CHUNKED in medians:
+        found["chunked_to_real"] = medians[CHUNKED] / medians[REAL]
     real = times[times["system"] == REAL]
     if real["network"].notna().all():
         found["outside_network"] = 1 - (real["network"] / real["milliseconds"]).median()

@@ -13,7 +13,7 @@ from tlee.edge.targets import Result, measure_there
 from tlee.errors import UserError
 from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform, load_clips
-from tlee.jetson import FULL, IDEAL, REAL
+from tlee.jetson import BATCH, CHUNKED, FULL, IDEAL, REAL
 from tlee.methods import NAMES
 from tlee.model import load_trained
 from tlee.params import Params
@@ -48,7 +48,13 @@ class LatencyReport:
     @property
     def names(self) -> dict[str, str]:
         """What systems are called."""
-        return {FULL: "full network", REAL: self.method, IDEAL: "ideal"}
+        return {
+            FULL: "full network",
+            BATCH: "full network, one batch",
+            CHUNKED: f"{self.method}, chunked",
+            REAL: self.method,
+            IDEAL: "ideal",
+        }
 
     @property
     def measured(self) -> dict[str, Result]:
@@ -97,7 +103,19 @@ class LatencyReport:
         """``system``, ``p50``, ``p90``, ``p99``: milliseconds a video on the target."""
         table = _table("", self.target)
         table = table[(table["per"] == "video") & ~table["preparation"]].set_index("system")
-        return table.loc[list(self.names), ["p50", "p90", "p99"]].rename(self.names).reset_index()
+        return table.loc[[FULL, REAL, IDEAL], ["p50", "p90", "p99"]].rename(self.names).reset_index()
+
+    @property
+    def at_once(self) -> pd.DataFrame:
+        """What batches do on the target: ``system``, ``p50`` in milliseconds a video, and how many frames it computes.
+
+        ``frames`` is the mean, ``in_vain`` the share of them that the policy does not look at.
+        """
+        times = pd.DataFrame(self.target["times"]).groupby("system", sort=False)
+        table = pd.DataFrame({"p50": times["milliseconds"].median(), "frames": times["frames"].mean()})
+        table = table.reindex([name for name in self.names if name in table.index])
+        table["in_vain"] = 1 - table.loc[REAL, "frames"] / table["frames"]
+        return table.rename(self.names).rename_axis("system").reset_index()
 
     @property
     def breakdown(self) -> pd.DataFrame:

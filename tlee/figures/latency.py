@@ -71,9 +71,9 @@ def latency_breakdown(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
 def latency_targets(comparison: pd.DataFrame) -> Figure:
     """The same systems on several machines, each on its own scale.
 
-    ``comparison``: ``target``, ``system`` (full network, fixed depths, that of the policy, ideal; for each target the
-    same, in this order), ``p50``, ``p90``, ``p99`` (milliseconds a video), and ``low`` and ``high``, between which
-    ``p50`` lies where it is an estimate.
+    ``comparison``: ``target``, ``system`` (full network, others, that of the policy, ideal, in this order; a target
+    may lack some of the others), ``p50``, ``p90``, ``p99`` (milliseconds a video), and ``low`` and ``high``, between
+    which ``p50`` lies where it is an estimate.
     """
     targets = {name: rows.reset_index() for name, rows in comparison.groupby("target", sort=False)}
     systems = comparison["system"].unique()
@@ -85,7 +85,7 @@ def latency_targets(comparison: pd.DataFrame) -> Figure:
         layout="constrained",
     )
     for axes, (name, rows) in zip(np.atleast_1d(panels), targets.items(), strict=True):
-        _target_panel(axes, name, rows)
+        _target_panel(axes, name, rows, [list(systems).index(system) for system in rows["system"]])
     first = np.atleast_1d(panels)[0]
     first.set_yticks(range(len(systems)), [system.replace(", ", ",\n") for system in systems])
     first.set_ylim(len(systems) - 0.5, -0.5)
@@ -93,9 +93,9 @@ def latency_targets(comparison: pd.DataFrame) -> Figure:
     return figure
 
 
-def _target_panel(axes: Axes, name: str, rows: pd.DataFrame) -> None:
+def _target_panel(axes: Axes, name: str, rows: pd.DataFrame, places: list[int]) -> None:
     estimate = rows["low"].notna().all()
-    places, colors = range(len(rows)), [_SYSTEM_COLORS.get(system, COLORS["random"]) for system in rows["system"]]
+    colors = [_SYSTEM_COLORS.get(system, COLORS["random"]) for system in rows["system"]]
     looks = {"color": "white", "edgecolor": colors, "hatch": "////"} if estimate else {"color": colors}
     axes.barh(places, rows["p50"], height=0.62, **looks)
     if estimate:
@@ -104,11 +104,11 @@ def _target_panel(axes: Axes, name: str, rows: pd.DataFrame) -> None:
     else:
         axes.plot(rows["p90"], places, "|", color="black", markersize=11)
     reach = rows["high"] if estimate else rows["p90"]
-    for place, row in enumerate(rows.itertuples()):
+    for place, end, row in zip(places, reach, rows.itertuples(), strict=True):
         text = f"{row.p50:.3g} ({row.low:.2g} to {row.high:.2g})" if estimate else f"{row.p50:.3g}"
         axes.annotate(
             text,
-            (max(reach[place], row.p50), place),
+            (max(end, row.p50), place),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
