@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from tlee.figures.style import COLORS, MARKERS, canvas, headline, legend_above, percent, sequence_colors, styled
 from tlee.methods import NAMES
@@ -155,8 +156,9 @@ def latency_precisions(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
                 label=f"{system}, {precision}",
             )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter("{x:.3g}")
-    axes.xaxis.set_minor_formatter("{x:.3g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(lambda share, _: percent(share))
     axes.set(xlabel="milliseconds per video (median)", ylabel="top-1 accuracy (line: 95% interval)")
     axes.grid()
@@ -165,5 +167,5 @@ def latency_precisions(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
     speedups = [f"{_against(row.fp32 / row.int8)} for {row.Index}" for row in times.itertuples()]
     single, eight = table[table["system"] == systems[-1]].set_index("precision").loc[["fp32", "int8"], "accuracy"]
     change = 100 * (eight - single)
-    headline(axes, f"int8 is {', '.join(speedups)}, whose top-1 changes by {change:+.1f} points")
+    headline(axes, f"int8: {', '.join(speedups)}, whose top-1 changes by {change:+.1f} points")
     return axes
