@@ -96,7 +96,7 @@ def test_the_same_export_is_the_same_bundle_and_another_policy_another(model, po
 
 @pytest.mark.parametrize("opset", [11, 12])
 def test_older_operators_will_do(policy, tmp_path, opset):
-    model = random_network(small_params({"latency.opset": opset}))
+    model = random_network(small_params({"latency.opset": opset, "latency.int8": False}))
     folder = bundle_of(model, policy, tmp_path, VIDEOS)
     for path in folder.glob("*.onnx"):
         assert [entry.version for entry in onnx.load(path).opset_import] == [opset]

@@ -1,5 +1,6 @@
 """What the latency stage reads and writes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pytest
 
 from tlee import jetson
 from tlee.edge.latency import Parity, ratios
+from tlee.edge.precisions import Precisions
 from tlee.edge.report import LatencyReport
 from tlee.jetson import FULL, IDEAL, REAL
 from tlee.records import load_json
@@ -127,3 +129,18 @@ def test_what_batches_do_by_hand():
     assert table["in_vain"].tolist() == [0.5, 0.5, pytest.approx(1 / 3), 0, 0]
     found = ratios(pd.DataFrame(times))
     assert (found["real_to_batch"], found["chunked_to_real"]) == (pytest.approx(5 / 6), 1)
+
+
+def test_eight_bits_are_written_beside_the_times():
+    columns = ["precision", "system", "accuracy", "difference", "difference_low", "difference_high", "same", "p50"]
+    rows = [("fp32", FULL, 0.9, None, None, None, 1.0, 8.0), ("fp32", REAL, 0.9, None, None, None, 1.0, 4.0)]
+    rows += [("int8", FULL, 0.9, 0.0, -0.1, 0.1, 1.0, 2.0), ("int8", REAL, 0.8, -0.1, -0.2, 0.0, 0.75, 6.0)]
+    int8 = Precisions(pd.DataFrame(rows, columns=columns), {"fp32": 8.0, "int8": 2.0})
+    replace(report("TLEE"), int8=int8).write()
+    latency = load_json(Path("results/metrics/latency.json"), "latency")
+    assert (latency["int8_difference"], latency["int8_same"]) == (-0.1, 0.75)
+    assert (latency["int8_to_fp32_full"], latency["int8_to_fp32_real"]) == (0.25, 1.5)
+    assert (latency["megabytes_fp32"], latency["megabytes_int8"]) == (8, 2)
+    assert latency_line(latency).startswith("Median time of a video without decoding: full network 9.00 ms, TLEE 3.00")
+    table = pd.read_csv("results/plots/latency/int8.csv")
+    assert table["system"].tolist() == ["full network", "TLEE"] * 2

@@ -28,7 +28,7 @@ from tlee.figures.evaluation import (
     trade_off,
 )
 from tlee.figures.extraction import sample_clips, split_counts
-from tlee.figures.latency import latency_bars, latency_breakdown, latency_targets
+from tlee.figures.latency import latency_bars, latency_breakdown, latency_precisions, latency_targets
 from tlee.figures.training import gate_scores, strategy_comparison, training_curves
 from tlee.methods import NAMES
 from tlee.params import METHOD_SETTINGS
@@ -69,6 +69,15 @@ MATRIX = np.array([[8, 2], [1, 9]])
 LATENCY = pd.DataFrame(
     [("full network", 9.3, 10.0, 11.0), ("TLEE", 3.0, 5.0, 8.0), ("ideal", 2.4, 4.0, 7.0)],
     columns=["system", "p50", "p90", "p99"],
+)
+PRECISIONS = pd.DataFrame(
+    [
+        ("fp32", "full network", 0.96, 0.9, 0.98, 8.0),
+        ("fp32", "TLEE", 0.95, 0.9, 0.98, 2.0),
+        ("int8", "full network", 0.96, 0.9, 0.98, 4.0),
+        ("int8", "TLEE", 0.94, 0.9, 0.98, 3.0),
+    ],
+    columns=["precision", "system", "accuracy", "low", "high", "p50"],
 )
 PARTS = pd.DataFrame({"part": ["decoding", "network", "outside network"], "milliseconds": [6.0, 3.0, 1.0]})
 
@@ -112,6 +121,10 @@ FIGURES: dict[str, tuple[Callable[..., Axes], str]] = {
     "latency_breakdown": (
         lambda **on: latency_breakdown(PARTS, **on),
         "Decoding takes 60% of the 10 ms of a video",
+    ),
+    "latency_precisions": (
+        lambda **on: latency_precisions(PRECISIONS, **on),
+        "int8: 2.0x faster for full network, 1.5x slower for TLEE, whose top-1 changes by -1.0 points",
     ),
 }
 

@@ -230,6 +230,7 @@ def test_a_value_of_another_type_is_refused(shipped, dotted, value, rule):
         ("gates.epochs", 0, "greater than 0"),
         ("gates.learning_rate", 0, "greater than 0"),
         ("latency.opset", 14, "less than or equal to 13"),
+        ("latency.int8", "maybe", "a valid boolean"),
         ("guarantee.max_loss", 0, "greater than 0"),
         ("guarantee.max_loss", 100, "less than 100"),
         ("guarantee.confidence", 1.0, "less than 1"),
@@ -393,3 +394,10 @@ def test_the_table_lists_the_named_sections_alone(shipped, raw):
 
 def test_the_table_shows_overrides(shipped):
     assert load_params(shipped, {"gates.epochs": 7}).table("gates").at["gates.epochs", "value"] == 7
+
+
+@pytest.mark.parametrize("opset", [11, 12])
+def test_eight_bits_need_operators_that_have_them(shipped, opset):
+    load_params(shipped, {"latency.opset": opset, "latency.int8": False})
+    message = refusal(shipped, {"latency.opset": opset, "latency.int8": True})
+    assert message.endswith(f"`latency.int8` needs `latency.opset` 13, which is {opset}")

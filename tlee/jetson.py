@@ -117,7 +117,7 @@ class OnnxRuntime:
     values. What is called may return before it is done, but for ``get``; ``blocking`` says that it does not.
     """
 
-    name, precisions, blocking = "onnxruntime", ("fp32",), True
+    name, precisions, blocking = "onnxruntime", ("fp32", "int8"), True  # graphs in int8 run in nothing else
 
     def __init__(self, bundle, precision, threads):
         import onnxruntime
@@ -399,12 +399,15 @@ class DeviceTensor:
 BACKENDS = {backend.name: backend for backend in (TensorRT, OnnxRuntime, Torch)}  #: the first that is there is taken
 
 
-def find_backend(name=None):
-    """The backend ``name``, or the first of ``BACKENDS`` whose package can be imported.
+def find_backend(name=None, graphs="fp32"):
+    """The backend ``name``, or the first of ``BACKENDS`` whose package can be imported, for ``graphs`` of a precision.
 
     Raises ``RunnerError`` if there is none.
     """
-    wanted = [name] if name else list(BACKENDS)
+    able = [each for each, backend in BACKENDS.items() if graphs in backend.precisions]
+    if name and name not in able:
+        raise RunnerError(f"{name} does not run graphs in {graphs}: use {' or '.join(able)}")
+    wanted = [name] if name else able
     for candidate in wanted:
         with suppress(ImportError):
             importlib.import_module(candidate)
@@ -641,10 +644,12 @@ class Runner:
 
     def __init__(self, folder, backend=None, precision=None, threads=None):
         self.bundle = Bundle(folder)
-        kind, self.threads = find_backend(backend), threads or self.bundle.program["timing"]["threads"]
-        if precision not in (None, *kind.precisions):
-            raise RunnerError(f"{kind.name} runs in {' or '.join(kind.precisions)}, not in {precision}")
-        self.backend = kind(self.bundle, precision or kind.precisions[0], self.threads)
+        graphs, self.threads = self.bundle.program["precision"], threads or self.bundle.program["timing"]["threads"]
+        kind = find_backend(backend, graphs)
+        precisions = [each for each in kind.precisions if (each == "int8") == (graphs == "int8")]
+        if precision not in (None, *precisions):
+            raise RunnerError(f"{kind.name} runs in {' or '.join(precisions)}, not in {precision}")
+        self.backend = kind(self.bundle, precision or precisions[0], self.threads)
         self.engine = Engine(self.backend, self.bundle.program)
         self.uncut = UncutNetwork(self.backend, self.bundle.program)
 
@@ -652,14 +657,15 @@ class Runner:
 # --- checking ----------------------------------------------------------------------------------------------
 
 #: How far logits may be off, as a share of the largest of a video; what lies nearer to a threshold may go either way.
-TOLERANCE = {"fp32": 0.002, "fp16": 0.02}
+#: In int8 a value that is rounded the other way is a whole step off, so that kernels of one network differ by 0.04.
+TOLERANCE = {"fp32": 0.002, "fp16": 0.02, "int8": 0.1}
 
 
 WRONG = "wrong result, nothing is timed"
 
 
 def check(runner, chunked=False):
-    """Does the engine take the exits and find the labels that PyTorch did, on all videos of the bundle?
+    """Does the engine take the exits and find the labels that the bundle expects, on all of its videos?
 
     Returns how many ``clips`` there were, of how many exits and label were the ``same``, and how far ``logits`` were
     off at most on these. Raises ``RunnerError`` where one differs though no score was near a threshold.

@@ -182,6 +182,7 @@ class LatencyParams(Section):
     videos: Count
     warmup: Annotated[int, Field(ge=0)]
     repeats: Count
+    int8: bool
 
 
 class GuaranteeParams(Section):
@@ -218,6 +219,12 @@ class Params(Section):
             drawn = getattr(self, stage).frames
             if drawn > self.extract.frames:
                 raise ValueError(f"`{stage}.frames` is {drawn}, more than `extract.frames`, {self.extract.frames}")
+        return self
+
+    @model_validator(mode="after")
+    def _quantise_what_can_be(self) -> "Params":
+        if self.latency.int8 and self.latency.opset < 13:
+            raise ValueError(f"`latency.int8` needs `latency.opset` 13, which is {self.latency.opset}")
         return self
 
     def table(self, *sections: str) -> pd.DataFrame:

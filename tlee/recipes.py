@@ -78,6 +78,7 @@ EVERYWHERE: Knobs = {
     "latency.videos": 256,
     "latency.warmup": 20,
     "latency.repeats": 3,
+    "latency.int8": False,
     "guarantee.max_loss": 2.0,
     "guarantee.confidence": 0.95,
     "guarantee.one_per_group": False,

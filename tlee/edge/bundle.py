@@ -6,12 +6,14 @@ It holds the graphs as ONNX and as TorchScript, ``jetson.py``, which runs them, 
 ====================================  ================================================================================
 ``id``                                changes with the graphs, the policy and the videos; results are known by it
 ``method``, ``classes``               what was trained
+``precision``                         of the graphs: ``fp32``, or ``int8`` (``quantise``)
 ``preprocessing``                     from a video to the network's input; normalising is part of the network
 ``graphs``, ``tensors``, ``looks``,   what to run: see ``jetson.Engine``
 ``decides``, ``visited``, ``chunk``
 ``prefixes``, ``batch``,              what to compare with: see ``jetson.UncutNetwork``
 ``conclusion``
-``videos``                            for each of the clips its exits, label and logits by PyTorch, and its ``margin``:
+``videos``                            for each of the clips its exits, label and logits by PyTorch (``int8``: by ONNX
+                                      Runtime), and its ``margin``:
                                       how far, in log-odds, its scores stayed from thresholds and its label from another
 ``timing``                            how often and with how many threads, unless the runner is told otherwise
 ``files``                             SHA-256 of each file
@@ -77,6 +79,7 @@ def write_bundle(
     clips.flush()
     about = {
         "method": params.model.method,
+        "precision": "fp32",
         "classes": classes,
         "preprocessing": {
             "frames": visiting_order(frames, params.model.order),

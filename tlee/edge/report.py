@@ -9,6 +9,8 @@ from tlee.datasets import read_dataset
 from tlee.edge.bundle import Videos, write_bundle
 from tlee.edge.estimate import NANO, estimate_nano
 from tlee.edge.latency import Parity, parity, ratios, time_decoding
+from tlee.edge.precisions import FP32, INT8, Precisions, compare
+from tlee.edge.quantise import quantise
 from tlee.edge.targets import Result, measure_there
 from tlee.errors import UserError
 from tlee.extraction import Sampling
@@ -24,6 +26,7 @@ from tlee.records import save_metrics, save_table
 from tlee.subsets import spread
 
 DECODED_VIDEOS = 50
+CALIBRATION_VIDEOS = 16  #: of val
 
 
 HERE = "this machine"
@@ -39,6 +42,7 @@ class LatencyReport:
     there: Result | None  #: of the target, if it is another
     estimate: pd.DataFrame  #: for a Jetson Nano, see ``estimate.estimate_nano``
     decoding: pd.DataFrame  #: on this machine, see ``latency.time_decoding``
+    int8: Precisions | None = None  #: single precision against eight bits on this machine, if it was asked for
 
     @property
     def target(self) -> Result:
@@ -118,6 +122,11 @@ class LatencyReport:
         return table.rename(self.names).rename_axis("system").reset_index()
 
     @property
+    def precisions(self) -> pd.DataFrame | None:
+        """``Precisions.table`` by the names of systems; none without eight bits."""
+        return self.int8 and self.int8.table.assign(system=self.int8.table["system"].replace(self.names))
+
+    @property
     def breakdown(self) -> pd.DataFrame:
         """Where the policy's time goes on this machine, medians of a video: ``part``, ``milliseconds``."""
         times = pd.DataFrame(self.here["times"])
@@ -135,7 +144,10 @@ class LatencyReport:
         """Write what is the same in each run (``edge``) apart from the times (``latency``)."""
         save_metrics("edge", asdict(self.parity))
         systems = self.summary.set_index("system").to_dict("index")
-        save_metrics("latency", systems | ratios(pd.DataFrame(self.target["times"])))
+        quantised = self.int8.metrics if self.int8 else {}
+        save_metrics("latency", systems | ratios(pd.DataFrame(self.target["times"])) | quantised)
+        if self.int8:
+            save_table("latency", "int8", self.precisions)
         save_table("latency", "systems", self.summary)
         save_table("latency", "targets", self.targets)
         save_table("latency", "comparison", self.comparison)
@@ -174,6 +186,13 @@ def time_policy(params: Params) -> LatencyReport:
         here = jetson.report(runner)
     except jetson.RunnerError as error:
         raise UserError(f"{EDGE}: {error}") from None
+    int8 = None
+    if latency.int8:
+        val = load_clips("val", params)
+        calibration = [val[row][0].numpy() for row in spread(len(val), CALIBRATION_VIDEOS)]
+        runners = {FP32: runner, INT8: jetson.Runner(quantise(EDGE, calibration), "onnxruntime")}
+        groups = [test.store.groups[row] for row in rows]
+        int8 = compare(runners, model, test.store.truth[rows], groups, params.seed)
     folder = read_dataset(params.dataset, params.seed).videos
     return LatencyReport(
         NAMES[method] if method != "full" else "full network, frame by frame",
@@ -186,4 +205,5 @@ def time_policy(params: Params) -> LatencyReport:
             Sampling.of(params.extract),
             evaluation_transform(params.model.input_size),
         ),
+        int8,
     )

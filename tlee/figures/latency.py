@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
-from tlee.figures.style import COLORS, canvas, headline, legend_above, percent, sequence_colors, styled
+from tlee.figures.style import COLORS, MARKERS, canvas, headline, legend_above, percent, sequence_colors, styled
 from tlee.methods import NAMES
 
 _SYSTEM_COLORS = {NAMES[method]: color for method, color in COLORS.items()}
@@ -124,3 +125,47 @@ def _target_panel(axes: Axes, name: str, rows: pd.DataFrame, places: list[int]) 
 def _gain(rows: pd.DataFrame) -> str:
     full, real = rows["p50"].iloc[0], rows["p50"].iloc[-2]
     return f"{_against(full / real)} on {rows['target'].iloc[0]}"
+
+
+@styled
+def latency_precisions(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
+    """Accuracy against milliseconds in single precision (filled) and in eight bits (hollow), joined by system.
+
+    ``table``: ``precision`` (fp32 and int8), ``system`` (full network, that of the policy; in this order), ``accuracy``
+    with 95% interval ``low`` to ``high``, ``p50`` (milliseconds a video).
+    """
+    axes = canvas(axes)
+    systems = list(table["system"].unique())
+    for system in systems:
+        rows = table[table["system"] == system].set_index("precision")
+        method = next((key for key, name in NAMES.items() if name == system), "random")
+        color, marker = COLORS.get(method, COLORS["random"]), MARKERS.get(method, MARKERS["random"])
+        axes.plot(rows["p50"], rows["accuracy"], color=color, linewidth=1, label="_")
+        for precision, row in rows.iterrows():
+            spread = [[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]]
+            axes.errorbar(
+                row["p50"],
+                row["accuracy"],
+                yerr=np.abs(spread),
+                fmt=marker,
+                color=color,
+                markerfacecolor=color if precision == "fp32" else "white",
+                markersize=9,
+                capsize=3,
+                linewidth=1,
+                label=f"{system}, {precision}",
+            )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter("{x:.3g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(lambda share, _: percent(share))
+    axes.set(xlabel="milliseconds per video (median)", ylabel="top-1 accuracy (line: 95% interval)")
+    axes.grid()
+    legend_above(axes, columns=2)
+    times = table.pivot(index="system", columns="precision", values="p50").loc[systems]
+    speedups = [f"{_against(row.fp32 / row.int8)} for {row.Index}" for row in times.itertuples()]
+    single, eight = table[table["system"] == systems[-1]].set_index("precision").loc[["fp32", "int8"], "accuracy"]
+    change = 100 * (eight - single)
+    headline(axes, f"int8: {', '.join(speedups)}, whose top-1 changes by {change:+.1f} points")
+    return axes
