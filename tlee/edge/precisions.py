@@ -1,7 +1,7 @@
 """Eight bits beside single precision: the same policy, the same videos, timed together on this machine."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,7 +34,7 @@ class Precisions:
     """
 
     table: pd.DataFrame
-    megabytes: dict[str, float]  #: of the graphs, by precision
+    megabytes: dict[str, float]  #: of the graphs that all have, by precision
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -81,7 +81,8 @@ def compare(runners: Runners, model: TLEE, truth: torch.Tensor, groups: Sequence
                     **dict(zip(("p50", "p90", "p99"), np.percentile(mine, (50, 90, 99)), strict=True)),
                 }
             )
-    return Precisions(pd.DataFrame(rows), {name: _megabytes(runner.bundle) for name, runner in runners.items()})
+    graphs = set.intersection(*(set(runner.bundle.program["graphs"]) for runner in runners.values()))
+    return Precisions(pd.DataFrame(rows), {name: _megabytes(runner.bundle, graphs) for name, runner in runners.items()})
 
 
 def time_together(runners: Runners) -> pd.DataFrame:
@@ -133,5 +134,5 @@ def _interval(name: str, values: np.ndarray, groups: Sequence[str], seed: int) -
     return dict(zip((f"{name}low", f"{name}high"), ends, strict=True))
 
 
-def _megabytes(bundle: jetson.Bundle) -> float:
-    return sum((bundle.folder / f"{name}.onnx").stat().st_size for name in bundle.program["graphs"]) / 1e6
+def _megabytes(bundle: jetson.Bundle, graphs: Iterable[str]) -> float:
+    return sum((bundle.folder / f"{name}.onnx").stat().st_size for name in graphs) / 1e6

@@ -26,6 +26,7 @@ from tlee.edge.export import Program
 from tlee.policies.look import ALWAYS, NEVER
 from tlee.records import save_json
 
+AT_ONCE = (jetson.CHUNK, "batch")  #: systems, and their graphs, that such a bundle is without
 FOLDER = "int8"  #: of the bundle in eight bits, in that of the bundle that it was made of
 
 
@@ -38,12 +39,13 @@ def quantise(folder: Path, clips: Sequence[np.ndarray]) -> Path:
     source, target = jetson.Bundle(folder), folder / FOLDER
     target.mkdir(exist_ok=True)
     others, given = (jetson.CLIPS, "jetson.py"), record(source, clips)
-    for file in (*others, *(f"{name}.onnx" for name in source.program["graphs"] if name not in given)):
+    graphs = {name: graph for name, graph in source.program["graphs"].items() if not name.startswith(AT_ONCE)}
+    for file in (*others, *(f"{name}.onnx" for name in graphs if name not in given)):
         shutil.copy(folder / file, target)
     for name, inputs in given.items():
         _quantise_graph(folder / f"{name}.onnx", target / f"{name}.onnx", inputs)
     program = {key: value for key, value in source.program.items() if key not in ("id", "files")}
-    seal(program | {"precision": "int8"}, target, *others)
+    seal(program | dict.fromkeys(AT_ONCE) | {"precision": "int8", "graphs": graphs}, target, *others)
     bundle = jetson.Bundle(target)
     save_json(target / jetson.MANIFEST, bundle.program | {"videos": expect(bundle)})
     return target
