@@ -19,7 +19,7 @@ repro: data  ## run what is out of date of the pipeline, and say what to open
 test: data  ## lint, formatting and all tests
 	ruff check .
 	ruff format --check .
-	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 ablation: $(ENVIRONMENT)  ## vary one part after the other, on what `make repro` made: about ten minutes
 	python -m tlee run ablation

@@ -27,6 +27,8 @@ SMALL = {
     ("branches", "train_views"): 1,
     ("gates", "epochs"): 2,
     ("evaluate", "bootstrap"): 50,
+    ("evaluate", "folds"): 2,
+    ("latency", "int8"): False,
     ("latency", "repeats"): 1,
     ("latency", "warmup"): 1,
 }
