@@ -28,7 +28,6 @@ SMALL = {
     ("gates", "epochs"): 2,
     ("evaluate", "bootstrap"): 50,
     ("evaluate", "folds"): 2,
-    ("latency", "int8"): False,
     ("latency", "repeats"): 1,
     ("latency", "warmup"): 1,
 }
