@@ -4,7 +4,8 @@ from pathlib import Path
 
 import onnx
 import torch
-from small import random_clips
+from margins import policy_amid
+from small import in_place_of_resnet18, random_clips, random_network, small_params
 
 from tlee import jetson
 from tlee.edge.bundle import Videos, seal, write_bundle
@@ -80,3 +81,10 @@ def bundle_of(model: TLEE, policy: Thresholds | RandomExits, folder: Path, video
     names = [f"{row}.mp4" for row in range(videos)]
     write_bundle(model, policy, Videos(names, lambda row: clips[row], paths), ["a", "b", "c"], folder)
     return folder
+
+
+def small_bundle(folder: Path, videos: int) -> Path:
+    """A bundle of a small network, with thresholds amid its scores; ``folder``."""
+    with in_place_of_resnet18():
+        model = random_network(small_params())
+        return bundle_of(model, policy_amid(model, as_pixels(random_clips(model, videos))), folder, videos)

@@ -97,8 +97,9 @@ POLICIES = {
 }
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_engine_decides_as_pytorch_and_runs_only_what_it_needs(name, model, clips, middle, tmp_path, monkeypatch):
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each graph is run."""
     calls: Counter[str] = Counter()
 
     class Counting(jetson.Graph):
@@ -107,6 +108,11 @@ def test_engine_decides_as_pytorch_and_runs_only_what_it_needs(name, model, clip
             super().__call__()
 
     monkeypatch.setattr(jetson, "Graph", Counting)
+    return calls
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_engine_decides_as_pytorch_and_runs_only_what_it_needs(name, model, clips, middle, tmp_path, calls):
     policy, costs = POLICIES[name](middle), count_costs(model)
     engine = engine_of(model, policy, tmp_path)
     taken = []
@@ -225,16 +231,8 @@ def test_decoding_is_timed_apart():
 
 @pytest.mark.parametrize("name", ["never", "all", "without exit 1", "always at exit 1"])
 def test_a_chunk_decides_the_same_and_runs_a_stage_once_if_a_frame_needs_it(
-    name, model, clips, middle, tmp_path, monkeypatch
+    name, model, clips, middle, tmp_path, calls
 ):
-    calls: Counter[str] = Counter()
-
-    class Counting(jetson.Graph):
-        def __call__(self) -> None:
-            calls[self.name] += 1
-            super().__call__()
-
-    monkeypatch.setattr(jetson, "Graph", Counting)
     engine = engine_of(model, POLICIES[name](middle), tmp_path)
     assert engine.chunk.frames == 3
     for clip in clips[:8]:

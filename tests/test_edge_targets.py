@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bundles import as_pixels, bundle_of
-from margins import policy_amid
+from bundles import small_bundle
 from refusals import one_line
-from small import in_place_of_resnet18, random_clips, random_network, small_params
 
 from tlee import jetson
 from tlee.edge.targets import measure_there
@@ -27,10 +25,7 @@ VIDEOS = 2
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with in_place_of_resnet18():
-        model = random_network(small_params())
-        policy = policy_amid(model, as_pixels(random_clips(model, VIDEOS)))
-        return bundle_of(model, policy, tmp_path_factory.mktemp("bundle"), VIDEOS)
+    return small_bundle(tmp_path_factory.mktemp("bundle"), VIDEOS)
 
 
 @pytest.fixture

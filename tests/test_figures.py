@@ -17,6 +17,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from titles import title
 
 from tlee.figures import style
 from tlee.figures.evaluation import (
@@ -133,10 +134,6 @@ FIGURES: dict[str, tuple[Callable[..., Axes], str]] = {
 def close_figures():
     yield
     plt.close("all")
-
-
-def title(axes: Axes) -> str:
-    return axes.get_title(loc="left").replace("\n", " ")
 
 
 def words(axes: Axes) -> list[str]:

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from titles import title
 
 from tlee.figures.style import save
 from tlee.figures.trust import path_of_tests, reliability_diagrams
@@ -42,10 +43,6 @@ TESTS = pd.DataFrame(
 def close_figures():
     yield
     plt.close("all")
-
-
-def title(axes: Axes) -> str:
-    return axes.get_title(loc="left").replace("\n", " ")
 
 
 def points(axes: Axes) -> dict[str, list[tuple[float, float]]]:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorrt_fake
-from bundles import as_pixels, bundle_of
+from bundles import as_pixels, bundle_of, small_bundle
 from margins import policy_amid
 from small import T, in_place_of_resnet18, random_clips, random_network, small_params
 
@@ -43,10 +43,7 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with in_place_of_resnet18():
-        model = random_network(small_params())
-        policy = policy_amid(model, as_pixels(random_clips(model, VIDEOS)))
-        return bundle_of(model, policy, tmp_path_factory.mktemp("bundle"), VIDEOS)
+    return small_bundle(tmp_path_factory.mktemp("bundle"), VIDEOS)
 
 
 @pytest.fixture
