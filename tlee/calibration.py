@@ -141,7 +141,7 @@ def _trade_offs(names: list[str], val: Split, test: Split, params: Params) -> di
 
 def _areas(curve: list[Candidate], test: Split, full_gmacs: float, chance: float) -> np.ndarray:
     """``comparison.area_under`` in top-1 for each test video alone, ``[N]``; their mean is the area."""
-    outcomes = [test.run(each.policy) for each in curve]
+    outcomes = test.sweep([each.policy for each in curve])
     right = np.stack([hits(test.readout.probabilities(each.logits), test.table.truth) for each in outcomes])
     points = pd.DataFrame({"val_gmacs": [each.gmacs for each in curve]})
     # The area is linear in the scores: what each point weighs, and what is added where none can be afforded.

@@ -131,10 +131,12 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
         | (_on_val(val, policies[name]) if name in policies else {})
         for name, outcome in outcomes.items()
     ]
+    fronts = [(name, candidate) for name, tried in found.items() for candidate in frontier(tried)]
     points = [
-        test.point(name, test.run(candidate.policy)) | {"val_gmacs": candidate.gmacs}
-        for name, tried in found.items()
-        for candidate in frontier(tried)
+        test.point(name, outcome) | {"val_gmacs": candidate.gmacs}
+        for (name, candidate), outcome in zip(
+            fronts, test.sweep([candidate.policy for _, candidate in fronts]), strict=True
+        )
     ]
     bound = [oracle_curve(test, outcomes["oracle"])] if settings.metric == "top1" else []
     curves = pd.concat([pd.DataFrame(points), *bound], ignore_index=True)

@@ -43,7 +43,7 @@ class Trial:
 
     @classmethod
     def of(cls, path: list[Policy | GivenExits], split: Split) -> "Trial":
-        full, *others = outcomes = [split.run(policy) for policy in path]
+        full, *others = outcomes = list(split.sweep(path))
         return cls(
             harm=torch.stack([_harmed(split, each, full) for each in outcomes]).numpy(),
             share=np.array([1.0, *((each.gmacs.mean() / full.gmacs.mean()).item() for each in others)]),
@@ -236,7 +236,10 @@ def careful_to_thrifty(split: Split, params: Params) -> list[Policy | GivenExits
     search = Search(split)
     full = split.run(search.full.policy)
     tried = candidates(params.model.method, search, params)
-    led_by_harm = [replace(each, error=_smooth_harm(split, split.run(each.policy), full)) for each in tried]
+    outcomes = split.sweep([each.policy for each in tried])
+    led_by_harm = [
+        replace(each, error=_smooth_harm(split, outcome, full)) for each, outcome in zip(tried, outcomes, strict=True)
+    ]
     path = [search.full]
     for each in reversed(frontier(led_by_harm)):
         if NEAR * each.gmacs <= path[-1].gmacs:
