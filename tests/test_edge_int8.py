@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from bundles import as_pixels, bundle_of
+from bundles import OPSET, as_pixels, bundle_of
 from margins import policy_amid
 from onnx import TensorProto
 from small import CLASSES, T, in_place_of_resnet18, random_clips, random_network, small_params
@@ -55,6 +55,11 @@ def test_weights_of_segments_are_in_the_file_as_int8_and_readouts_are_those_of_b
             assert {weight.data_type for weight in weights(folder / name)} == {TensorProto.FLOAT}
         else:
             assert (eight / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_graphs_declare_the_operators_of_onnx_and_no_others(folder):
+    for path in (folder / "int8").glob("*.onnx"):
+        assert [(each.domain, each.version) for each in onnx.load(path).opset_import] == [("", OPSET)]
 
 
 def test_the_runner_runs_it_and_finds_what_it_expects(folder):

@@ -1,7 +1,10 @@
 """The runner on its own: it needs nothing of the kit, and runs on whatever it finds."""
 
 import ast
+import hashlib
+import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorrt_fake
+import torch
 from bundles import as_pixels, bundle_of, small_bundle
 from margins import policy_amid
 from small import T, in_place_of_resnet18, random_clips, random_network, small_params
@@ -124,6 +128,20 @@ def test_it_runs_as_a_script_without_the_kit(folder, tmp_path):
     assert "real:" in done.stderr
 
 
+OLD_PYTHON = os.environ.get("OLD_PYTHON")
+
+
+@pytest.mark.skipif(not OLD_PYTHON, reason="OLD_PYTHON names no older Python with NumPy, ONNX Runtime and PyTorch")
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_it_runs_on_an_old_python(kind, backend, tmp_path):
+    command = [OLD_PYTHON, "-W", "error", kind / "jetson.py", "--backend", backend, "--output", tmp_path / "out.json"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["check"]["same"] == result["check"]["clips"] == VIDEOS
+    assert tuple(map(int, result["device"]["python"].split("."))) < sys.version_info[:3]
+
+
 def test_a_wrong_result_is_one_line_and_no_time(folder):
     about = json.loads((folder / "bundle.json").read_text())
     about["videos"][0] |= {"label": 7, "margin": 9.0}
@@ -149,6 +167,20 @@ def test_what_cannot_be_run_is_one_line(folder, monkeypatch, arguments, message)
     with pytest.raises(SystemExit) as caught:
         jetson.main(["--bundle", str(folder), *arguments])
     assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("backend", "suffix"), [("onnxruntime", ".onnx"), ("torch", ".pt")])
+def test_a_graph_that_a_runtime_cannot_load_is_one_line(folder, backend, suffix):
+    about = json.loads((folder / "bundle.json").read_text())
+    first = about["looks"][0][0]["segments"]
+    (folder / (first + suffix)).write_bytes(b"of another age")
+    about["files"][first + suffix] = hashlib.sha256(b"of another age").hexdigest()
+    (folder / "bundle.json").write_text(json.dumps(about))
+    with pytest.raises(SystemExit) as caught:
+        jetson.main(["--bundle", str(folder), "--backend", backend])
+    version = importlib.import_module(backend).__version__
+    assert str(caught.value).startswith(f"error: {backend} {version} cannot load {first}: ")
     assert "\n" not in str(caught.value)
 
 
@@ -180,6 +212,11 @@ def test_torchscript_is_of_a_format_that_pytorch_110_reads_and_names_no_device(k
             assert int(archive.read(f"{path.stem}/version")) <= 6
             for name in archive.namelist():
                 assert not name.endswith(".py") or b"device" not in archive.read(name)
+
+
+def test_torchscript_takes_sizes_as_they_were(kind):
+    for path in kind.glob("*.pt"):
+        assert "aten::size" not in str(torch.jit.load(path).inlined_graph), path.name
 
 
 # --- TensorRT, on stand-ins ----------------------------------------------------------------------------

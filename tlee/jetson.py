@@ -427,7 +427,14 @@ class Graph:
     """A loaded graph. ``seconds`` adds up the time spent in calls: two readings of the clock a call."""
 
     def __init__(self, backend, name, outputs):
-        self.name, self._backend, self._run = name, backend, backend.load(name)
+        self.name, self._backend = name, backend
+        try:
+            self._run = backend.load(name)
+        except RunnerError:
+            raise
+        except Exception as error:  # whatever a runtime raises that is too old or too new for the graph
+            reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+            raise RunnerError(f"{backend.name} {backend.about['version']} cannot load {name}: {reason}") from error
         self._memories = [(output, output[len(NEXT) :]) for output in outputs if output.startswith(NEXT)]
         self.seconds = 0.0
 
@@ -976,9 +983,10 @@ def main(arguments=None):
         Path(options.output).write_text(json.dumps(result) + "\n")
     except (RunnerError, OSError) as error:
         sys.exit(f"error: {error}")
-    for row in result["summary"]:
-        if row["per"] == "video" and not row["preparation"]:
-            say("{system:>8}: {p50:8.2f} ms a video (median), {p90:8.2f} (p90), {p99:8.2f} (p99)".format(**row))
+    rows = [row for row in result["summary"] if row["per"] == "video" and not row["preparation"]]
+    line = "{system:>%d}: {p50:8.2f} ms a video (median), {p90:8.2f} (p90), {p99:8.2f} (p99)"
+    for row in rows:
+        say((line % max(len(row["system"]) for row in rows)).format(**row))
 
 
 if __name__ == "__main__":

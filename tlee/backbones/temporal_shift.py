@@ -65,8 +65,8 @@ class TemporalShift(Backbone):
 def _run(segment: nn.Sequential, tap: torch.Tensor, exchange: Exchange) -> torch.Tensor:
     for layer in segment:
         if _shifts(layer):
-            kept = tap.shape[1] // SHARE
-            tap = tap + layer.conv(torch.cat([exchange(tap[:, :kept]), tap[:, kept:]], 1))
+            shifted = layer.out_channels // SHARE
+            tap = tap + layer.conv(torch.cat([exchange(tap[:, :shifted]), tap[:, shifted:]], 1))
         else:
             tap = layer(tap)
     return tap

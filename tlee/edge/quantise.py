@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from scipy.special import logit
@@ -65,6 +66,17 @@ def _quantise_graph(path: Path, target: Path, given: list[dict[str, np.ndarray]]
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
+    _declare_what_is_used(target)
+
+
+def _declare_what_is_used(path: Path) -> None:
+    """Take away the operator sets that the quantiser declares and no node is of: an older runtime may refuse them."""
+    model = onnx.load(path)
+    domains = {node.domain for node in model.graph.node}
+    used = [each for each in model.opset_import if each.domain in domains]
+    del model.opset_import[:]
+    model.opset_import.extend(used)
+    onnx.save(model, path)
 
 
 class _Reader(CalibrationDataReader):

@@ -36,14 +36,15 @@ class CRMBranch(nn.Module):
         self.fc = nn.LazyLinear(feature_dim) if self.in_windows else nn.Linear(widths[-1] * self.side**2, feature_dim)
 
     def forward(self, tap: torch.Tensor) -> torch.Tensor:
+        if not self.in_windows and min(tap.shape[-2:]) < self.side:
+            tap = nn.functional.interpolate(tap, size=(self.side, self.side), mode="nearest")
+        sides = [int(size) for size in tap.shape[-2:]]  # constants of an exported network, too
         if self.in_windows:
-            window = stride = [size // max(size // self.side, 1) for size in tap.shape[-2:]]
+            window = stride = [side // max(side // self.side, 1) for side in sides]
         else:
-            if min(tap.shape[-2:]) < self.side:
-                tap = nn.functional.interpolate(tap, size=(self.side, self.side), mode="nearest")
             # Equal windows, overlapping where the map is no multiple of the side: these export as they are.
-            stride = [size // self.side for size in tap.shape[-2:]]
-            window = [size - (self.side - 1) * step for size, step in zip(tap.shape[-2:], stride, strict=True)]
+            stride = [side // self.side for side in sides]
+            window = [side - (self.side - 1) * step for side, step in zip(sides, stride, strict=True)]
         largest = nn.functional.max_pool2d(tap, window, stride)
         average = nn.functional.avg_pool2d(tap, window, stride)
         pooled = self.alpha * largest + (1 - self.alpha) * average
