@@ -204,7 +204,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int
     """An OpenSSH server on this machine that lets a key of its own in: its folder and port."""
     sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if not sshd or not shutil.which("ssh"):
-        pytest.skip("OpenSSH's client and server are not both installed")
+        pytest.skip("OpenSSH's client and server are not both installed: apt install openssh-client openssh-server")
+    if sys.platform == "linux" and os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # Debian's wants it when root starts it; its service would make it
     folder, port = tmp_path_factory.mktemp("sshd"), free_port()
     host, user = make_key(folder / "host"), make_key(folder / "user")
     make_key(folder / "stranger")
@@ -225,7 +227,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int
     try:
         for _ in range(100):
             if process.poll() is not None:
-                pytest.skip(f"sshd does not start: {(folder / 'log').read_text().strip()}")
+                pytest.fail(f"sshd does not start: {(folder / 'log').read_text().strip()}")
             with socket.socket() as client:
                 if client.connect_ex(("127.0.0.1", port)) == 0:
                     break
