@@ -124,5 +124,6 @@ def test_the_estimate_lies_within_its_spread_and_grows_with_the_work():
     table = estimate_nano(model, program_of(model, Thresholds.never(3), exits)).set_index("system")
     assert (table["low"] < table["p50"]).all() and (table["p50"] < table["high"]).all()
     assert (table["p50"] <= table["p90"]).all() and (table["p90"] <= table["p99"]).all()
+    assert (table["mean"] <= table["p99"]).all()
     assert table["p50"]["ideal"] == pytest.approx(table["p50"]["full"] / 2, rel=0.1)  # two frames of four
     assert table["p99"]["ideal"] == pytest.approx(table["p50"]["full"], rel=0.1)

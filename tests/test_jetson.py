@@ -339,6 +339,7 @@ def test_a_summary_by_hand():
     assert rows["full", "frame", False]["p90"] == pytest.approx((8 + 0.8 * 8) / 4)  # between 8 and 16
     assert rows["real", "frame", False]["p50"] == 2  # of 2, 3 and 2
     assert rows["real", "frame", True]["p99"] == pytest.approx(3 + 0.98)
+    assert rows["real", "video", False]["mean"] == 5
 
 
 # --- power ---------------------------------------------------------------------------------------------

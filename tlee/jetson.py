@@ -760,11 +760,22 @@ def _time(work, graphs):
     return total, graphs.seconds - inside
 
 
+STATISTICS = ("p50", "p90", "p99", "mean")
+
+
+def statistics(values):
+    """Percentiles and the mean of ``values``, by the names in ``STATISTICS``.
+
+    Where few videos take most of the time, as with exits, the mean is far from the median.
+    """
+    return dict(zip(STATISTICS, [*np.percentile(values, (50, 90, 99)).tolist(), float(np.mean(values))]))
+
+
 def summarise(times):
-    """Percentiles of ``times`` (see ``measure``), in milliseconds: a list of rows.
+    """``statistics`` of ``times`` (see ``measure``), in milliseconds: a list of rows.
 
     Each is of one ``system``, ``per`` video or per frame that was processed, without or with ``preparation`` of the
-    frames, and has ``p50``, ``p90`` and ``p99``.
+    frames.
     """
     columns = {name: np.array(times[name]) for name in ("system", "frames", "milliseconds", "preparation")}
     rows = []
@@ -773,9 +784,8 @@ def summarise(times):
         for per, count in (("video", 1), ("frame", columns["frames"][mine])):
             for preparation in (False, True):
                 total = columns["milliseconds"][mine] + preparation * columns["preparation"][mine]
-                points = np.percentile(total / count, (50, 90, 99)).round(6).tolist()
                 rows.append({"system": system, "per": per, "preparation": preparation})
-                rows[-1].update(zip(("p50", "p90", "p99"), points))
+                rows[-1].update({name: round(value, 6) for name, value in statistics(total / count).items()})
     return rows
 
 
@@ -984,7 +994,7 @@ def main(arguments=None):
     except (RunnerError, OSError) as error:
         sys.exit(f"error: {error}")
     rows = [row for row in result["summary"] if row["per"] == "video" and not row["preparation"]]
-    line = "{system:>%d}: {p50:8.2f} ms a video (median), {p90:8.2f} (p90), {p99:8.2f} (p99)"
+    line = "{system:>%d}: {p50:8.2f} ms a video (median), {p90:8.2f} (p90), {p99:8.2f} (p99), {mean:8.2f} (mean)"
     for row in rows:
         say((line % max(len(row["system"]) for row in rows)).format(**row))
 

@@ -77,9 +77,10 @@ def guarantee_line(guarantee: dict[str, Any], method: str = "tlee") -> str:
 
 
 def latency_line(latency: dict[str, Any]) -> str:
-    """Medians of a video, from ``results/metrics/latency.json``."""
+    """Of ``results/metrics/latency.json``."""
     full, real, _ = (name for name in latency if isinstance(latency[name], dict))
+    of_full, of_real = latency[full], latency[real]
     return (
-        f"Median time of a video without decoding: {full} {latency[full]['p50']:.2f} ms, "
-        f"{real} {latency[real]['p50']:.2f} ms, {latency['real_to_ideal']:.2f} times its ideal."
+        f"Time of a video without decoding: {full} {of_full['p50']:.2f} ms; {real} {of_real['p50']:.2f} ms in the "
+        f"median, {latency['real_to_ideal']:.2f} times its ideal, and {of_real['mean']:.2f} ms in the mean."
     )

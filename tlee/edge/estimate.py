@@ -22,7 +22,7 @@ from torch import nn
 from tlee._torchvision import models
 from tlee.costs import GIGA, count_macs
 from tlee.edge.export import Program
-from tlee.jetson import FULL, IDEAL, NEVER, REAL, fixed
+from tlee.jetson import FULL, IDEAL, NEVER, REAL, STATISTICS, fixed, statistics
 from tlee.model import TLEE
 
 FILE = Path(__file__).parents[1] / "published" / "jetson_nano.csv"
@@ -153,14 +153,14 @@ def work_of_videos(model: TLEE, program: Program) -> dict[str, np.ndarray]:
 
 
 def estimate_nano(model: TLEE, program: Program) -> pd.DataFrame:
-    """Milliseconds a video of each ``system``: ``p50``, ``p90``, ``p99``; the first lies from ``low`` to ``high``.
+    """Milliseconds a video of each ``system``: ``jetson.STATISTICS``; the median lies from ``low`` to ``high``.
 
     It is of the network in half precision, without preparing frames and without the loop between graphs.
     """
     fits, rows = fit_published(), []
     for system, done in work_of_videos(model, program).items():
-        points = np.stack([np.percentile(fit.milliseconds(done), (50, 90, 99)) for fit in fits])
+        points = np.array([list(statistics(fit.milliseconds(done)).values()) for fit in fits])
         missed = points[:, 0] * [fit.miss for fit in fits]
         spread = np.concatenate([points[:, 0], missed])
         rows.append((system, *np.exp(np.log(points).mean(axis=0)), spread.min(), spread.max()))
-    return pd.DataFrame(rows, columns=["system", "p50", "p90", "p99", "low", "high"])
+    return pd.DataFrame(rows, columns=["system", *STATISTICS, "low", "high"])

@@ -70,15 +70,20 @@ def time_decoding(
 
 
 def ratios(times: pd.DataFrame) -> dict[str, float]:
-    """Of the medians in ``times`` (see ``jetson.measure``).
+    """Of the medians in ``times`` (see ``jetson.measure``), and once of the means.
 
     ``real_to_ideal``: what real exits cost over a network cut by an oracle: shallower heads, readouts,
-    calls and loop. ``real_to_full``: what they save. ``outside_network``: share of the engine's time in
-    no graph, where that is known: not where graphs run on while the loop goes on. Where they were timed:
-    ``real_to_batch`` against all frames in one call, and ``chunked_to_real`` of the first few at once.
+    calls and loop. ``real_to_full`` and ``mean_real_to_full``: what they save. ``outside_network``: share of the
+    engine's time in no graph, where that is known: not where graphs run on while the loop goes on. Where they were
+    timed: ``real_to_batch`` against all frames in one call, and ``chunked_to_real`` of the first few at once.
     """
-    medians = times.groupby("system")["milliseconds"].median()
-    found = {"real_to_ideal": medians[REAL] / medians[IDEAL], "real_to_full": medians[REAL] / medians[FULL]}
+    milliseconds = times.groupby("system")["milliseconds"]
+    medians, means = milliseconds.median(), milliseconds.mean()
+    found = {
+        "real_to_ideal": medians[REAL] / medians[IDEAL],
+        "real_to_full": medians[REAL] / medians[FULL],
+        "mean_real_to_full": means[REAL] / means[FULL],
+    }
     if BATCH in medians:
         found["real_to_batch"] = medians[REAL] / medians[BATCH]
     if CHUNKED in medians:

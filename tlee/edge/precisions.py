@@ -29,8 +29,8 @@ class Precisions:
     ``table`` has one row a ``precision`` and ``system`` (``FULL``, ``REAL``): ``accuracy``, the share of videos whose
     highest logit is of one of their classes; in eight bits the ``difference`` from the same system in single precision,
     paired by video; both with 95% intervals (``low`` to ``high``); ``same``, the share of videos with the exits and
-    label that the system has in single precision; mean ``gmacs`` a video; and its milliseconds: ``mean``, ``p50``,
-    ``p90``, ``p99``.
+    label that the system has in single precision; mean ``gmacs`` a video; and its milliseconds, by
+    ``jetson.STATISTICS``.
     """
 
     table: pd.DataFrame
@@ -77,8 +77,7 @@ def compare(runners: Runners, model: TLEE, truth: torch.Tensor, groups: Sequence
                     **({} if name == FP32 else _difference(right - right_before, groups, seed)),
                     "same": np.mean([a == b and label for a, b, label in zip(exits, base_exits, labels, strict=True)]),
                     "gmacs": work[system][:, 0].mean(),
-                    "mean": mine.mean(),
-                    **dict(zip(("p50", "p90", "p99"), np.percentile(mine, (50, 90, 99)), strict=True)),
+                    **jetson.statistics(mine),
                 }
             )
     graphs = set.intersection(*(set(runner.bundle.program["graphs"]) for runner in runners.values()))

@@ -15,7 +15,7 @@ from tlee.edge.targets import Result, measure_there
 from tlee.errors import UserError
 from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform, load_clips
-from tlee.jetson import BATCH, CHUNKED, FULL, IDEAL, REAL
+from tlee.jetson import BATCH, CHUNKED, FULL, IDEAL, REAL, STATISTICS
 from tlee.methods import NAMES
 from tlee.model import load_trained
 from tlee.params import Params
@@ -76,7 +76,7 @@ class LatencyReport:
 
     @property
     def comparison(self) -> pd.DataFrame:
-        """Milliseconds a video, frames prepared: ``target``, ``system``, ``p50``, ``p90``, ``p99``.
+        """Milliseconds a video, frames prepared: ``target``, ``system`` and ``jetson.STATISTICS``.
 
         The last target is the estimate for a Jetson Nano, for which ``low`` and ``high`` are the spread of ``p50``.
         """
@@ -84,7 +84,7 @@ class LatencyReport:
         measured = measured[(measured["per"] == "video") & ~measured["preparation"]]
         estimate = self.estimate.assign(target=NANO, system=self.estimate["system"].replace(self.names))
         table = pd.concat([measured, estimate], ignore_index=True)
-        return table[["target", "system", "p50", "p90", "p99", "low", "high"]]
+        return table[["target", "system", *STATISTICS, "low", "high"]]
 
     @property
     def machines(self) -> pd.DataFrame:
@@ -104,10 +104,10 @@ class LatencyReport:
 
     @property
     def summary(self) -> pd.DataFrame:
-        """``system``, ``p50``, ``p90``, ``p99``: milliseconds a video on the target."""
+        """``system`` and ``jetson.STATISTICS``: milliseconds a video on the target."""
         table = _table("", self.target)
         table = table[(table["per"] == "video") & ~table["preparation"]].set_index("system")
-        return table.loc[[FULL, REAL, IDEAL], ["p50", "p90", "p99"]].rename(self.names).reset_index()
+        return table.loc[[FULL, REAL, IDEAL], list(STATISTICS)].rename(self.names).reset_index()
 
     @property
     def at_once(self) -> pd.DataFrame:
