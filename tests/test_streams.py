@@ -18,7 +18,7 @@ from refusals import one_line
 from tlee import streams
 from tlee.errors import UserError
 from tlee.extraction.videos import upright
-from tlee.streams import Following, LostError, Reader, Sampler, Source, Step, Stream, open_source
+from tlee.streams import Following, LostError, Reader, Sampler, Source, Step, Stream, open_source, without_password
 
 SHORT = 0.2  # seconds of silence after which a source counts as lost
 QUICK = Following(queue=100, timeout=SHORT, retries=2, pause=0.001)
@@ -378,6 +378,21 @@ def test_cameras_and_addresses_are_recognised(monkeypatch, name, platform, durat
     monkeypatch.setattr(sys, "platform", platform)
     assert open_source(name, timeout=3.0).live == is_live
     assert opened == [(file, settings | {"timeout": 3.0, "metadata_errors": "ignore"})]
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://user:secret@host:554/path", "rtsp://user@host:554/path"),
+        ("rtsp://user:s:cr@t@host/path", "rtsp://user@host/path"),
+        ("rtsp://:secret@host", "rtsp://@host"),
+        ("rtsp://host:554/a@b:c@d", "rtsp://host:554/a@b:c@d"),
+        ("rtsp://user@host/path", "rtsp://user@host/path"),
+        ("a:b@c.mp4", "a:b@c.mp4"),
+    ],
+)
+def test_a_password_is_not_shown(address, shown):
+    assert without_password(address) == shown
 
 
 def test_a_camera_that_has_no_frame_yet_is_asked_again(tmp_path, monkeypatch):

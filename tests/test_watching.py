@@ -352,6 +352,12 @@ def test_a_file_that_is_not_there_is_one_line(project):
     assert str(done.exception).startswith("none.mp4 cannot be watched (there is no such file): name a video file, ")
 
 
+def test_passwords_in_addresses_are_told_to_nobody(project):
+    done = call("rtsp://user:secret@127.0.0.1:9/x")
+    assert str(done.exception).startswith("rtsp://user@127.0.0.1:9/x cannot be watched (Connection refused)")
+    assert "secret" not in done.output
+
+
 def test_a_network_that_tells_the_order_is_watched_with_a_warning(project, monkeypatch):
     monkeypatch.setattr("tlee.watching.warning", lambda params: "the order matters")
     done = call("videos/0.mp4")

@@ -143,7 +143,7 @@ def watch(
     """
     from tlee.params import load_params
     from tlee.prediction import load_predictor
-    from tlee.streams import Following, is_address, is_camera
+    from tlee.streams import Following, is_address, is_camera, without_password
     from tlee.watching import Log, open_stream, to_json, warning, watch
 
     file = source if is_camera(source) or is_address(source) else str(Path(source).absolute())
@@ -153,8 +153,9 @@ def watch(
     if found := warning(params):
         typer.echo(f"warning: {found}", err=True)
     following = Following(queue, timeout, retries, realtime)
-    stream = open_stream(source, file, params, fps, following, lambda line: typer.echo(f"warning: {line}", err=True))
-    log = Log.of(source, predictor.classes)
+    name = without_password(source)
+    stream = open_stream(name, file, params, fps, following, lambda line: typer.echo(f"warning: {line}", err=True))
+    log = Log.of(name, predictor.classes)
     try:
         for decision in islice(watch(predictor, stream), decisions):
             if not log.decisions and not as_json:

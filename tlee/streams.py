@@ -7,6 +7,7 @@ is connected to again, after pauses that grow.
 """
 
 import math
+import re
 import sys
 import threading
 import time
@@ -61,6 +62,11 @@ def open_source(name: str, timeout: float) -> Source:
 def is_address(name: str) -> bool:
     """Whether it is something like ``rtsp://...``."""
     return "://" in name
+
+
+def without_password(address: str) -> str:
+    """As it may be shown: ``rtsp://user:secret@host/path`` without ``:secret``; what is no such address as it is."""
+    return re.sub(r"(?<=://)([^/:]*):[^/]*@", r"\1@", address)
 
 
 def is_camera(name: str) -> bool:
