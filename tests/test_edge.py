@@ -9,14 +9,14 @@ import onnx
 import pandas as pd
 import pytest
 import torch
-from bundles import engine_of, segments_and_heads, uncut_of
+from bundles import engine_of, segments_and_heads, small_bundle, uncut_of
 from small import between
 from torch import nn
 
 from tlee import jetson
 from tlee.costs import count_costs
 from tlee.edge.export import compile_policy
-from tlee.edge.latency import ratios, time_decoding
+from tlee.edge.latency import ratios, time_decoding, time_parts
 from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform
 from tlee.inference import run
@@ -216,6 +216,18 @@ def test_ratios_are_of_medians_and_once_of_means():
     found = {"real_to_ideal": 1.25, "real_to_full": 0.25, "mean_real_to_full": 46 / 120, "outside_network": 0.2}
     assert ratios(times) == pytest.approx(found)
     assert "outside_network" not in ratios(times.assign(network=None))
+
+
+def test_the_parts_of_the_network_are_those_that_ran(tmp_path):
+    runner = jetson.Runner(small_bundle(tmp_path, videos=3), "onnxruntime")
+    parts = time_parts(runner)
+    *segments, readouts, loop = parts
+    assert (readouts, loop) == ("readouts", "loop")
+    assert segments == sorted({look["segments"] for looks in runner.bundle.program["looks"] for look in looks})
+    assert (parts[["readouts", "loop"]] > 0).all(axis=None)
+    for (_, found), video in zip(parts.iterrows(), runner.bundle.videos, strict=True):
+        ran = runner.engine.run(jetson.prepare(runner.bundle.frames(int(video["video"][0])))).ran
+        assert {name for name in segments if found[name] > 0} == set(ran)
 
 
 def test_decoding_is_timed_apart():

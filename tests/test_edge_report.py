@@ -60,14 +60,25 @@ ESTIMATE = pd.DataFrame(
 
 def report(method: str = "FrameExit, the gate alone", there: dict | None = None) -> LatencyReport:
     decoding = pd.DataFrame({"decode": [5.0, 6.0, 7.0], "resize": [1.0, 1.0, 4.0]})
-    return LatencyReport(method, Parity(3, 3, 1e-6, 2e-6), HERE, there, ESTIMATE, decoding)
+    parts = pd.DataFrame(
+        {"segments0-1": [1.0, 2.0, 3.0], "segments2-2": [0.0, 0.0, 3.0], "readouts": [0.5] * 3, "loop": [0.25] * 3}
+    )
+    return LatencyReport(method, Parity(3, 3, 1e-6, 2e-6), HERE, there, ESTIMATE, decoding, parts)
 
 
 def test_a_report_by_hand():
     assert report().summary["system"].tolist() == ["full network", "FrameExit, the gate alone", "ideal"]
     assert report().summary["p50"].tolist() == [9, 3, 2]
-    parts = report().breakdown.set_index("part")["milliseconds"].to_dict()
-    assert parts == {"decoding": 6, "resizing": 1, "network": 1.5, "outside the network": 1.5}
+    assert report().breakdown.to_numpy().tolist() == [
+        ["video", "decoding", 6],
+        ["video", "resizing", 2],
+        ["video", "network", 3.75],
+        ["network", "segments 0 to 1", 2],
+        ["network", "segment 2", 1],
+        ["network", "readouts", 0.5],
+        ["network", "loop", 0.25],
+    ]
+    assert list(report().breakdown) == ["of", "part", "milliseconds"]
 
 
 def test_the_target_is_what_is_summed_up_and_this_machine_stands_beside_it():

@@ -80,7 +80,10 @@ PRECISIONS = pd.DataFrame(
     ],
     columns=["precision", "system", "accuracy", "low", "high", "p50"],
 )
-PARTS = pd.DataFrame({"part": ["decoding", "network", "outside network"], "milliseconds": [6.0, 3.0, 1.0]})
+PARTS = pd.DataFrame(
+    [("video", "decoding", 6.0), ("video", "network", 4.0), ("network", "segment 0", 3.0), ("network", "loop", 1.0)],
+    columns=["of", "part", "milliseconds"],
+)
 
 FIGURES: dict[str, tuple[Callable[..., Axes], str]] = {
     "sample_clips": (
@@ -121,7 +124,7 @@ FIGURES: dict[str, tuple[Callable[..., Axes], str]] = {
     ),
     "latency_breakdown": (
         lambda **on: latency_breakdown(PARTS, **on),
-        "Decoding takes 60% of the 10 ms of a video",
+        "Decoding takes 60% of the 10 ms of a video; of the network's 4 ms 75% are in segment 0",
     ),
     "latency_precisions": (
         lambda **on: latency_precisions(PRECISIONS, **on),

@@ -24,6 +24,7 @@ from torch import nn
 from tlee import jetson
 from tlee.costs import Costs, count_costs
 from tlee.edge.bundle import Videos, Watched, write_bundle
+from tlee.edge.latency import time_parts
 from tlee.features import FeatureTable
 from tlee.inference import run
 from tlee.jetson import BATCH, CHUNKED, FULL, IDEAL, REAL
@@ -180,7 +181,7 @@ def time_network(params: Params, videos: int) -> list[tuple]:
         checked = jetson.check(runner)
         jetson.check(runner, chunked=True)
         rounding = _rounding(model, clips, runner)
-        parts = pd.DataFrame(_parts(runner))
+        parts = time_parts(runner)
         times = jetson.measure(runner, warmup=1, repeats=2, systems=(FULL, BATCH, CHUNKED, REAL, IDEAL))
     return _rows(params.model.backbone, runner, checked, rounding, parts, pd.DataFrame(times))
 
@@ -207,29 +208,6 @@ def _rounding(model: TLEE, clips: torch.Tensor, runner: jetson.Runner) -> dict[s
     return {name: float(np.abs(np.stack(logits) - exact).max()) for name, logits in found.items()}
 
 
-def _parts(runner: jetson.Runner) -> Iterator[dict[str, float]]:
-    """Of each video the milliseconds in graphs by what they are, and ``loop``; ``full`` is of the uncut network."""
-    for video in range(len(runner.bundle.videos)):
-        clip, engine = jetson.prepare(runner.bundle.frames(video)), runner.engine
-        runner.uncut.run(clip)
-        begin = time.perf_counter()
-        runner.uncut.run(clip)
-        found = {"full": time.perf_counter() - begin}
-        engine.run(clip)
-        before, begin = engine.seconds_of_graphs, time.perf_counter()
-        engine.run(clip)
-        total, after = time.perf_counter() - begin, engine.seconds_of_graphs
-        found["real"], found["loop"] = total, total - sum(after.values()) + sum(before.values())
-        for name in filter(_is_of_single_frames, after):
-            part = "readouts" if name.startswith("readout") else name
-            found[part] = found.get(part, 0) + after[name] - before[name]
-        yield found
-
-
-def _is_of_single_frames(graph: str) -> bool:
-    return not graph.startswith(jetson.CHUNK)
-
-
 def _rows(
     name: str,
     runner: jetson.Runner,
@@ -241,6 +219,7 @@ def _rows(
     videos, exits = runner.bundle.videos, runner.uncut.deepest + 1
     took = times.pivot(index=["video", "repeat"], columns="system", values="milliseconds")
     frames = times.pivot(index=["video", "repeat"], columns="system", values="frames")
+    full = took[FULL].groupby("video").median()
     left = [depth for video in videos for depth in video["exits"] if depth >= 0]
     rows = [_row(name, f"frames left at depth {depth}, share", left.count(depth) / len(left)) for depth in range(exits)]
     rows += [
@@ -251,10 +230,10 @@ def _rows(
         _row(name, "rounding of ONNX Runtime: the same to double precision", rounding["ONNX Runtime"], target=1e-4),
         _row(name, "real exits / ideal", took[REAL] / took[IDEAL], target=1.15),
         _row(name, "real exits / full network", took[REAL] / took[FULL]),
-        _row(name, "decisions / full network", (parts["readouts"] + parts["loop"]) / parts["full"], target=0.03),
+        _row(name, "decisions / full network", (parts["readouts"] + parts["loop"]) / full, target=0.03),
     ]
-    inside = parts.drop(columns=["full", "real"]).fillna(0).sort_index(axis=1, ascending=False)
-    rows += [_row(name, f"time in {part}, share", times) for part, times in inside.div(parts["real"], axis=0).items()]
+    shares = parts.div(parts.sum(axis=1), axis=0)
+    rows += [_row(name, f"time in {part}, share", share) for part, share in shares.items()]
     rows += [
         _row(name, "full network in one batch / frame by frame", took[BATCH] / took[FULL]),
         _row(name, "real exits / full network in one batch", took[REAL] / took[BATCH]),

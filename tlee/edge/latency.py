@@ -66,6 +66,31 @@ def time_decoding(
     return times.assign(decode=times["decode"] / MILLISECOND, resize=times["resize"] / MILLISECOND)
 
 
+# --- the network and its parts ---------------------------------------------------------------------------
+
+
+def time_parts(runner: jetson.Runner) -> pd.DataFrame:
+    """What the engine's time goes into, in milliseconds: one row a video.
+
+    There is a column for each graph of ``segments``, then ``readouts``, and the ``loop`` between graphs. Each video is
+    run untimed right before.
+    """
+    rows, bundle, engine = [], runner.bundle, runner.engine
+    for video in range(len(bundle.videos)):
+        clip, path = jetson.prepare(bundle.frames(video)), bundle.path_taken(video)
+        engine.run(clip, path)
+        before, begin = engine.seconds_of_graphs, time.perf_counter()
+        engine.run(clip, path)
+        total, after = time.perf_counter() - begin, engine.seconds_of_graphs
+        spent = {name: after[name] - before[name] for name in sorted(after)}
+        rows.append(
+            {name: seconds for name, seconds in spent.items() if name.startswith("segments")}
+            | {"readouts": sum(seconds for name, seconds in spent.items() if name.startswith("readout"))}
+            | {"loop": total - sum(spent.values())}
+        )
+    return pd.DataFrame(rows) / MILLISECOND
+
+
 # --- summaries -------------------------------------------------------------------------------------------
 
 

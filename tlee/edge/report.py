@@ -8,7 +8,7 @@ from tlee import jetson
 from tlee.datasets import read_dataset
 from tlee.edge.bundle import Videos, write_bundle
 from tlee.edge.estimate import NANO, estimate_nano
-from tlee.edge.latency import Parity, parity, ratios, time_decoding
+from tlee.edge.latency import Parity, parity, ratios, time_decoding, time_parts
 from tlee.edge.precisions import FP32, INT8, Precisions, compare
 from tlee.edge.quantise import quantise
 from tlee.edge.targets import Result, measure_there
@@ -42,6 +42,7 @@ class LatencyReport:
     there: Result | None  #: of the target, if it is another
     estimate: pd.DataFrame  #: for a Jetson Nano, see ``estimate.estimate_nano``
     decoding: pd.DataFrame  #: on this machine, see ``latency.time_decoding``
+    parts: pd.DataFrame  #: likewise, see ``latency.time_parts``
     int8: Precisions | None = None  #: single precision against eight bits on this machine, if it was asked for
 
     @property
@@ -128,17 +129,16 @@ class LatencyReport:
 
     @property
     def breakdown(self) -> pd.DataFrame:
-        """Where the policy's time goes on this machine, medians of a video: ``part``, ``milliseconds``."""
-        times = pd.DataFrame(self.here["times"])
-        real = times[times["system"] == REAL]
-        parts = {
-            "decoding": self.decoding["decode"],
-            "resizing": self.decoding["resize"],
-            "network": real["network"],
-            "outside the network": real["milliseconds"] - real["network"],
-        }
-        medians = {part: times.median() for part, times in parts.items()}
-        return pd.DataFrame(medians.items(), columns=["part", "milliseconds"])
+        """Where the policy's time goes on this machine, in the mean.
+
+        ``of`` (video, network), ``part``, ``milliseconds``; the network's parts make up the ``network`` of a video.
+        """
+        network = self.parts.mean().rename(_segment_name)
+        video = self.decoding[["decode", "resize"]].mean().rename({"decode": "decoding", "resize": "resizing"})
+        video["network"] = network.sum()
+        wholes = {"video": video, "network": network}
+        rows = [(name, part, time) for name, whole in wholes.items() for part, time in whole.items()]
+        return pd.DataFrame(rows, columns=["of", "part", "milliseconds"])
 
     def write(self) -> None:
         """Write what is the same in each run (``edge``) apart from the times (``latency``)."""
@@ -152,6 +152,14 @@ class LatencyReport:
         save_table("latency", "targets", self.targets)
         save_table("latency", "comparison", self.comparison)
         save_table("latency", "breakdown", self.breakdown)
+
+
+def _segment_name(graph: str) -> str:
+    """What ``segments0-2`` is called."""
+    first, _, last = graph.removeprefix("segments").partition("-")
+    if not last:
+        return graph
+    return f"segment {first}" if first == last else f"segments {first} to {last}"
 
 
 def _table(name: str, result: Result) -> pd.DataFrame:
@@ -205,5 +213,6 @@ def time_policy(params: Params) -> LatencyReport:
             Sampling.of(params.extract),
             evaluation_transform(params.model.input_size),
         ),
+        time_parts(runner),
         int8,
     )

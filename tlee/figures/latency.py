@@ -49,23 +49,33 @@ def _against(speedup: float) -> str:
 
 @styled
 def latency_breakdown(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
-    """Where the time of a video goes. ``table``: ``part`` (decoding, network, …), ``milliseconds``."""
-    axes = canvas(axes, height=2.0)
-    total = table["milliseconds"].sum()
-    left = 0.0
+    """Where the time of a video goes, and that of the network in it, as shares.
+
+    ``table``: ``of`` (video, network; in this order), ``part`` (decoding, segment 0, ...), ``milliseconds``.
+    """
+    axes = canvas(axes, height=2.8)
+    wholes = table.groupby("of", sort=False)["milliseconds"].sum()
+    rows = {name: place for place, name in enumerate(wholes.index)}
+    left = dict.fromkeys(rows, 0.0)
     for row, color in zip(table.itertuples(), sequence_colors(len(table)), strict=True):
-        label = f"{row.part} {row.milliseconds:.3g} ms"
-        axes.barh(0, row.milliseconds, left=left, color=color, edgecolor="white", label=label)
-        left += row.milliseconds
-    axes.set_yticks([])
+        share = row.milliseconds / wholes[row.of]
+        label = f"{row.part}: {row.milliseconds:.2g} ms"
+        axes.barh(rows[row.of], share, left=left[row.of], color=color, edgecolor="white", height=0.7, label=label)
+        left[row.of] += share
+    axes.set_yticks(range(len(rows)), [f"{name}\n{wholes[name]:.3g} ms" for name in rows], linespacing=1.3)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set(xlim=(0, total), xlabel="milliseconds per video")
+    axes.xaxis.set_major_formatter(lambda share, _: percent(share, 0))
+    axes.set(xlim=(0, 1), xlabel="share of the time (means of a video)")
     legend_above(axes, columns=3)
-    longest = table.loc[table["milliseconds"].idxmax()]
+    most = table.loc[table.groupby("of", sort=False)["milliseconds"].idxmax()]
+    (video, part), (network, inner) = zip(wholes, most["part"], strict=True)
+    share, inner_share = (percent(share, 0) for share in most["milliseconds"] / wholes.to_numpy())
     headline(
         axes,
-        f"{longest['part'].capitalize()} takes {percent(longest['milliseconds'] / total, 0)} "
-        f"of the {total:.3g} ms of a video",
+        f"{part.capitalize()} takes {share} of the {video:.3g} ms of a video; "
+        f"of the network's {network:.2g} ms {inner_share} are in {inner}",
     )
     return axes
 
