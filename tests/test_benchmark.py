@@ -10,6 +10,8 @@ import torch
 from small import COSTS, T, in_place_of_resnet18, random_features, random_network, small_params
 
 from tlee import benchmark
+from tlee.benchmark import random_weights, sweeps
+from tlee.edge.bundle import Watched
 from tlee.inference import run
 from tlee.params import Params, load_params
 from tlee.policies.look import NEVER
@@ -64,23 +66,23 @@ def test_the_policy_takes_all_exits_and_is_not_near_any_score():
     with in_place_of_resnet18():
         model = random_network(small_params())
     features = random_features(videos=12, width=12)
-    policy = benchmark.mixed_policy(model, features, COSTS)
-    watched = benchmark.Watched(policy)
+    policy = random_weights.mixed_policy(model, features, COSTS)
+    watched = Watched(policy)
     exits = run(StoredFeatures(features), model.readout, watched, COSTS).exits
     assert set(exits.unique().tolist()) == {-1, 0, 1, 2}
     assert len((exits >= 0).sum(1).unique()) > 1
-    assert watched.margin > benchmark.CLEAR
+    assert watched.margin > random_weights.CLEAR
 
 
 def test_thresholds_lie_in_the_widest_gap():
     values = torch.tensor([0.1, 0.2, 0.6, 0.7])
     odds = math.log(0.2 / 0.8) + math.log(0.6 / 0.4)
-    assert benchmark._amid(values, 0.5) == pytest.approx(1 / (1 + math.exp(-odds / 2)))
-    assert benchmark._amid(values, 1.2) == NEVER
+    assert random_weights._amid(values, 0.5) == pytest.approx(1 / (1 + math.exp(-odds / 2)))
+    assert random_weights._amid(values, 1.2) == NEVER
 
 
 def test_memory_that_is_taken_is_seen():
-    with benchmark._memory() as memory:
+    with sweeps._memory() as memory:
         held = np.ones(8_000_000)
         time.sleep(0.1)
     assert not memory.known or 0.9 * held.nbytes < memory.added < 2 * held.nbytes
