@@ -170,6 +170,16 @@ def test_what_cannot_be_run_is_one_line(folder, monkeypatch, arguments, message)
     assert "\n" not in str(caught.value)
 
 
+def test_an_interrupted_run_is_one_line(folder, monkeypatch, tmp_path):
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jetson, "measure", press)
+    with pytest.raises(SystemExit, match="^interrupted: nothing is written; engines that were built are kept$"):
+        jetson.main(["--bundle", str(folder), "--output", str(tmp_path / "out.json")])
+    assert not (tmp_path / "out.json").exists()
+
+
 @pytest.mark.parametrize(("backend", "suffix"), [("onnxruntime", ".onnx"), ("torch", ".pt")])
 def test_a_graph_that_a_runtime_cannot_load_is_one_line(folder, backend, suffix):
     about = json.loads((folder / "bundle.json").read_text())

@@ -993,10 +993,13 @@ def main(arguments=None):
         Path(options.output).write_text(json.dumps(result) + "\n")
     except (RunnerError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: nothing is written; engines that were built are kept")
     rows = [row for row in result["summary"] if row["per"] == "video" and not row["preparation"]]
-    line = "{system:>%d}: {p50:8.2f} ms a video (median), {p90:8.2f} (p90), {p99:8.2f} (p99), {mean:8.2f} (mean)"
+    width = max(len(row["system"]) for row in rows)
     for row in rows:
-        say((line % max(len(row["system"]) for row in rows)).format(**row))
+        text = "{}: {p50:8.2f} ms a video (median), {p90:8.2f} (p90), {p99:8.2f} (p99), {mean:8.2f} (mean)"
+        say(text.format(row["system"].rjust(width), **row))
 
 
 if __name__ == "__main__":
