@@ -171,11 +171,11 @@ def test_what_cannot_be_run_is_one_line(folder, monkeypatch, arguments, message)
 
 
 def test_an_interrupted_run_is_one_line(folder, monkeypatch, tmp_path):
-    def press(*_: object) -> None:
+    def press(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(jetson, "measure", press)
-    with pytest.raises(SystemExit, match="^interrupted: nothing is written; engines that were built are kept$"):
+    with pytest.raises(SystemExit, match=r"^interrupted: nothing is written; engines that were built are kept$"):
         jetson.main(["--bundle", str(folder), "--output", str(tmp_path / "out.json")])
     assert not (tmp_path / "out.json").exists()
 
