@@ -11,7 +11,13 @@ import typer
 from tlee.errors import UserError
 from tlee.paths import find_root
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(
+    help=__doc__,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",  # so that paragraphs flow
+)
 
 PolicyName = Annotated[
     str | None,
