@@ -18,7 +18,7 @@ import tlee._torchvision  # noqa: F401  torchmetrics imports torchvision, which 
 from torchmetrics.functional.classification import binary_calibration_error
 
 from tlee import intervals
-from tlee.comparison import area_under, chance_level
+from tlee.comparison import at_budgets, chance_level
 from tlee.evaluation import candidates, pick
 from tlee.methods import NAMES
 from tlee.metrics import hits
@@ -143,10 +143,8 @@ def _areas(curve: list[Candidate], test: Split, full_gmacs: float, chance: float
     """``comparison.area_under`` in top-1 for each test video alone, ``[N]``; their mean is the area."""
     outcomes = test.sweep([each.policy for each in curve])
     right = np.stack([hits(test.readout.probabilities(each.logits), test.table.truth) for each in outcomes])
-    points = pd.DataFrame({"val_gmacs": [each.gmacs for each in curve]})
-    # The area is linear in the scores: what each point weighs, and what is added where none can be afforded.
-    weights = [area_under(points.assign(score=unit), full_gmacs, chance=0) for unit in np.eye(len(curve))]
-    return weights @ right + area_under(points.assign(score=0.0), full_gmacs, chance)
+    gmacs = np.array([each.gmacs for each in curve])
+    return at_budgets(gmacs, right, full_gmacs, chance).mean(axis=0)
 
 
 def _verdict(row: pd.Series) -> str:

@@ -85,16 +85,25 @@ def paired(method: str, split: Split, outcomes: dict[str, Outcomes], resamples: 
 
 
 def area_under(curve: pd.DataFrame, full_gmacs: float, chance: float) -> float:
-    """A curve as one number: its mean score over budgets from 2% to 100% of the full network, on a log scale.
+    """A curve as one number: its mean score over budgets, see ``at_budgets``.
 
-    ``curve`` has ``val_gmacs`` and ``score`` of the points on a frontier of ``val``. At each budget the dearest point
-    counts that ``val`` says can be afforded; where there is none a guess, ``chance``. The difference of two
-    such areas is the mean gain at equal cost.
+    ``curve`` has ``val_gmacs`` and ``score`` of the points on a frontier of ``val``. The difference of two such areas
+    is the mean gain at equal cost.
     """
-    points = curve.sort_values("val_gmacs", kind="stable")
+    return float(at_budgets(curve["val_gmacs"].to_numpy(), curve["score"].to_numpy(), full_gmacs, chance).mean())
+
+
+def at_budgets(gmacs: np.ndarray, scores: np.ndarray, full_gmacs: float, chance: float) -> np.ndarray:
+    """Scores at budgets from 2% to 100% of the full network, on a log scale: ``[BUDGETS]`` or ``[BUDGETS, N]``.
+
+    At each budget the dearest of ``P`` points counts that ``val`` says can be afforded, by their ``gmacs [P]`` there;
+    where there is none a guess, ``chance``. ``scores`` are ``[P]``, or ``[P, N]`` for each of ``N`` videos.
+    """
+    order = np.argsort(gmacs, kind="stable")
     budgets = full_gmacs * np.geomspace(CHEAPEST_BUDGET, 1, BUDGETS) * (1 + 1e-9)
-    position = np.searchsorted(points["val_gmacs"], budgets, side="right") - 1
-    return float(np.where(position < 0, chance, points["score"].to_numpy()[position]).mean())
+    position = np.searchsorted(gmacs[order], budgets, side="right")
+    guess = np.full_like(scores[:1], chance, dtype=float)
+    return np.concatenate([guess, scores[order]])[position]
 
 
 def chance_level(truth: torch.Tensor) -> float:

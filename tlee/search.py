@@ -4,6 +4,7 @@ The score of a few hundred videos moves in steps and by luck, so the search is l
 mean of the 0/1 error and of ``1 - p(true class)``, averaged where a video has several classes.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -103,14 +104,14 @@ class Search:
         new = list(dict.fromkeys(policy for policy in policies if policy not in self.seen))
         for policy, outcomes in zip(new, self.split.sweep(new), strict=True):
             errors, gmacs = self._errors(outcomes), outcomes.gmacs
-            added, root = errors - self._full_errors, len(errors) ** 0.5
+            added = errors - self._full_errors
             self.seen[policy] = Candidate(
                 policy,
                 error=errors.mean().item(),
                 added=added.mean().item(),
-                spread=added.std().item() / root,
+                spread=_standard_error(added),
                 gmacs=gmacs.mean().item(),
-                gmacs_spread=gmacs.std().item() / root,
+                gmacs_spread=_standard_error(gmacs),
             )
         return [self.seen[policy] for policy in policies]
 
@@ -209,6 +210,11 @@ def afford(candidates: list[Candidate], max_gmacs: float) -> Candidate:
     if not fit:
         return min(candidates, key=lambda candidate: candidate.gmacs)
     return min(fit, key=lambda candidate: (candidate.bound(len(candidates)), candidate.gmacs))
+
+
+def _standard_error(values: torch.Tensor) -> float:
+    """Of their mean; one value alone does not tell."""
+    return values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.inf
 
 
 def _with(policy: Thresholds, coordinate: Coordinate, level: float) -> Thresholds:
