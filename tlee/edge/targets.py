@@ -99,7 +99,7 @@ class Remote:
                 process.stdin.close()
             said = []
             for line in process.stderr if show else ():
-                said.append(line.decode(errors="replace").strip())
+                said.append(line.decode(errors="replace").rstrip())
                 print(said[-1], flush=True)
             output = process.stdout.read()
             said += process.stderr.read().decode(errors="replace").splitlines()
