@@ -311,6 +311,15 @@ def camera(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return install
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C interrupt: a shell's background jobs would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_with_the_summary(project, camera):
     def press() -> None:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
