@@ -52,7 +52,7 @@ def time_replay(params: Params, videos: int, points: int) -> list[tuple]:
         row("replay", "a policy of the sweep / one pass of the full network", sweep / full / points),
     ]
     if memory.known:
-        rows.append(row("replay", "memory beyond the mapped table / table", memory.added / size))
+        rows.append(row("replay", "memory beyond the mapped table, MB", memory.added / MEGA))
     return rows
 
 
