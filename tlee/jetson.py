@@ -714,18 +714,22 @@ def measure(runner, warmup, repeats, systems=None):
     """
     videos = range(len(runner.bundle.videos))
     for turn in range(warmup):
-        list(_take_turns(runner, turn % len(videos), systems))
+        list(take_turns(runner, turn % len(videos), systems))
     rows = []
     for repeat in range(repeats):
         for video in videos:
-            for system, frames, total, network, preparation in _take_turns(runner, video, systems):
+            for system, frames, total, network, preparation in take_turns(runner, video, systems):
                 times = [round(1000 * seconds, 6) for seconds in (total, network, preparation)]
                 times[1] = times[1] if runner.backend.blocking else None
                 rows.append([system, video, repeat, frames, *times])
     return {name: list(column) for name, column in zip(COLUMNS, zip(*rows))}
 
 
-def _take_turns(runner, video, systems):
+def take_turns(runner, video, systems):
+    """Time ``systems``, all of them if none are named, on one video, one after the other, each untimed before (see ``measure``).
+
+    Gives of each: name, frames that were processed, seconds, those in calls of graphs, those to prepare the frames.
+    """
     engine, uncut = runner.engine, runner.uncut
     frames, path = runner.bundle.frames(video), runner.bundle.path_taken(video)
     clip = prepare(frames)

@@ -1,9 +1,7 @@
 """Eight bits beside single precision: the same policy, the same videos, timed together on this machine."""
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -87,26 +85,14 @@ def compare(runners: Runners, model: TLEE, truth: torch.Tensor, groups: Sequence
 def time_together(runners: Runners) -> pd.DataFrame:
     """Milliseconds of prepared videos: ``precision``, ``system``, ``video``, ``repeat``, ``milliseconds``.
 
-    On each video all take turns, so that whatever slows the machine down hits all of them; each has run it untimed
-    right before, until it has seen as many frames as the full network does (see ``jetson.measure``).
+    On each video all take turns, so that whatever slows the machine down hits all of them.
     """
     rows, timing = [], runners[FP32].bundle.program["timing"]
     for repeat in range(timing["repeats"]):
         for video in range(len(runners[FP32].bundle.videos)):
             for name, runner in runners.items():
-                bundle = runner.bundle
-                clip, exits = jetson.prepare(bundle.frames(video)), bundle.videos[video]["exits"]
-                seen = sum(depth >= 0 for depth in exits)
-                real = partial(runner.engine.run, clip, bundle.path_taken(video))
-                for system, run, before in (
-                    (FULL, partial(runner.uncut.run, clip), 1),
-                    (REAL, real, -(-len(clip) // seen)),
-                ):
-                    for _ in range(before):
-                        run()
-                    begin = time.perf_counter()
-                    run()
-                    rows.append((name, system, video, repeat, (time.perf_counter() - begin) / MILLISECOND))
+                for system, _, seconds, *_ in jetson.take_turns(runner, video, (FULL, REAL)):
+                    rows.append((name, system, video, repeat, seconds / MILLISECOND))
     return pd.DataFrame(rows, columns=["precision", "system", "video", "repeat", "milliseconds"])
 
 
