@@ -726,7 +726,7 @@ def measure(runner, warmup, repeats, systems=None):
 
 
 def take_turns(runner, video, systems):
-    """Time ``systems``, all of them if none are named, on one video, one after the other, each untimed before (see ``measure``).
+    """Time ``systems`` on one video, or all of them if none are named; each runs it untimed before, see ``measure``.
 
     Gives of each: name, frames that were processed, seconds, those in calls of graphs, those to prepare the frames.
     """
