@@ -22,7 +22,7 @@ def root() -> Path:
 @pytest.fixture
 def five_layer_backbone() -> Iterator[None]:
     """To the test `resnet18` is a backbone of five layers."""
-    from small import in_place_of_resnet18
+    from support.small import in_place_of_resnet18
 
     with in_place_of_resnet18():
         yield

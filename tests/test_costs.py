@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small import small_params
+from support.small import small_params
 from torch import nn
 
 from tlee.costs import GIGA, Costs, count_costs, count_macs

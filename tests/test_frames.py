@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from small import small_params
-from stores import grey, write_store
+from support.small import small_params
+from support.stores import grey, write_store
 
 from tlee.errors import UserError
 from tlee.frames import (

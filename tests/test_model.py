@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from small import T, identity_readout, random_clips, random_features, random_network, small_params
+from support.small import T, identity_readout, random_clips, random_features, random_network, small_params
 from torch import nn
 
 from tlee.costs import count_costs

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import ValidationError
-from refusals import one_line
+from support.refusals import one_line
 
 from tlee.params import load_params
 

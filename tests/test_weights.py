@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from refusals import one_line
-from small import random_network, small_params
+from support.refusals import one_line
+from support.small import random_network, small_params
 
 from tlee._torchvision import models
 from tlee.backbones import build_backbone

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from tlee.errors import UserError
-from tlee.paths import find_root
+from tlee.paths import CODE, find_root
 
 app = typer.Typer(
     help=__doc__,
@@ -49,9 +49,18 @@ def run(notebook: Annotated[str, typer.Argument(help="Such as 5_evaluate.")]):
 
 
 @app.command()
+def code():
+    """Write which code each stage of the pipeline uses (`dvc repro` calls this)."""
+    from tlee.stage_code import write_stage_code
+
+    os.chdir(find_root(Path.cwd()))
+    typer.echo(f"wrote {len(write_stage_code())} files to {CODE}")
+
+
+@app.command()
 def summary():
     """Say what the last run found and which notebooks and figures to open."""
-    from tlee.summary import summarise
+    from tlee.paper.summary import summarise
 
     os.chdir(find_root(Path.cwd()))
     typer.echo(summarise())
@@ -83,7 +92,7 @@ def pool(
     to: Annotated[Path | None, typer.Option(help="A CSV file to keep what was said of each video.")] = None,
 ):
     """Put the test videos of the folds of a cross-validation together, in one table."""
-    from tlee.folds import join_folds, markdown, pool_folds, read_traces
+    from tlee.paper.folds import join_folds, markdown, pool_folds, read_traces
 
     os.chdir(find_root(Path.cwd()))
     videos = join_folds(read_traces(runs))
@@ -100,8 +109,8 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, one line a video.")] = False,
 ):
     """Say what the trained network sees in videos of yours, with real exits, and what it took."""
+    from tlee.live.prediction import Table, draw_strip, load_predictor, predict, strip_files, to_json
     from tlee.params import load_params
-    from tlee.prediction import Table, draw_strip, load_predictor, predict, strip_files, to_json
 
     files = [video.absolute() for video in videos]
     strips = strip_files(files, _folder(figure, "--figure")) if figure else []
@@ -147,10 +156,10 @@ def watch(
     A decision takes up to as many frames as the network has learnt, as they come; as soon as the policy stops it is
     told, and the next one begins with the next fresh frame.
     """
+    from tlee.live.prediction import load_predictor
+    from tlee.live.streams import Following, is_address, is_camera, without_password
+    from tlee.live.watching import Log, open_stream, to_json, warning, watch
     from tlee.params import load_params
-    from tlee.prediction import load_predictor
-    from tlee.streams import Following, is_address, is_camera, without_password
-    from tlee.watching import Log, open_stream, to_json, warning, watch
 
     file = source if is_camera(source) or is_address(source) else str(Path(source).absolute())
     os.chdir(find_root(Path.cwd()))

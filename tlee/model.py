@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from tlee.backbones import Backbone, build_backbone
 from tlee.errors import UserError
-from tlee.exits import BRANCHES, GATES, REUSES
+from tlee.modules import BRANCHES, GATES, REUSES
 from tlee.params import Params
 from tlee.paths import MODELS
 from tlee.weights import load_state, load_tensors, save_tensors

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tlee import jetson
 from tlee.benchmark.random_weights import CLASSES, mixed_policy, random_frames, random_network
 from tlee.benchmark.rows import row
 from tlee.costs import count_costs
+from tlee.edge import runner as jetson
 from tlee.edge.bundle import Videos, write_bundle
 from tlee.edge.latency import time_parts
-from tlee.jetson import BATCH, CHUNKED, FULL, IDEAL, REAL
+from tlee.edge.runner import BATCH, CHUNKED, FULL, IDEAL, REAL
 from tlee.model import TLEE
 from tlee.params import Params
 

@@ -8,12 +8,12 @@ from torch import nn
 
 from tlee.costs import Costs
 from tlee.edge.bundle import Watched
-from tlee.inference import run
+from tlee.levels import NEVER
 from tlee.model import TLEE, Readout
 from tlee.params import Params
-from tlee.policies.look import NEVER
+from tlee.policies.inference import run
+from tlee.policies.sources import StoredFeatures
 from tlee.policies.thresholds import Thresholds
-from tlee.sources import StoredFeatures
 
 CLASSES = 101
 LARGEST = 10.0  #: logit, about as in trained networks: steeper classifiers would magnify rounding

@@ -18,11 +18,11 @@ from torch import nn
 from tlee.benchmark.random_weights import CLASSES, gate_scores
 from tlee.benchmark.rows import row
 from tlee.costs import Costs, count_costs
+from tlee.evaluation.replay import Split
 from tlee.features import FeatureTable
 from tlee.model import TLEE, Readout
 from tlee.params import Params
 from tlee.policies.thresholds import Thresholds
-from tlee.replay import Split
 
 MEGA = 1e6
 

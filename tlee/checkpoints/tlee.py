@@ -7,7 +7,7 @@ from tlee.checkpoints.gates import frameexit_gate_prefixes, linear_to_mlp_gate
 from tlee.checkpoints.layout import KINETICS, REMEDY, Found, State, demand, listed, numbered
 from tlee.checkpoints.resnets import resnet_prefixes, which_resnet
 from tlee.errors import UserError
-from tlee.exits.branches import CRMBranch
+from tlee.modules.branches import CRMBranch
 
 BODY = "backbone.baseModel."
 PIXELS = 224  #: of all networks in their code

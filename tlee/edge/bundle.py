@@ -32,17 +32,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from tlee import jetson
 from tlee.costs import Costs, count_costs
+from tlee.edge import runner as jetson
 from tlee.edge.export import Program, export, export_uncut
 from tlee.frames import visiting_order
-from tlee.inference import follow, run
+from tlee.levels import ALWAYS, NEVER
 from tlee.model import TLEE
 from tlee.policies.given import RandomExits
-from tlee.policies.look import ALWAYS, NEVER, Look, Policy
+from tlee.policies.inference import follow, run
+from tlee.policies.policy import Look, Policy
+from tlee.policies.sources import LiveFeatures
 from tlee.policies.thresholds import Thresholds
 from tlee.records import save_json
-from tlee.sources import LiveFeatures
 
 FAR = 99.0  #: a margin that is at least this
 

@@ -1,7 +1,7 @@
 """What a Jetson Nano would take, from numbers that others have published of it and from what the network does.
 
 Time is taken to be a sum: so much for each multiply-accumulate, for each byte that layers read and write, and for each
-layer. ``published/jetson_nano.csv`` has few points, so this is fitted several times, without and with the last term,
+layer. ``jetson_nano.csv`` has few points, so this is fitted several times, without and with the last term,
 and each time without one of the points; that one then tells by what factor it is missed. The estimate is the geometric
 mean of the fits, its spread goes to their extremes, as they are and corrected by what they miss.
 
@@ -22,10 +22,10 @@ from torch import nn
 from tlee._torchvision import models
 from tlee.costs import GIGA, count_macs
 from tlee.edge.export import Program
-from tlee.jetson import FULL, IDEAL, NEVER, REAL, STATISTICS, fixed, statistics
+from tlee.edge.runner import FULL, IDEAL, NEVER, REAL, STATISTICS, fixed, statistics
 from tlee.model import TLEE
 
-FILE = Path(__file__).parents[1] / "published" / "jetson_nano.csv"
+FILE = Path(__file__).parent / "jetson_nano.csv"
 NANO = "Jetson Nano (estimate)"
 
 #: Whole networks as they were timed, by the names in the file.

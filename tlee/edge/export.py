@@ -6,7 +6,7 @@ exit feature into the scores that decide, one small tensor for the host. It is a
 share it: fused into the chain, every kind of readout would bring a copy of the weights, and these cost more in
 caches than the calls that they save.
 
-Graphs connect by the names of tensors, which ``tlee.jetson`` lists.
+Graphs connect by the names of tensors, which ``tlee.edge.runner`` lists.
 """
 
 import warnings
@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from tlee import model as networks
-from tlee.jetson import (
+from tlee.edge.runner import (
     BASE,
     CHUNK,
     CLIP,
@@ -35,8 +35,8 @@ from tlee.jetson import (
     Z,
     chunk_feature,
 )
+from tlee.levels import ALWAYS, NEVER
 from tlee.policies.given import RandomExits
-from tlee.policies.look import ALWAYS, NEVER
 from tlee.policies.thresholds import Thresholds
 
 CHUNK_FRAMES = 3  #: that are run at once before the first decision, if that is asked for

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tlee import jetson
+from tlee.edge import runner as jetson
+from tlee.edge.runner import BATCH, CHUNKED, FULL, IDEAL, REAL
 from tlee.extraction import Sampling, decode
-from tlee.jetson import BATCH, CHUNKED, FULL, IDEAL, REAL
 from tlee.model import TLEE
 
 MILLISECOND = 1e-3  # s

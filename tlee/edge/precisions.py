@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tlee import intervals, jetson
+from tlee import intervals
+from tlee.edge import runner as jetson
 from tlee.edge.estimate import work_of_videos
 from tlee.edge.latency import MILLISECOND
-from tlee.jetson import FULL, REAL
+from tlee.edge.runner import FULL, REAL
 from tlee.metrics import hits
 from tlee.model import TLEE
 

@@ -21,10 +21,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from scipy.special import logit
 
-from tlee import jetson
+from tlee.edge import runner as jetson
 from tlee.edge.bundle import FAR, seal
 from tlee.edge.export import Program
-from tlee.policies.look import ALWAYS, NEVER
+from tlee.levels import ALWAYS, NEVER
 from tlee.records import save_json
 
 AT_ONCE = (jetson.CHUNK, "batch")  #: systems, and their graphs, that such a bundle is without

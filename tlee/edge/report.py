@@ -4,18 +4,18 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from tlee import jetson
 from tlee.datasets import read_dataset
+from tlee.edge import runner as jetson
 from tlee.edge.bundle import Videos, write_bundle
 from tlee.edge.estimate import NANO, estimate_nano
 from tlee.edge.latency import Parity, parity, ratios, time_decoding, time_parts
 from tlee.edge.precisions import FP32, INT8, Precisions, compare
 from tlee.edge.quantise import quantise
+from tlee.edge.runner import BATCH, CHUNKED, FULL, IDEAL, REAL, STATISTICS
 from tlee.edge.targets import Result, measure_there
 from tlee.errors import UserError
 from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform, load_clips
-from tlee.jetson import BATCH, CHUNKED, FULL, IDEAL, REAL, STATISTICS
 from tlee.methods import NAMES
 from tlee.model import load_trained
 from tlee.params import Params

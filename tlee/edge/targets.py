@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from tlee import jetson
+from tlee.edge import runner as jetson
 from tlee.errors import UserError
 from tlee.params import TARGET, LatencyParams
 

@@ -8,8 +8,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from tlee.figures.style import HIGHLIGHT, headline, percent, styled
-from tlee.literature import NOT_STATED
 from tlee.metrics import METRIC_NAMES
+from tlee.paper.literature import NOT_STATED
 
 DATA_SETS = {"activitynet": "ActivityNet 1.3", "mini_kinetics": "Mini-Kinetics", "hvu": "HVU"}
 

@@ -7,7 +7,7 @@ from typing import Any
 from tlee.errors import UserError
 from tlee.paths import GUARANTEED_POLICY, POLICY
 from tlee.policies.given import FixedExits, GivenExits, RandomExits
-from tlee.policies.look import Policy
+from tlee.policies.policy import Policy
 from tlee.policies.stops import StopAbove
 from tlee.policies.thresholds import Thresholds
 from tlee.records import load_json, save_json

@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 
-from tlee.policies.look import ALWAYS, NEVER, Look, Policy
+from tlee.levels import ALWAYS, NEVER
+from tlee.policies.policy import Look, Policy
 
 Score = Literal["confidence", "certainty", "agreement", "ensemble"]
 

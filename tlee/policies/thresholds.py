@@ -4,7 +4,8 @@ from dataclasses import astuple, dataclass
 
 import torch
 
-from tlee.policies.look import ALWAYS, NEVER, Look, Policy
+from tlee.levels import ALWAYS, NEVER
+from tlee.policies.policy import Look, Policy
 
 
 @dataclass(frozen=True)

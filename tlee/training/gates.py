@@ -9,10 +9,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from tlee.features import FeatureTable, load_features
+from tlee.levels import ALWAYS, NEVER
 from tlee.metrics import auroc, hits
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
-from tlee.policies.look import ALWAYS, NEVER
 from tlee.training.loop import NO_HISTORY, fit, state_file
 
 

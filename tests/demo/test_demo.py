@@ -1,0 +1,107 @@
+"""The demo clips: reproducible, complete, and laid out as UCF101."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tlee.demo import ClipSpec, all_clips, render_clip, write_clip, write_demo
+from tlee.demo.actions import ACTIONS
+from tlee.demo.difficulty import DIFFICULTIES
+
+DATA = Path(__file__).parents[2] / "data"
+SAMPLE = [ClipSpec("Bend", 1, 1), ClipSpec("Run", 12, 3), ClipSpec("Wave", 25, 4)]
+
+
+def test_there_are_800_clips_in_the_order_of_the_lists():
+    clips = all_clips()
+    assert len(clips) == len(set(clips)) == 800
+    assert [spec.path for spec in clips] == sorted(spec.path for spec in clips)
+    assert clips[0].path == "Bend/v_Bend_g01_c01.mp4"
+
+
+def test_train_and_test_share_no_group():
+    clips = all_clips()
+    test = {(spec.action, spec.group) for spec in clips if spec.is_test}
+    train = {(spec.action, spec.group) for spec in clips if not spec.is_test}
+    assert not test & train
+    assert Counter(spec.is_test for spec in clips) == {False: 544, True: 256}
+
+
+@pytest.mark.parametrize("is_test", [False, True])
+def test_train_and_test_hold_every_difficulty_of_every_action(is_test: bool):
+    clips = [spec for spec in all_clips() if spec.is_test == is_test]
+    mix = Counter(spec.difficulty for spec in clips)
+    for level in DIFFICULTIES:
+        assert mix[level] / len(clips) == pytest.approx(level.share, abs=0.06)
+    assert len({(spec.action, spec.difficulty) for spec in clips}) == len(ACTIONS) * len(DIFFICULTIES)
+
+
+def test_difficulties_share_out_all_clips():
+    assert sum(level.share for level in DIFFICULTIES) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("spec", [("Fly", 1, 1), ("Run", 26, 1), ("Run", 1, 0)])
+def test_a_clip_that_does_not_exist_is_refused(spec: tuple[str, int, int]):
+    with pytest.raises(ValueError, match="no demo clip"):
+        ClipSpec(*spec)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_actions_repeat_themselves_and_move(action: str):
+    pose = ACTIONS[action].pose
+    assert pose(0.3) == pytest.approx(pose(1.3))
+    assert pose(0.25) != pytest.approx(pose(0.75)) or pose(0.0) != pytest.approx(pose(0.5))
+
+
+def test_frames_are_small_pictures_that_move():
+    frames = render_clip(SAMPLE[1])
+    assert frames.shape == (24, 96, 96, 3)
+    assert frames.dtype == np.uint8
+    assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 1
+
+
+def test_a_clip_is_the_same_every_time_and_in_any_company(tmp_path: Path):
+    alone = {spec: write_clip(spec, tmp_path / "alone").read_bytes() for spec in SAMPLE}
+    assert write_demo(tmp_path / "together", SAMPLE[::-1], jobs=2) == len(SAMPLE)
+    for spec in SAMPLE:
+        assert write_clip(spec, tmp_path / "again").read_bytes() == alone[spec]
+        assert (tmp_path / "together" / "UCF-101" / spec.path).read_bytes() == alone[spec]
+
+
+def test_a_written_clip_is_h264_of_24_frames_near_to_what_was_rendered(tmp_path: Path):
+    with av.open(write_clip(SAMPLE[0], tmp_path)) as file:
+        stream = file.streams.video[0]
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(stream)])
+    assert (stream.codec_context.name, stream.average_rate) == ("h264", 12)
+    assert frames.shape == (24, 96, 96, 3)
+    assert np.abs(frames.astype(int) - render_clip(SAMPLE[0])).mean() < 6
+
+
+def test_lists_describe_what_was_written(tmp_path: Path):
+    write_demo(tmp_path, SAMPLE, jobs=1)
+    lists = tmp_path / "ucfTrainTestlist"
+    classes = b"1 Bend\r\n2 Jump\r\n3 JumpingJack\r\n4 Kick\r\n5 Run\r\n6 Squat\r\n7 Walk\r\n8 Wave\r\n"
+    assert (lists / "classInd.txt").read_bytes() == classes
+    assert (lists / "trainlist01.txt").read_bytes() == (b"Run/v_Run_g12_c03.mp4 5\r\nWave/v_Wave_g25_c04.mp4 8\r\n")
+    assert (lists / "testlist01.txt").read_bytes() == b"Bend/v_Bend_g01_c01.mp4\r\n"
+    videos = sorted(path.relative_to(tmp_path / "UCF-101").as_posix() for path in tmp_path.rglob("*.mp4"))
+    assert videos == [spec.path for spec in SAMPLE]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Path:
+    return DATA / "UCF-101"
+
+
+def test_shipped_clips_are_what_this_package_renders(shipped: Path, tmp_path: Path):
+    assert sum(1 for _ in shipped.rglob("*.mp4")) == 800
+    for spec in [*SAMPLE, *all_clips()[50::150]]:
+        rendered = write_clip(spec, tmp_path).read_bytes()
+        assert rendered == (shipped / spec.path).read_bytes(), (
+            f"{spec.path} differs: data.dvc is out of date, or PyAV brings another x264 than it was made with"
+        )

@@ -1,0 +1,268 @@
+"""Export and the exit engine: it decides as PyTorch does, and runs nothing that it skips."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+from support.bundles import engine_of, segments_and_heads, small_bundle, uncut_of
+from support.small import between
+from torch import nn
+
+from tlee.costs import count_costs
+from tlee.edge import runner as jetson
+from tlee.edge.export import compile_policy
+from tlee.edge.latency import ratios, time_decoding, time_parts
+from tlee.edge.runner import FULL, IDEAL, REAL
+from tlee.extraction import Sampling
+from tlee.frames import evaluation_transform
+from tlee.levels import ALWAYS, NEVER
+from tlee.model import TLEE
+from tlee.params import load_params
+from tlee.policies.inference import run
+from tlee.policies.sources import LiveFeatures
+from tlee.policies.thresholds import Thresholds
+
+ROOT = Path(__file__).parents[2]
+CLIPS, FRAMES, EXITS, OPSET = 20, 6, 4, 13
+OFF = (NEVER,) * EXITS
+
+
+@pytest.fixture(scope="module")
+def model() -> TLEE:
+    """Random weights, with normalisation statistics and a classifier that let confidences vary."""
+    overrides = {"extract.frames": FRAMES, "model.input_size": 64, "model.exits": EXITS - 1, "model.weights": None}
+    torch.manual_seed(0)
+    model = TLEE(load_params(ROOT / "params.yaml", overrides), classes=5)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train().full_features(torch.randn(4, FRAMES, 3, 64, 64))
+        model.readout.classifiers[0].weight *= 2
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[np.ndarray]:
+    generator = np.random.default_rng(1)
+    return list(generator.standard_normal((CLIPS, FRAMES, 3, 64, 64), np.float32))
+
+
+@pytest.fixture(scope="module")
+def middle(model: TLEE, clips: list[np.ndarray]) -> Thresholds:
+    """Every threshold amid what it is compared with."""
+    with torch.inference_mode():
+        features = model.exit_features(torch.from_numpy(np.stack(clips)))
+        past = features.cummax(1).values
+        confidence = model.readout.classify(past, 0).softmax(-1).amax(-1)
+        gate = [
+            model.readout.gate(past[:, 1:, b].flatten(0, 1), past[:, :-1, b].flatten(0, 1), 1).sigmoid()
+            for b in range(EXITS)
+        ]
+    return Thresholds(
+        tuple(between(confidence[:, :, b]) for b in range(EXITS - 1)),
+        tuple(between(confidence[:, 0, b], 0.9) for b in range(EXITS)),
+        tuple(between(scores, 0.8) for scores in gate),
+        tuple(between(confidence[:, 1:, b], 0.9) for b in range(EXITS)),
+    )
+
+
+def _without(values: tuple[float, ...], depth: int) -> tuple[float, ...]:
+    return (*values[:depth], NEVER, *values[depth + 1 :])
+
+
+def _deepest(values: tuple[float, ...]) -> tuple[float, ...]:
+    return (*OFF[1:], values[-1])
+
+
+POLICIES = {
+    "never": lambda middle: Thresholds.never(EXITS),
+    "temporal": lambda middle: Thresholds(
+        OFF[1:], _deepest(middle.first), _deepest(middle.gate), _deepest(middle.sure)
+    ),
+    "layer": lambda middle: Thresholds(middle.leave, OFF, OFF, OFF),
+    "gate alone stops": lambda middle: replace(middle, sure=OFF),
+    "confidence alone stops": lambda middle: replace(middle, gate=OFF),
+    "all": lambda middle: middle,
+    "without exit 1": lambda middle: Thresholds(
+        *(_without(values, 1) for values in (middle.leave, middle.first, middle.gate, middle.sure))
+    ),
+    "exit 1 stops only": lambda middle: replace(middle, leave=_without(middle.leave, 1)),
+    "always at exit 1": lambda middle: Thresholds((NEVER, ALWAYS, NEVER), OFF, OFF, OFF),
+}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each graph is run."""
+    calls: Counter[str] = Counter()
+
+    class Counting(jetson.Graph):
+        def __call__(self) -> None:
+            calls[self.name] += 1
+            super().__call__()
+
+    monkeypatch.setattr(jetson, "Graph", Counting)
+    return calls
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_engine_decides_as_pytorch_and_runs_only_what_it_needs(name, model, clips, middle, tmp_path, calls):
+    policy, costs = POLICIES[name](middle), count_costs(model)
+    engine = engine_of(model, policy, tmp_path)
+    taken = []
+    for clip in clips:
+        source = LiveFeatures(model, torch.from_numpy(clip))
+        expected = run(source, model.readout, policy, costs)
+        calls.clear()
+        verdict = engine.run(clip)
+        taken.append(verdict.exits)
+
+        assert verdict.exits == expected.exits[0].tolist()
+        assert verdict.logits.argmax() == expected.predictions.item()
+        np.testing.assert_allclose(verdict.logits, expected.logits[0], atol=1e-4)
+
+        assert Counter(verdict.ran) == _only_segments(calls)
+        assert segments_and_heads(verdict.ran, EXITS) == (source.segment_runs, source.head_runs)
+        assert sum(calls.values()) == 2 * len(verdict.ran)  # and a readout each
+    if name == "all":
+        assert set(np.unique(taken)) == {-1, *range(EXITS)}
+
+
+def _only_segments(calls: Counter[str]) -> Counter[str]:
+    return Counter({name: count for name, count in calls.items() if name.startswith("segments")})
+
+
+def test_files_are_static_batch_1_and_of_the_opset(model, middle, tmp_path):
+    engine_of(model, middle, tmp_path)
+    uncut_of(model, tmp_path)
+    files = list(tmp_path.glob("*.onnx"))
+    assert len(files) == EXITS + 3 + EXITS + EXITS + 2  # segments, readouts, chunk; prefixes, batch and conclusion
+    for file in files:
+        graph = onnx.load(file)
+        assert all(entry.version <= OPSET for entry in graph.opset_import)
+        for tensor in [*graph.graph.input, *graph.graph.output]:
+            shape = [size.dim_value for size in tensor.type.tensor_type.shape.dim]
+            assert shape and all(shape)
+            together = tensor.name.startswith("chunk") and "feature" not in tensor.name
+            assert shape[0] == (FRAMES if tensor.name in ("clip", "features") else 3 if together else 1)
+            assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_the_host_sees_one_small_tensor_of_each_readout(model, middle, tmp_path):
+    engine_of(model, middle, tmp_path)
+    for file in tmp_path.glob("readout_*.onnx"):
+        shapes = {
+            tensor.name: [size.dim_value for size in tensor.type.tensor_type.shape.dim]
+            for tensor in onnx.load(file).graph.output
+        }
+        assert shapes == {"z": [1, 1280], "logits": [1, 5], "scores": [1, 2]}
+
+
+def test_a_switched_off_exit_is_no_file(model, middle):
+    policy = POLICIES["without exit 1"](middle)
+    names = {look.stretch.name for looks in compile_policy(policy, model, FRAMES) for look in looks}
+    assert names == {"segments0-0", "segments1-2", "segments3-3"}
+
+
+def test_an_exit_is_cut_only_on_the_frames_that_look_at_it(model):
+    policy = Thresholds((NEVER, 0.5, NEVER), OFF, (0.5, *OFF[1:]), OFF)
+    first, later, last = compile_policy(policy, model, 3)
+    assert [look.stretch.name for look in first] == ["segments0-1", "segments2-3"]
+    assert [look.stretch.name for look in later] == [
+        "segments0-0",
+        "segments1-1",
+        "segments2-3",
+    ]
+    assert [look.readout.gate for look in later] == [True, False, False]
+    assert [look.stretch for look in last] == [look.stretch for look in first]
+
+
+def test_nothing_lies_behind_an_exit_that_is_always_taken(model):
+    (looks,) = set(compile_policy(POLICIES["always at exit 1"](None), model, FRAMES)[1:])
+    assert [look.stretch.name for look in looks] == ["segments0-1"]
+    assert looks[0].stretch.ends
+
+
+def test_clips_of_another_length_are_refused(model, clips, tmp_path):
+    engine = engine_of(model, POLICIES["always at exit 1"](None), tmp_path)
+    with pytest.raises(ValueError, match="exported for 6"):
+        engine.run(clips[0][:-1])
+
+
+def test_uncut_network_is_the_full_network_or_one_depth_of_it(model, clips, tmp_path):
+    network = uncut_of(model, tmp_path)
+    for clip in clips[:5]:
+        with torch.inference_mode():
+            features = model.exit_features(torch.from_numpy(clip)[None])
+            expected = [model.readout.prefix_logits(features, depth)[0, -1] for depth in range(EXITS)]
+        np.testing.assert_allclose(network.run(clip), expected[-1], atol=1e-4)
+        for depth in range(EXITS):
+            np.testing.assert_allclose(network.run(clip, depth), expected[depth], atol=1e-4)
+
+
+def test_ratios_are_of_medians_and_once_of_means():
+    milliseconds = {FULL: [10.0, 20.0, 90.0], REAL: [1.0, 5.0, 40.0], IDEAL: [2.0, 4.0, 6.0]}
+    network = {FULL: [9.0, 19.0, 80.0], REAL: [0.5, 4.5, 32.0], IDEAL: [1.0, 3.0, 5.0]}
+    times = pd.concat(
+        pd.DataFrame({"system": name, "milliseconds": milliseconds[name], "network": network[name]})
+        for name in (FULL, REAL, IDEAL)
+    )
+    found = {"real_to_ideal": 1.25, "real_to_full": 0.25, "mean_real_to_full": 46 / 120, "outside_network": 0.2}
+    assert ratios(times) == pytest.approx(found)
+    assert "outside_network" not in ratios(times.assign(network=None))
+
+
+def test_the_parts_of_the_network_are_those_that_ran(tmp_path):
+    runner = jetson.Runner(small_bundle(tmp_path, videos=3), "onnxruntime")
+    parts = time_parts(runner)
+    *segments, readouts, loop = parts
+    assert (readouts, loop) == ("readouts", "loop")
+    assert segments == sorted({look["segments"] for looks in runner.bundle.program["looks"] for look in looks})
+    assert (parts[["readouts", "loop"]] > 0).all(axis=None)
+    for (_, found), video in zip(parts.iterrows(), runner.bundle.videos, strict=True):
+        ran = runner.engine.run(jetson.prepare(runner.bundle.frames(int(video["video"][0])))).ran
+        assert {name for name in segments if found[name] > 0} == set(ran)
+
+
+def test_decoding_is_timed_apart():
+    videos = sorted((ROOT / "data" / "UCF-101").rglob("*.mp4"))[:2]
+    if not videos:
+        pytest.skip("the demo clips are not here")
+    times = time_decoding(videos, Sampling(4), evaluation_transform(64))
+    assert times["video"].tolist() == [video.name for video in videos]
+    assert (times[["decode", "resize"]] > 0).all(axis=None)
+
+
+# --- frames at once ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["never", "all", "without exit 1", "always at exit 1"])
+def test_a_chunk_decides_the_same_and_runs_a_stage_once_if_a_frame_needs_it(
+    name, model, clips, middle, tmp_path, calls
+):
+    engine = engine_of(model, POLICIES[name](middle), tmp_path)
+    assert engine.chunk.frames == 3
+    for clip in clips[:8]:
+        expected = engine.run(clip)
+        calls.clear()
+        verdict = engine.run(clip, chunked=True)
+        assert verdict.exits == expected.exits
+        np.testing.assert_allclose(verdict.logits, expected.logits, atol=1e-4)
+        deepest = max(verdict.exits[:3])
+        needed = [graph.name for depth, graph in engine.chunk.stages if depth <= deepest]
+        assert {graph: count for graph, count in calls.items() if graph.startswith("chunk")} == dict.fromkeys(needed, 1)
+        assert Counter(verdict.ran) == _only_segments(calls)
+        readouts = sum(count for graph, count in calls.items() if graph.startswith("readout"))
+        assert readouts == len(expected.ran)
+
+
+def test_the_network_in_one_batch_is_the_network_frame_by_frame(model, clips, tmp_path):
+    network = uncut_of(model, tmp_path)
+    for clip in clips[:3]:
+        np.testing.assert_allclose(network.run_batch(clip), network.run(clip), atol=1e-4)

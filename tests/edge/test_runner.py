@@ -1,0 +1,490 @@
+"""The runner on its own: it needs nothing of the kit, and runs on whatever it finds."""
+
+import ast
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from support import tensorrt_fake
+from support.bundles import as_pixels, bundle_of, small_bundle
+from support.margins import policy_amid
+from support.small import T, in_place_of_resnet18, random_clips, random_network, small_params
+
+from tlee.edge import runner as jetson
+from tlee.policies.given import RandomExits
+
+VIDEOS = 4
+SOURCE = Path(jetson.__file__)
+
+#: The kinds of network that differ in what flows between graphs.
+KINDS = {
+    "default": {},
+    "visited, mean, per step": {"accumulate": "visited", "reuse": "mean", "readout": "per_step"},
+    "random exits": {"method": "random"},
+    "temporal shift": {"backbone": "mobilenet_v2_tsm", "input_size": 32, "exits": 1, "crm_scale": 3},
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with in_place_of_resnet18():
+        model = random_network(small_params(**KINDS[request.param]))
+        random = request.param == "random exits"
+        policy = RandomExits(0.3, seed=0) if random else policy_amid(model, as_pixels(random_clips(model, VIDEOS)))
+        return bundle_of(model, policy, tmp_path_factory.mktemp("kind"), VIDEOS)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_bundle(tmp_path_factory.mktemp("bundle"), VIDEOS)
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A bundle to do with what one likes."""
+    return Path(shutil.copytree(made, tmp_path / "bundle"))
+
+
+# --- it stands alone -----------------------------------------------------------------------------------
+
+#: Of the standard library, and newer than Python 3.6.
+TOO_NEW = {
+    *(
+        "perf_counter_ns",
+        "time_ns",
+        "monotonic_ns",
+        "removeprefix",
+        "removesuffix",
+        "fromisoformat",
+        "get_running_loop",
+    ),
+    *(
+        "dataclass",
+        "dataclasses",
+        "nullcontext",
+        "cached_property",
+        "cache",
+        "is_relative_to",
+        "missing_ok",
+        "readlink",
+    ),
+    *("capture_output", "text", "dirs_exist_ok", "prod", "dist", "isqrt", "comb", "perm", "pairwise", "batched"),
+}
+
+
+def test_it_is_python_36():
+    tree = ast.parse(SOURCE.read_text(), feature_version=(3, 6))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "np"):
+            assert node.attr not in TOO_NEW, f"line {node.lineno}"
+        if isinstance(node, ast.keyword):
+            assert node.arg not in TOO_NEW, f"line {node.value.lineno}"
+        if isinstance(node, ast.arg):
+            assert node.annotation is None  # which 3.6 would evaluate
+
+
+def test_it_imports_the_standard_library_and_numpy_and_the_rest_when_it_is_used():
+    tree = ast.parse(SOURCE.read_text())
+    named = {name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names}
+    named |= {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in named} - set(sys.stdlib_module_names) == {"numpy"}
+    inside = {node.names[0].name for node in ast.walk(tree) if isinstance(node, ast.Import) and node not in tree.body}
+    assert inside == {"tensorrt", "onnxruntime", "torch"}
+
+
+AS_SCRIPT = """
+import runpy, sys
+sys.argv = ["jetson.py", "--backend", "onnxruntime", "--warmup", "1", "--repeats", "1"]
+runpy.run_path("jetson.py", run_name="__main__")
+print(*sorted({name.split(".")[0] for name in sys.modules}))
+"""
+
+
+def test_it_runs_as_a_script_without_the_kit(folder, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", AS_SCRIPT], cwd=folder, capture_output=True, text=True, check=True
+    )
+    modules = set(done.stdout.split())
+    assert {"numpy", "onnxruntime"} < modules
+    assert not modules & {"tlee", "torch", "onnx", "pandas", "tensorrt"}
+    result = json.loads((folder / "latency.json").read_text())
+    assert result["bundle"] == json.loads((folder / "bundle.json").read_text())["id"]
+    assert result["check"]["same"] == VIDEOS
+    assert result["runtime"]["backend"] == "onnxruntime"
+    assert result["settings"] == {"warmup": 1, "repeats": 1}
+    assert len(result["times"]["system"]) == 7 * VIDEOS
+    assert f"{VIDEOS} videos, onnxruntime fp32" in done.stderr
+    assert "real:" in done.stderr
+
+
+OLD_PYTHON = os.environ.get("OLD_PYTHON")
+
+
+@pytest.mark.skipif(not OLD_PYTHON, reason="OLD_PYTHON names no older Python with NumPy, ONNX Runtime and PyTorch")
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_it_runs_on_an_old_python(kind, backend, tmp_path):
+    command = [OLD_PYTHON, "-W", "error", kind / "jetson.py", "--backend", backend, "--output", tmp_path / "out.json"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["check"]["same"] == result["check"]["clips"] == VIDEOS
+    assert tuple(map(int, result["device"]["python"].split("."))) < sys.version_info[:3]
+
+
+def test_a_wrong_result_is_one_line_and_no_time(folder):
+    about = json.loads((folder / "bundle.json").read_text())
+    about["videos"][0] |= {"label": 7, "margin": 9.0}
+    (folder / "bundle.json").write_text(json.dumps(about))
+    command = [sys.executable, "jetson.py", "--backend", "onnxruntime", "--output", "out.json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: wrong result, nothing is timed: label of 0.mp4")
+    assert "Traceback" not in done.stderr
+    assert not (folder / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bundle", "nowhere"], "error: nowhere holds no readable bundle.json"),
+        (["--backend", "tensorrt"], "cannot import tensorrt: install it, or use another Python"),
+        (["--backend", "onnxruntime", "--precision", "fp16"], "error: onnxruntime runs in fp32, not in fp16"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(folder, monkeypatch, arguments, message):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(SystemExit) as caught:
+        jetson.main(["--bundle", str(folder), *arguments])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_interrupted_run_is_one_line(folder, monkeypatch, tmp_path):
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jetson, "measure", press)
+    with pytest.raises(SystemExit, match=r"^interrupted: nothing is written; engines that were built are kept$"):
+        jetson.main(["--bundle", str(folder), "--output", str(tmp_path / "out.json")])
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(("backend", "suffix"), [("onnxruntime", ".onnx"), ("torch", ".pt")])
+def test_a_graph_that_a_runtime_cannot_load_is_one_line(folder, backend, suffix):
+    about = json.loads((folder / "bundle.json").read_text())
+    first = about["looks"][0][0]["segments"]
+    (folder / (first + suffix)).write_bytes(b"of another age")
+    about["files"][first + suffix] = hashlib.sha256(b"of another age").hexdigest()
+    (folder / "bundle.json").write_text(json.dumps(about))
+    with pytest.raises(SystemExit) as caught:
+        jetson.main(["--bundle", str(folder), "--backend", backend])
+    version = importlib.import_module(backend).__version__
+    assert str(caught.value).startswith(f"error: {backend} {version} cannot load {first}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_first_backend_that_is_there_is_taken(monkeypatch):
+    for name in ("tensorrt", "onnxruntime", "torch"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+    for name in ("tensorrt", "onnxruntime", "torch"):
+        assert jetson.find_backend().name == name
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(jetson.RunnerError, match="cannot import tensorrt or onnxruntime or torch"):
+        jetson.find_backend()
+
+
+# --- PyTorch -------------------------------------------------------------------------------------------
+
+
+def test_pytorch_decides_the_same(kind):
+    runner = jetson.Runner(kind, "torch")
+    assert jetson.check(runner)["same"] == VIDEOS
+    clip = jetson.prepare(runner.bundle.frames(0))
+    other = jetson.Runner(kind, "onnxruntime").uncut
+    np.testing.assert_allclose(runner.uncut.run(clip), other.run(clip), atol=1e-4)
+    np.testing.assert_allclose(runner.uncut.features(clip, [0] * T), other.features(clip, [0] * T), atol=1e-4)
+
+
+def test_torchscript_is_of_a_format_that_pytorch_110_reads_and_names_no_device(kind):
+    for path in kind.glob("*.pt"):
+        with zipfile.ZipFile(path) as archive:
+            assert int(archive.read(f"{path.stem}/version")) <= 6
+            for name in archive.namelist():
+                assert not name.endswith(".py") or b"device" not in archive.read(name)
+
+
+def test_torchscript_takes_sizes_as_they_were(kind):
+    for path in kind.glob("*.pt"):
+        assert "aten::size" not in str(torch.jit.load(path).inlined_graph), path.name
+
+
+# --- TensorRT, on stand-ins ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cudart(monkeypatch: pytest.MonkeyPatch) -> tensorrt_fake.Cudart:
+    library = tensorrt_fake.Cudart()
+    monkeypatch.setattr(jetson, "load_library", lambda *_: library)
+    return library
+
+
+@pytest.fixture(params=["8.2.1.8", "10.3.0"])
+def tensorrt(request, cudart, monkeypatch) -> SimpleNamespace:
+    module = tensorrt_fake.tensorrt(cudart, request.param)
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    return module
+
+
+@pytest.fixture
+def engines(kind: Path) -> Iterator[Path]:
+    """Where engines are kept; emptied afterwards."""
+    yield kind / "engines"
+    shutil.rmtree(kind / "engines", ignore_errors=True)
+
+
+def test_tensorrt_decides_the_same_however_late_things_happen(kind, engines, tensorrt, cudart):
+    runner = jetson.Runner(kind)
+    assert (runner.backend.name, runner.backend.precision) == ("tensorrt", "fp16")
+    assert runner.backend.about == {"version": tensorrt.__version__, "runs_on": "GPU", "cuda": "10.2"}
+    assert jetson.check(runner)["same"] == VIDEOS
+    other = jetson.Runner(kind, "onnxruntime").uncut
+    for video in range(VIDEOS):
+        clip = jetson.prepare(runner.bundle.frames(video))
+        np.testing.assert_array_equal(runner.uncut.run(clip), other.run(clip))
+        exits = [0, runner.uncut.deepest, -1, 0]
+        found, expected = runner.uncut.features(clip, exits), other.features(clip, exits)
+        np.testing.assert_array_equal(found[[0, 1, 3]], expected[[0, 1, 3]])
+    assert not cudart.queue
+
+
+def test_engines_are_built_once_for_a_precision(folder, tensorrt, capsys):
+    graphs = json.loads((folder / "bundle.json").read_text())["graphs"]
+    heavy = sum(name.startswith(("segments", "prefix", "chunk", "batch")) for name in graphs)
+    jetson.Runner(folder, "tensorrt")
+    assert sorted(tensorrt.built) == [""] * (len(graphs) - heavy) + ["FP16"] * heavy
+    assert capsys.readouterr().err.count("building") == len(graphs)
+    jetson.Runner(folder, "tensorrt")
+    assert len(tensorrt.built) == len(graphs)
+    jetson.Runner(folder, "tensorrt", "fp32")
+    assert len(tensorrt.built) == len(graphs) + heavy
+    assert {path.suffix for path in (folder / "engines").iterdir()} == {".plan"}
+
+
+def test_the_gpu_is_not_waited_for_between_frames(folder, tensorrt, cudart):
+    """The uncut network hands over a frame while the one before is computed."""
+    runner = jetson.Runner(folder, "tensorrt")
+    waits = []
+    cudart.cudaStreamSynchronize = lambda stream: waits.append(stream) or cudart._drain(len(cudart.queue))
+    runner.uncut.run(jetson.prepare(runner.bundle.frames(0)))
+    assert len(waits) == 1
+    verdict = runner.engine.run(jetson.prepare(runner.bundle.frames(0)))
+    assert len(waits) == 1 + len(verdict.ran) + 1  # the scores of each look, and the logits
+
+
+@pytest.mark.parametrize(
+    ("part", "method", "result", "message"),
+    [
+        ("OnnxParser", "parse", False, r"^TensorRT cannot read segments0-\d\.onnx: error 0$"),
+        ("Builder", "build_serialized_network", None, r"^TensorRT could not build segments0-\d: "),
+        ("Runtime", "deserialize_cuda_engine", None, r"^TensorRT cannot load .*\.plan: delete it, it is built again$"),
+    ],
+)
+def test_what_tensorrt_cannot_do_is_one_line(folder, tensorrt, monkeypatch, part, method, result, message):
+    monkeypatch.setattr(getattr(tensorrt, part), method, lambda *_: result)
+    with pytest.raises(jetson.RunnerError, match=message):
+        jetson.Runner(folder, "tensorrt")
+
+
+def test_a_graph_that_cannot_be_run_is_named(folder, tensorrt, cudart):
+    runner = jetson.Runner(folder, "tensorrt")
+    tensorrt.failing = True
+    with pytest.raises(jetson.RunnerError, match=r"^TensorRT could not run segments0-\d$"):
+        jetson.check(runner)
+
+
+def test_an_error_of_cuda_is_named(folder, tensorrt, cudart):
+    cudart.cudaMalloc = lambda *_: 2
+    with pytest.raises(jetson.RunnerError, match=r"^CUDA: cudaMalloc failed \(error 2\)$"):
+        jetson.Runner(folder, "tensorrt")
+
+
+def test_a_library_is_searched_where_it_may_be(tmp_path):
+    assert jetson.load_library("c", "").abs(-3) == 3
+    with pytest.raises(
+        jetson.RunnerError, match=r"^libnosuchthing\.so is not found: add its folder to LD_LIBRARY_PATH"
+    ):
+        jetson.load_library("nosuchthing", str(tmp_path / "lib.so"))
+
+
+# --- summaries -----------------------------------------------------------------------------------------
+
+
+def test_a_summary_by_hand():
+    times = {
+        "system": ["full", "real"] * 3,
+        "frames": [4, 2, 4, 1, 4, 4],
+        "milliseconds": [8.0, 4.0, 8.0, 3.0, 16.0, 8.0],
+        "preparation": [4.0, 2.0, 4.0, 1.0, 4.0, 4.0],
+    }
+    rows = {(row["system"], row["per"], row["preparation"]): row for row in jetson.summarise(times)}
+    assert list(rows) == [
+        (system, per, preparation)
+        for system in ("full", "real")
+        for per in ("video", "frame")
+        for preparation in (False, True)
+    ]
+    assert rows["full", "video", False]["p50"] == 8
+    assert rows["full", "video", True]["p50"] == 12
+    assert rows["full", "frame", False]["p90"] == pytest.approx((8 + 0.8 * 8) / 4)  # between 8 and 16
+    assert rows["real", "frame", False]["p50"] == 2  # of 2, 3 and 2
+    assert rows["real", "frame", True]["p99"] == pytest.approx(3 + 0.98)
+    assert rows["real", "video", False]["mean"] == 5
+
+
+# --- power ---------------------------------------------------------------------------------------------
+
+#: Lines of tegrastats as people have posted them.
+NANO = (
+    "RAM 613/3964MB (lfb 634x4MB) SWAP 0/1982MB (cached 0MB) CPU [2%@102,1%@102,0%@102,0%@102] EMC_FREQ 0% "
+    "GR3D_FREQ 0% PLL@39C CPU@40.5C PMIC@100C GPU@41C AO@46C thermal@41C POM_5V_IN 900/943 POM_5V_GPU 0/0 "
+    "POM_5V_CPU 123/123"
+)
+TX2 = (
+    "RAM 1345/7829MB (lfb 1290x4MB) SWAP 0/512MB (cached 0MB) CPU [2%@345,off,off,off,off,off] EMC_FREQ 13%@40 "
+    "GR3D_FREQ 0%@114 APE 150 BCPU@35C MCPU@35C GPU@41C PLL@35C AO@35.5C Tboard@35C Tdiode@36C PMIC@100C thermal@35.5C "
+    "VDD_IN 2003/2658 VDD_CPU 320/518 VDD_GPU 400/735 VDD_SOC 400/415 VDD_WIFI 0/0 VDD_DDR 240/348"
+)
+XAVIER = (
+    "RAM 1903/15692MB (lfb 3251x4MB) CPU [1%@1190,1%@1190,2%@1190,0%@1190,0%@1190,0%@1190,0%@1190,0%@1190] EMC_FREQ 0% "
+    "GR3D_FREQ 0% AO@32.5C GPU@32C Tboard@32C Tdiode@34.75C AUX@31.5C CPU@33.5C thermal@32.9C PMIC@100C GPU 0/0 "
+    "CPU 216/216 SOC 864/864 CV 0/0 VDDRQ 144/144 SYS5V 1889/1889"
+)
+ORIN_NX = (
+    "11-21-2023 10:59:23 RAM 2505/7775MB (lfb 1429x4MB) SWAP 0/3887MB (cached 0MB) CPU [2%@729,0%@729,off,off] "
+    "EMC_FREQ 0%@2133 GR3D_FREQ 0%@[305] cpu@48.8C tj@49C gpu@47.5C VDD_IN 4940mW/4930mW VDD_CPU_GPU_CV 1124mW/1120mW "
+    "VDD_SOC 1487mW/1480mW"
+)
+AGX_ORIN = (
+    "RAM 1206/30623MB (lfb 6429x4MB) SWAP 0/15311MB (cached 0MB) CPU [1%@732,0%@729] GR3D_FREQ 0%@114 CPU@43.5C "
+    "VDD_GPU_SOC 1592mW/1592mW VDD_CPU_CV -398mW/-398mW VIN_SYS_5V0 2624mW/2624mW NC 0mW/0mW "
+    "VDDQ_VDD2_1V8AO 403mW/403mW NC 0mW/0mW"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "power"),
+    [
+        (NANO, ("POM_5V_IN", 900)),
+        (TX2, ("VDD_IN", 2003)),
+        (XAVIER, ("GPU+CPU+SOC+CV+VDDRQ+SYS5V", 216 + 864 + 144 + 1889)),
+        (ORIN_NX, ("VDD_IN", 4940)),
+        (AGX_ORIN, ("VDD_GPU_SOC+VDD_CPU_CV+VIN_SYS_5V0+NC", 1592 - 398 + 2624)),
+        ("RAM 613/3964MB (lfb 634x4MB) SWAP 0/1982MB (cached 0MB) CPU [2%@102,off] thermal@41C", None),
+        ("", None),
+    ],
+)
+def test_power_is_read_of_the_whole_board(line, power):
+    assert jetson.board_power(line) == power
+
+
+def tegrastats(folder: Path, line: str) -> str:
+    """A program that says ``line`` fifty times a second."""
+    path = folder / "tegrastats"
+    path.write_text(f"#!/bin/sh\nwhile true; do echo '{line}'; sleep 0.02; done\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_energy_of_a_video_is_power_times_time(made, tmp_path):
+    runner = jetson.Runner(made, "onnxruntime")
+    power = jetson.measure_power(runner, tegrastats(tmp_path, NANO), seconds=0.2)
+    assert (power["rail"], power["idle_watts"]) == ("POM_5V_IN", pytest.approx(0.9))
+    assert list(power["systems"]) == ["full", "full, one batch", "depth 0", "depth 1", "real, chunked", "real"]
+    for system in power["systems"].values():
+        assert system["watts"] == pytest.approx(0.9)
+        assert 0 < system["joules"] < 0.9 * 0.2
+        assert system["above_idle"] == pytest.approx(0)
+
+
+def test_a_board_that_tells_no_power_has_none(made, tmp_path):
+    runner = jetson.Runner(made, "onnxruntime")
+    assert jetson.measure_power(runner, tegrastats(tmp_path, "RAM 613/3964MB"), seconds=0.1) is None
+
+
+def test_power_above_idle_is_what_the_work_takes(made, monkeypatch):
+    """2 W at rest, 5 W at work, for as long as each video takes."""
+
+    class Board:
+        rail = "VDD_IN"
+
+        def __init__(self, _):
+            self._asked = 0
+
+        def mean(self, begin, end):
+            self._asked += 1
+            return 2.0 if self._asked == 1 else 5.0
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(jetson, "Power", Board)
+    power = jetson.measure_power(jetson.Runner(made, "onnxruntime"), "tegrastats", seconds=0.02)
+    assert power["idle_watts"] == 2
+    for system in power["systems"].values():
+        assert system["above_idle"] == pytest.approx(0.6 * system["joules"])
+
+
+# --- the device ----------------------------------------------------------------------------------------
+
+
+def files(root: Path, contents: dict[str, str]) -> None:
+    for name, content in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+
+
+def test_a_board_tells_its_name_release_power_mode_and_clocks(tmp_path, monkeypatch):
+    cpu, gpu = "sys/devices/system/cpu", "sys/class/devfreq/57000000.gpu"
+    files(
+        tmp_path,
+        {
+            "proc/device-tree/model": "NVIDIA Jetson Nano Developer Kit\0",
+            "etc/nv_tegra_release": "# R32 (release), REVISION: 7.1, GCID: 29818004, BOARD: t210ref\nmore\n",
+            f"{cpu}/cpu0/cpufreq/scaling_cur_freq": "1479000\n",
+            f"{cpu}/cpu0/cpufreq/scaling_max_freq": "1479000\n",
+            f"{cpu}/cpu1/cpufreq/scaling_cur_freq": "102000\n",
+            f"{cpu}/cpu1/cpufreq/scaling_max_freq": "1479000\n",
+            f"{gpu}/cur_freq": "76800000\n",
+            f"{gpu}/max_freq": "921600000\n",
+            "sys/class/devfreq/1d84000.ufshc/cur_freq": "1\n",
+            "bin/nvpmodel": "#!/bin/sh\necho 'NVPM WARN: fan mode is not set!'\necho 'NV Power Mode: MAXN'\necho 0\n",
+        },
+    )
+    (tmp_path / "bin/nvpmodel").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    about = jetson.describe_device(tmp_path)
+    assert about["name"] == "NVIDIA Jetson Nano Developer Kit"
+    assert about["release"].startswith("R32 (release), REVISION: 7.1")
+    assert about["power_mode"] == "MAXN"
+    assert jetson.clocks(tmp_path) == {"cpu": [[1479, 1479], [102, 1479]], "gpu": [[76.8, 921.6]]}
+
+
+def test_another_machine_tells_what_it_can(tmp_path, monkeypatch):
+    files(tmp_path, {"proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t: fpu\n"})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    about = jetson.describe_device(tmp_path)
+    assert about["name"] == "Some CPU @ 2 GHz"
+    assert not {"release", "power_mode"} & set(about)
+    assert jetson.clocks(tmp_path) == {"cpu": [], "gpu": []}
+    assert jetson.device_name(tmp_path / "nowhere")

@@ -1,0 +1,230 @@
+"""Numbers of the comparison, on cases small enough to check by hand."""
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from support.small import T, identity_readout, small_params
+
+from tlee.costs import Costs
+from tlee.evaluation.comparison import compare
+from tlee.evaluation.evaluate import Evaluation, cross_validate, evaluate, family_names, fixed_thresholds
+from tlee.evaluation.oracle import oracle, oracle_curve
+from tlee.evaluation.replay import Split
+from tlee.features import FeatureTable
+from tlee.methods import NAMES
+from tlee.metrics import mean_average_precision
+from tlee.model import Readout
+from tlee.params import METHOD_SETTINGS, Params
+from tlee.policies.files import read_policy
+from tlee.policies.inference import Outcomes, follow
+from tlee.records import load_json
+
+COSTS = Costs(segments=(10, 20), heads=(1, 0), reuse=0, classifier=5, gate=7)
+
+
+@pytest.fixture
+def readout() -> Readout:
+    return identity_readout()
+
+
+def split(features: torch.Tensor, labels: list, readout: Readout, costs: Costs = COSTS, metric: str = "top1") -> Split:
+    names = [f"video {row}" for row in range(len(features))]
+    shown = [label if isinstance(label, list) else [label] for label in labels]
+    truth = torch.stack([torch.eye(2, dtype=torch.bool)[each].any(0) for each in shown])
+    first = torch.tensor([each[0] for each in shown])
+    return Split(FeatureTable(features, first, truth, names, names, ["first", "second"]), readout, costs, metric)
+
+
+# --- the oracle --------------------------------------------------------------------------------------
+
+FIRST, SECOND = (1.0, 0.0), (0.0, 1.0)
+VIDEOS = torch.tensor(
+    [
+        [[FIRST, FIRST], [FIRST, FIRST]],  # right at once
+        [[SECOND, FIRST], [SECOND, SECOND]],  # the first frame is right at full depth only
+        [[SECOND, SECOND], [(3.0, 0.0), (3.0, 0.0)]],  # the second frame is needed, a shallow one will do
+        [[SECOND, SECOND], [SECOND, SECOND]],  # never right
+    ]
+)
+
+
+def test_the_oracle_takes_the_cheapest_exit_that_is_right(readout):
+    outcomes = oracle(split(VIDEOS, [0, 0, 0, 0], readout))
+    assert outcomes.exits.tolist() == [[0, -1], [1, -1], [0, 0], [1, 1]]
+    assert outcomes.macs.tolist() == [10 + 1 + 5, 10 + 20 + 5, 2 * (10 + 1) + 5, 2 * (10 + 20) + 5]
+    assert outcomes.predictions.tolist() == [0, 0, 0, 1]
+
+
+def test_any_of_several_labels_is_right_to_the_oracle(readout):
+    outcomes = oracle(split(VIDEOS, [[0, 1], [0], [0], [0, 1]], readout))
+    assert outcomes.exits.tolist() == [[0, -1], [1, -1], [0, 0], [0, -1]]
+
+
+@pytest.mark.parametrize("accumulate", ["exit", "visited"])
+@pytest.mark.parametrize("steps", ["shared", "per_step"])
+def test_the_oracle_costs_and_says_what_its_path_does(accumulate, steps):
+    """Its exits, taken as given paths, end in the same place at the same cost."""
+    readout = identity_readout(accumulate=accumulate, readout=steps, reuse="mean")
+    labels, test = noisy(60, seed=0, skill=0.5)
+    data = split(test, labels, readout, replace(COSTS, reuse=3))
+    outcomes = oracle(data)
+    again = follow(data.source, readout, outcomes.exits, data.costs)
+    assert torch.equal(outcomes.macs, again.macs)
+    torch.testing.assert_close(outcomes.logits, again.logits)
+    assert len(outcomes.macs.unique()) > 3
+
+
+def test_the_oracle_gives_up_the_dearest_videos_first(readout):
+    data = split(VIDEOS, [0, 0, 0, 0], readout)
+    curve = oracle_curve(data, oracle(data))
+    cheapest = 10 + 1 + 5
+    assert curve["score"].tolist() == [0.25, 0.5, 0.75]  # the first video costs no more than to give it up
+    kept = [4 * cheapest, 3 * cheapest + 27, 2 * cheapest + 27 + 35]
+    assert curve["gmacs"].tolist() == pytest.approx([total / 4 / 1e9 for total in kept])
+
+
+# --- rows of the table -------------------------------------------------------------------------------
+
+
+def outcomes(predictions: list[int]) -> Outcomes:
+    count = len(predictions)
+    return Outcomes(torch.eye(2)[predictions], torch.zeros(count, 3, dtype=torch.long), torch.full((count,), 2 * 10**9))
+
+
+def row_of(predictions: list[int], full: list[int], labels: list, **settings: Any) -> dict:
+    data = split(torch.zeros(len(labels), 3, 2, 2), labels, identity_readout(), **settings)
+    return compare("tlee", data, outcomes(predictions), outcomes(full), resamples=100, seed=0)
+
+
+def test_a_row_of_the_table_by_hand():
+    row = row_of([0, 1, 1, 1], [0, 0, 0, 1], labels=[0, 0, 1, 1])
+    assert row["score"] == 0.75
+    assert row["top5"] == 1.0
+    assert row["gmacs"] == 2.0
+    assert row["frames"] == 3.0
+    assert row["difference"] == 0.0
+    assert row["difference_low"] < 0 < row["difference_high"]
+    assert 0 <= row["low"] < 0.75 < row["high"] <= 1
+    # Class 0: video 0 alone on top (1), then the others together (2 of 4); class 1: 2 of 3, then 2 of 4.
+    assert row["map"] == pytest.approx(((1 + 1 / 2) / 2 + 2 / 3) / 2)
+
+
+def test_a_row_of_mean_average_precision_by_hand():
+    labels = [[0], [0, 1], [1], [1]] * 5
+    row = row_of([0, 1, 1, 1] * 5, [0, 0, 0, 1] * 5, labels, metric="map")
+    probabilities = outcomes([0, 1, 1, 1] * 5).logits.softmax(1)
+    truth = torch.tensor([[1, 0], [1, 1], [0, 1], [0, 1]]).bool().repeat(5, 1)
+    assert row["score"] == row["map"] == pytest.approx(mean_average_precision(probabilities, truth))
+    assert row["low"] < row["score"] < row["high"]
+    assert row["difference_low"] < row["difference"] < row["difference_high"]
+
+
+def test_a_number_in_the_parameters_fixes_a_threshold():
+    overrides = {"evaluate.layer_threshold": 0.8, "evaluate.stop_threshold": 1, "evaluate.gate_threshold": "auto"}
+    assert fixed_thresholds(small_params(overrides).evaluate) == {"leave": 0.8, "sure": 1.0}
+
+
+# --- the whole comparison ----------------------------------------------------------------------------
+
+
+def noisy(videos: int, seed: int, skill: float = 3.0) -> tuple[list[int], torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(2, (videos,), generator=generator)
+    truth = skill * torch.eye(2)[labels][:, None, None]
+    return labels.tolist(), truth + torch.randn(videos, T, 2, 2, generator=generator)
+
+
+def splits(params: Params, metric: str = "top1") -> tuple[Split, Split]:
+    torch.manual_seed(0)
+    readout = Readout(2, 2, params)
+    readout.classifiers.load_state_dict(identity_readout(readout=params.model.readout).classifiers.state_dict())
+    depths = params.model.exits + 1
+    costs = Costs((10,) * depths, (1,) * (depths - 1) + (0,), 0, 5, 7 if readout.gates else 0)
+    val, test = (noisy(60, seed) for seed in (0, 1))
+    val, test = (split(x[:, :, -depths:], y, readout.eval(), costs, metric) for y, x in (val, test))
+    return val, test
+
+
+def found(params: Params, metric: str = "top1") -> Evaluation:
+    return evaluate(*splits(params, metric), params)
+
+
+def test_the_comparison_has_every_policy_and_repeats_exactly():
+    first, second = (found(small_params(exits=1)) for _ in range(2))
+    assert list(first.table["method"]) == [*family_names("tlee", first.test), "oracle"]
+    assert set(first.table["method"]) == set(NAMES)
+    assert first.table.equals(second.table)
+    assert first.curves.equals(second.curves)
+    rows = first.table.set_index("method")
+    assert rows.at["full", "share_of_full"] == 1
+    assert rows.at["oracle", "score"] == rows["score"].max()
+    assert first.exit_shares().shape == (T, 2)
+    assert first.exit_shares()[0].sum() == pytest.approx(1)
+    assert first.confusion().sum() == 60
+    assert list(first.thresholds().index) == ["leave", "first", "gate", "sure"]
+    assert first.thresholds().shape == (4, 2)
+
+
+@pytest.mark.parametrize("method", METHOD_SETTINGS)
+def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exits = METHOD_SETTINGS[method].get("exits", 1)
+    evaluation = found(small_params(method=method, exits=exits))
+    policies = [*family_names(method, evaluation.test), "oracle"]
+    assert list(evaluation.table["method"]) == policies
+    assert set(policies) <= set(NAMES)
+    assert set(evaluation.curves["method"]) == set(policies)
+    known = evaluation.table.set_index("method")
+    assert known.drop("oracle")[["val_score", "val_gmacs"]].notna().all(axis=None)
+    assert list(evaluation.paired["against"]) == [name for name in policies if name != method]
+
+    trace = evaluation.trace(evaluation.method)
+    assert trace["right"].mean() == pytest.approx(known.at[method, "score"])
+    assert trace["gmacs"].mean() == pytest.approx(known.at[method, "gmacs"])
+    assert trace["frames"].tolist() == [len(path.split()) for path in trace["exits"]]
+    assert evaluation.thresholds().notna().any(axis=None)
+
+    evaluation.write(agreement=pd.Series({"full": 1.0, method: 0.5}))
+    written = load_json(tmp_path / "results" / "metrics" / "evaluate.json", "evaluate")
+    assert set(written) == {*policies, "step_by_step_agreement"}
+    assert written["step_by_step_agreement"] == 0.5  # the least
+    assert {name: read_policy(name) for name in evaluation.policies} == evaluation.policies
+
+
+def test_steps_may_be_classified_apart_and_exits_accumulate_otherwise():
+    for settings in ({"readout": "per_step"}, {"accumulate": "visited", "reuse": "mean"}, {"gate": "confidence"}):
+        evaluation = found(small_params(exits=1, **settings))
+        assert evaluation.table.set_index("method").at["tlee", "share_of_full"] < 1
+        assert ("tlee_gate" in evaluation.policies) == (settings.get("gate") != "confidence")
+
+
+def test_the_metric_that_counts_is_the_one_that_is_compared():
+    table = found(small_params({"evaluate.bootstrap": 50}, exits=1), metric="map").table.set_index("method")
+    assert table["score"].equals(table["map"].rename("score"))
+    assert (table["low"] <= table["score"]).all() and (table["score"] <= table["high"]).all()
+
+
+def test_a_budget_is_kept():
+    params = small_params({"evaluate.max_gmacs": 40e-9, "evaluate.bootstrap": 50}, exits=1)
+    rows = found(params).table.set_index("method")
+    assert rows.at["full", "val_gmacs"] > 40e-9  # it has no choice
+    assert rows.at["fixed_frames", "val_gmacs"] == pytest.approx(25e-9)  # one frame
+    assert (rows.loc[["tlee", "temporal", "confidence"], "val_gmacs"] < 40e-9).all()
+    dearer = found(small_params({"evaluate.max_gmacs": 80e-9, "evaluate.bootstrap": 50}, exits=1))
+    assert 40e-9 < dearer.table.set_index("method").at["tlee", "val_gmacs"] < 80e-9  # to be surer
+
+
+def test_cross_validation_runs_each_video_on_a_policy_that_has_not_seen_it():
+    """All policies of ``random`` cost more or less whatever they see, so the folds' choices show."""
+    params = small_params({"evaluate.folds": 3}, exits=1)
+    val, _ = splits(params)
+    unseen = cross_validate(val, params)
+    assert unseen.logits.shape == (60, 2)
+    assert unseen.macs.gt(0).all()
+    assert torch.equal(unseen.macs, cross_validate(val, params).macs)
+    seen = val.run(found(params).policies["tlee"])
+    assert unseen.gmacs.mean() < val.run(found(params).policies["full"]).gmacs.mean()
+    assert not torch.equal(unseen.macs, seen.macs)

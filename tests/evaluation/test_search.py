@@ -1,0 +1,233 @@
+"""The threshold search: what it may not miss, and what it may not do."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.small import COSTS, small_params
+
+from tlee.evaluation.replay import Split
+from tlee.evaluation.search import COMPARED, Candidate, Search, afford, choose, families, frontier
+from tlee.features import FeatureTable
+from tlee.levels import ALWAYS, NEVER
+from tlee.model import Readout
+from tlee.params import METHOD_SETTINGS
+from tlee.policies.thresholds import Thresholds
+
+CLASSES = 3
+LEVELS = (ALWAYS, 0.7, 0.9, 0.99, NEVER)
+
+
+@pytest.fixture
+def readout() -> Readout:
+    torch.manual_seed(0)
+    readout = Readout(CLASSES, CLASSES, small_params())
+    readout.classifiers[0].weight.data = torch.eye(CLASSES)
+    readout.classifiers[0].bias.data = torch.zeros(CLASSES)
+    return readout
+
+
+def easy_and_hard_videos(skill: tuple[float, ...], videos: int = 120, frames: int = 4) -> tuple:
+    """Features whose class stands out by ``skill`` of the depth in half of the frames, and not in the others."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(CLASSES, (videos,), generator=generator)
+    shown = torch.rand(videos, frames, 1, 1, generator=generator) < 0.5
+    truth = torch.eye(CLASSES)[labels][:, None, None] * torch.tensor(skill)[None, None, :, None]
+    noise = torch.randn(videos, frames, len(skill), CLASSES, generator=generator)
+    return shown * truth + noise, torch.eye(CLASSES, dtype=torch.bool)[labels]
+
+
+def split(features: torch.Tensor, truth: torch.Tensor, readout: Readout, metric: str = "top1") -> Split:
+    names = [str(row) for row in range(len(features))]
+    table = FeatureTable(features, truth.int().argmax(1), truth, names, names, list("abc"))
+    return Split(table, readout, COSTS, metric)
+
+
+@pytest.fixture
+def search(readout) -> Search:
+    return Search(split(*easy_and_hard_videos(skill=(3.0, 6.0, 7.0)), readout), LEVELS)
+
+
+# --- families ----------------------------------------------------------------------------------------
+
+
+def test_every_single_axis_policy_is_part_of_tlee():
+    for exits in (1, 2, 4):
+        spaces = {name: set(coordinates) for name, coordinates in families("tlee", exits, gated=True).items()}
+        assert spaces["temporal"] <= spaces["tlee"]
+        assert spaces["layer"] <= spaces["tlee"]
+        assert spaces["tlee_gate"] <= spaces["tlee"]
+        assert all(depth == exits - 1 for _, depth in spaces["temporal"])
+        assert {name for name, _ in spaces["layer"]} <= {"leave"}
+
+
+def test_the_families_of_each_method():
+    found = {method: list(families(method, 3, gated=True)) for method in METHOD_SETTINGS}
+    assert found == {
+        "tlee": ["frameexit", "temporal", "layer", "tlee_gate", "tlee"],
+        "frameexit": ["frameexit", "temporal"],
+        "layer": ["layer"],
+        "full": [],
+        "random": [],
+    }
+    assert all(method in spaces for method, spaces in found.items() if spaces)  # its own is the method's policy
+
+
+def test_frameexit_is_the_gate_after_the_first_frame():
+    spaces = families("frameexit", 1, gated=True)
+    assert spaces == {"frameexit": (("first", 0), ("gate", 0)), "temporal": (("first", 0), ("gate", 0), ("sure", 0))}
+
+
+@pytest.mark.parametrize("method", COMPARED)
+def test_without_a_gate_none_is_searched(method):
+    spaces = families(method, 3, gated=False)
+    assert not {"tlee_gate", "frameexit"} & (spaces.keys() - {method})
+    assert not any(name == "gate" for space in spaces.values() for name, _ in space)
+
+
+# --- the search ----------------------------------------------------------------------------------------
+
+
+def spaces() -> dict:
+    return families("tlee", 3, gated=True)
+
+
+@pytest.mark.parametrize("max_loss", [0.0, 1.0, 5.0])
+def test_more_exits_never_make_it_worse(search, max_loss):
+    chosen = {
+        name: choose(search.explore(space, {}), search.full, max_loss, search.score) for name, space in spaces().items()
+    }
+    assert chosen["tlee"].gmacs == min(candidate.gmacs for candidate in chosen.values())
+    assert max_loss == 0 or chosen["tlee"].gmacs < search.full.gmacs
+    for candidate in chosen.values():
+        assert candidate.added <= max_loss / 100
+        assert search.score(candidate.policy) >= search.score(search.full.policy) - max_loss / 100
+
+
+def test_an_exit_that_does_not_pay_is_switched_off(readout):
+    """The first head knows nothing, so that each look at it is lost."""
+    search = Search(split(*easy_and_hard_videos(skill=(0.0, 6.0, 7.0)), readout))
+    policy = choose(search.explore(spaces()["tlee"], {}), search.full, 1.0, search.score).policy
+    assert not any(policy.looks(t, 0, frames=4) for t in range(4))
+    assert policy.looks(0, 1, frames=4)
+
+
+def test_fixed_thresholds_stay(search):
+    seen = search.explore(spaces()["tlee"], {"leave": 0.8, "gate": NEVER})
+    assert {candidate.policy.leave for candidate in seen} == {(0.8, 0.8)}
+    assert {candidate.policy.gate for candidate in seen} == {(NEVER,) * 3}
+    assert len({candidate.policy.first for candidate in seen}) > 1
+
+
+def test_a_space_holds_only_its_own_policies(search):
+    search.explore(spaces()["tlee"], {})
+    for candidate in search.explore(spaces()["layer"], {}):
+        never = Thresholds.never(3)
+        policy = candidate.policy
+        assert (policy.first, policy.gate, policy.sure) == (never.first, never.gate, never.sure)
+
+
+def test_a_policy_is_run_once(search):
+    policy = Thresholds.never(3)
+    assert search.measure(policy) is search.measure(policy)
+
+
+def test_the_score_is_the_metric_that_counts(readout):
+    """Three videos: by top-1 two are right; by mean average precision classes are ranked over videos."""
+    features = torch.tensor([(4.0, 0.0, 0.0), (0.0, 1.0, 0.0), (3.0, 2.0, 0.0)])[:, None, None].expand(3, 4, 3, 3)
+    truth = torch.tensor([[True, False, False], [False, True, False], [False, True, False]])
+    never = Thresholds.never(3)
+    scores = {metric: Search(split(features, truth, readout, metric)).score(never) for metric in ("top1", "map")}
+    # p of class 0: 0.96, 0.21, 0.71; of class 1: 0.02, 0.58, 0.26; nobody has class 2.
+    assert scores == {"top1": pytest.approx(2 / 3), "map": pytest.approx(1.0)}
+
+
+def test_several_labels_are_searched_too(readout):
+    readout.multi_label = True
+    features, truth = easy_and_hard_videos(skill=(3.0, 6.0, 7.0))
+    truth = truth | truth.roll(1, 1)  # of each video, a second class that its features do not show
+    search = Search(split(features, truth, readout, "map"), LEVELS)
+    chosen = choose(search.explore(spaces()["tlee"], {}), search.full, 5.0, search.score)
+    assert chosen.gmacs < search.full.gmacs
+    assert search.score(chosen.policy) >= search.score(search.full.policy) - 0.05
+
+
+def test_the_smooth_error_by_hand(readout):
+    """Of one video that is right with p = 0.5, and one that is wrong, whose two classes have 0.2 and 0.3."""
+    logits = torch.tensor([(0.5, 0.25, 0.25), (0.5, 0.2, 0.3)]).log()
+    features = logits[:, None, None].expand(2, 4, 3, 3)
+    truth = torch.tensor([[True, False, False], [False, True, True]])
+    full = Search(split(features, truth, readout)).full
+    assert full.error == pytest.approx(((0 + 0.5) / 2 + (1 + 0.75) / 2) / 2)
+    assert full.gmacs == pytest.approx((4 * 60 + 5) / 1e9)
+
+
+# --- choosing ------------------------------------------------------------------------------------------
+
+
+def candidate(gmacs: float, error: float, added: float = 0.0, spread: float = 0.0) -> Candidate:
+    return Candidate(Thresholds((), (gmacs / 100,), (1.0,), (1.0,)), error, added, spread, gmacs)
+
+
+def test_the_frontier_by_hand():
+    points = [candidate(3, 0.2), candidate(1, 0.5), candidate(2, 0.5), candidate(2, 0.3), candidate(4, 0.2)]
+    assert [(each.gmacs, each.error) for each in frontier(points)] == [(1, 0.5), (2, 0.3), (3, 0.2)]
+
+
+def test_choosing_by_hand():
+    full, wrong = candidate(10, 0.10), candidate(1, 0.20, added=0.11)
+    perhaps_lucky, good = candidate(2, 0.10, added=0.015), candidate(3, 0.10, added=0.008)
+    scores = {full: 0.92, wrong: 0.85, perhaps_lucky: 0.92, good: 0.92}
+
+    def score(policy: Thresholds) -> float:
+        return next(value for each, value in scores.items() if each.policy == policy)
+
+    assert choose([wrong, perhaps_lucky, good], full, 1.0, score) is good
+    assert choose([wrong, perhaps_lucky, good], full, 2.0, score) is perhaps_lucky
+    assert choose([wrong, perhaps_lucky], full, 1.0, score) is perhaps_lucky
+    scores[perhaps_lucky] = 0.89  # the bound is kept, the metric is not
+    assert choose([wrong, perhaps_lucky, good], full, 2.0, score) is good
+
+
+def test_a_budget_by_hand():
+    """The least added error, by its bound, of those whose cost surely fits; the cheapest if none does."""
+    cheap, good, dear = candidate(1, 0.3, added=0.2), candidate(2, 0.15, added=0.05), candidate(4, 0.1)
+    lucky = candidate(2, 0.14, added=0.04, spread=0.03)
+    unsure = replace(candidate(2.9, 0.11, added=0.01), gmacs_spread=0.1)
+    everyone = [cheap, good, dear, lucky, unsure]
+    assert afford(everyone, 3.0) is good  # `unsure` may cost 2.9 + 1.645 * 0.1
+    assert afford(everyone, 3.1) is unsure
+    assert afford(everyone, 5.0) is dear
+    assert afford(everyone, 0.5) is cheap
+
+
+def test_the_bound_holds_for_all_policies_at_once():
+    """5% in all: 1.645 standard errors for one policy, 3.291 for a hundred."""
+    measured = candidate(2, 0.1, added=0.01, spread=0.002)
+    assert measured.bound(1) == pytest.approx(0.01 + 1.645 * 0.002, abs=1e-6)
+    assert measured.bound(100) == pytest.approx(0.01 + 3.2905 * 0.002, abs=1e-6)
+
+
+def test_at_about_the_same_cost_fewer_exits_are_chosen():
+    def policy(first: float, gmacs: float) -> Candidate:
+        return Candidate(Thresholds((NEVER,), (first, 0.9), (NEVER, NEVER), (NEVER, NEVER)), 0.1, 0.0, 0.0, gmacs)
+
+    full, many = policy(NEVER, 10), policy(0.9, 2.0)
+    near, far = policy(NEVER, 2.09), policy(NEVER, 2.11)
+    assert many.policy.exits_in_use() == near.policy.exits_in_use() + 1
+    assert choose([many, near], full, 1.0, lambda policy: 0.9) is near
+    assert choose([many, far], full, 1.0, lambda policy: 0.9) is many
+
+
+def test_thresholds_that_the_user_fixed_are_kept_even_if_they_lose(search):
+    chosen = choose(search.explore(spaces()["layer"], {"leave": ALWAYS}), search.full, 0.0, search.score)
+    assert chosen.policy.leave == (ALWAYS, ALWAYS)
+    assert chosen.added > 0
+
+
+def test_what_is_added_is_bounded_by_hand(search):
+    assert search.full.added == search.full.spread == search.full.bound(1000) == 0
+    policy = Thresholds((ALWAYS, NEVER), *[(NEVER,) * 3] * 3)
+    found = search.measure(policy)
+    assert found.added == pytest.approx(found.error - search.full.error)
+    assert found.bound(2) > found.bound(1) > found.added > 0

@@ -1,0 +1,197 @@
+"""Calibration: temperatures that are known, errors by hand, and what they are compared by."""
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from support.small import COSTS, identity_readout, small_params
+
+from tlee.evaluation import replay
+from tlee.evaluation.comparison import area_under, chance_level
+from tlee.evaluation.evaluate import candidates
+from tlee.evaluation.replay import Split
+from tlee.evaluation.search import Search, frontier
+from tlee.features import FeatureTable
+from tlee.guarantee.calibration import (
+    Calibration,
+    calibrate,
+    calibration_errors,
+    compare_trade_offs,
+    fit_temperatures,
+    reliability,
+)
+from tlee.params import Params
+
+SCALES = (0.4, 1.0, 3.0)  #: by which the logits of each depth are too large
+
+
+def split(features: torch.Tensor, truth: torch.Tensor, frames: int = 2, **model: Any) -> Split:
+    """Videos whose frames are all alike, from exit features ``[N, depths, 2]`` that are their logits."""
+    names = [f"video {row}" for row in range(len(features))]
+    table = FeatureTable(
+        features[:, None].repeat(1, frames, 1, 1), truth.int().argmax(1), truth, names, names, ["first", "second"]
+    )
+    depths = features.shape[1]
+    costs = replace(COSTS, segments=COSTS.segments[-depths:], heads=COSTS.heads[-depths:])
+    return Split(table, identity_readout(**model), costs, "top1")
+
+
+def drawn(seed: int, videos: int = 4000, labels: str = "single") -> Split:
+    """Labels are drawn with the probabilities of the logits, which are then scaled, each depth's by its own number."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(videos, 2, generator=generator)
+    if labels == "single":
+        first = torch.rand(videos, generator=generator) < logits.softmax(1)[:, 0]
+        truth = torch.stack([first, ~first], dim=1)
+    else:
+        truth = torch.rand(videos, 2, generator=generator) < logits.sigmoid()
+    data = split(logits[:, None] * torch.tensor(SCALES)[:, None], truth)
+    data.readout.multi_label = labels == "multi"
+    return data
+
+
+def layer_params(**model: Any) -> Params:
+    return small_params({"evaluate.bootstrap": 50}, **({"method": "layer"} | model))
+
+
+# --- temperatures -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", ["single", "multi"])
+def test_temperatures_that_are_known_are_found(labels):
+    assert fit_temperatures(drawn(0, labels=labels)) == pytest.approx(SCALES, rel=0.1)
+
+
+def test_all_time_steps_are_fitted_together():
+    """The second frame is twice as sure as the first: the temperature lies between."""
+    data = drawn(0)
+    features = data.table.features.clone()
+    features[:, 1] *= 2
+    between = fit_temperatures(
+        Split(replace(data.table, features=features), identity_readout(reuse="none"), COSTS, "top1")
+    )
+    assert all(scale < found < 2 * scale for scale, found in zip(SCALES, between, strict=True))
+
+
+def test_where_all_are_right_the_temperature_has_an_end():
+    features = torch.tensor([(3.0, 0.0), (0.0, 3.0)]).repeat(5, 1)[:, None]
+    (temperature,) = fit_temperatures(split(features, features[:, 0] > 0))
+    assert 0.05 <= temperature < 0.5
+
+
+# --- errors -------------------------------------------------------------------------------------------
+
+
+def test_the_error_by_hand():
+    """Four looks at 75%, of which two are right; four at 90%, all right: half of .25 and half of .1."""
+    chances = torch.tensor([0.75] * 2 + [0.9] * 2)
+    features = torch.stack([chances, 1 - chances], dim=1).log()[:, None]
+    data = split(features, torch.tensor([[1, 0], [0, 1], [1, 0], [1, 0]]).bool())
+    assert calibration_errors(data) == pytest.approx([0.125 + 0.05])
+    table = reliability(data)
+    assert table["depth"].tolist() == [0, 0]
+    assert table["confidence"].tolist() == pytest.approx([0.75, 0.9])
+    assert table["accuracy"].tolist() == [0.5, 1]
+    assert table["share"].tolist() == [0.5, 0.5]
+
+
+def test_several_labels_are_right_with_any():
+    chances = torch.tensor([[0.6, 0.75], [0.75, 0.6]])
+    data = split(chances.logit()[:, None], torch.tensor([[1, 1], [0, 1]]).bool())
+    data.readout.multi_label = True
+    table = reliability(data)
+    assert table["confidence"].tolist() == pytest.approx([0.75])  # the largest of a video, of its own each
+    assert table["accuracy"].tolist() == [0.5]
+
+
+def test_the_diagram_shows_the_error():
+    data = drawn(1, videos=300)
+    table = reliability(data).assign(gap=lambda bins: (bins["confidence"] - bins["accuracy"]).abs() * bins["share"])
+    assert table.groupby("depth")["gap"].sum().tolist() == pytest.approx(calibration_errors(data), abs=1e-5)
+    assert table.groupby("depth")["share"].sum().tolist() == pytest.approx([1, 1, 1])
+
+
+def test_the_right_temperatures_mend_confidences():
+    data = drawn(1)
+    before, after = calibration_errors(data), calibration_errors(replace(data, temperatures=SCALES))
+    assert before[0] > 0.05
+    assert before[2] > 0.05
+    assert max(after) < 0.03
+    assert after[1] == before[1]
+
+
+def test_videos_are_read_in_parts(monkeypatch):
+    data = drawn(1, videos=50)
+    whole = fit_temperatures(data), reliability(data)
+    monkeypatch.setattr(replay, "CHUNK", 7)
+    assert fit_temperatures(data) == pytest.approx(whole[0])
+    pd.testing.assert_frame_equal(reliability(data), whole[1])
+
+
+# --- what it is good for --------------------------------------------------------------------------------
+
+
+def test_temperatures_of_one_change_nothing():
+    table = compare_trade_offs(drawn(0, 200), drawn(1, 200), (1.0, 1.0, 1.0), layer_params())
+    assert table["family"].tolist() == ["layer", "confidence"]
+    for name in ("score", "gmacs", "area"):
+        assert table[name].equals(table[f"calibrated_{name}"].rename(name))
+    assert (table["gain"] == 0).all()
+    verdict = Calibration(pd.DataFrame(), pd.DataFrame(), table).verdict()
+    assert verdict.count("makes no clear difference: +0.0 points") == 2
+
+
+def test_the_area_is_that_of_the_comparison():
+    val, test, params = drawn(0, 200), drawn(1, 200), layer_params()
+    row = compare_trade_offs(val, test, SCALES, params).set_index("family").loc["layer"]
+    for prefix, temperatures in (("", None), ("calibrated_", SCALES)):
+        search = Search(replace(val, temperatures=temperatures))
+        reported = replace(test, temperatures=temperatures)
+        best = frontier(candidates("layer", search, params))
+        curve = [reported.point("", reported.run(each.policy)) | {"val_gmacs": each.gmacs} for each in best]
+        area = area_under(pd.DataFrame(curve), search.full.gmacs, chance_level(val.table.truth))
+        assert row[f"{prefix}area"] == pytest.approx(area)
+    assert row["gain"] == pytest.approx(row["calibrated_area"] - row["area"])
+    assert row["gain_low"] <= row["gain"] <= row["gain_high"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.001, 0.02, "helps: +1.0 points"), (-0.02, 0.01, "makes no clear difference"), (-0.03, -0.001, "hurts")],
+)
+def test_what_is_said_of_the_numbers(low, high, words):
+    gain = 0.01 if low > 0 else -0.01
+    row = {"family": "tlee", "score": 0.9, "gmacs": 0.5, "calibrated_score": 0.95, "calibrated_gmacs": 0.25}
+    table = pd.DataFrame([row | {"gain": gain, "gain_low": low, "gain_high": high}])
+    verdict = Calibration(pd.DataFrame(), pd.DataFrame(), table).verdict()
+    assert verdict.startswith(f"TLEE: calibration {words}")
+    assert verdict.endswith("from 90.0% at 0.5000 GMACs to 95.0% at 0.2500.")
+
+
+def test_a_network_without_exits_is_compared_by_its_confidence_alone():
+    val, test = (
+        replace(
+            data,
+            table=replace(data.table, features=data.table.features[:, :, 2:]),
+            costs=replace(COSTS, segments=(60,), heads=(0,)),
+        )
+        for data in (drawn(0, 100), drawn(1, 100))
+    )
+    table = compare_trade_offs(val, test, (3.0,), layer_params(method="full"))
+    assert table["family"].tolist() == ["confidence"]
+
+
+def test_what_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = calibrate(drawn(0, 400), drawn(1, 400), layer_params())
+    found.write()
+    assert found.errors["temperature"].tolist() == pytest.approx(SCALES, rel=0.3)
+    assert set(found.bins["state"]) == {"as trained", "calibrated"}
+    metrics = found.metrics()
+    assert metrics["error_as_trained"] == pytest.approx(found.errors["as_trained"].mean())
+    assert metrics["error_calibrated"] < metrics["error_as_trained"]
+    assert set(metrics) == {"error_as_trained", "error_calibrated", "layer", "confidence"}
+    written = {path.stem: len(pd.read_csv(path)) for path in (tmp_path / "results" / "plots" / "guarantee").iterdir()}
+    assert written == {"calibration": 3, "reliability": len(found.bins), "calibrated_policies": 2}

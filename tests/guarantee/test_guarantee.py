@@ -1,0 +1,269 @@
+"""The certified policy: what counts as harm, on which videos it is tested, and what is said of it."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from support.refusals import one_line
+from support.small import COSTS, T, identity_readout, small_params
+
+from tlee.evaluation.replay import Split
+from tlee.evaluation.search import NEAR
+from tlee.features import FeatureTable
+from tlee.guarantee import certify as guarantee
+from tlee.guarantee.certify import Guarantee, Trial, careful_to_thrifty, certify
+from tlee.levels import ALWAYS, NEVER
+from tlee.params import Params
+from tlee.paths import GUARANTEED_POLICY, POLICY
+from tlee.policies.files import read_policy, save_policies
+from tlee.policies.given import FixedExits
+from tlee.policies.thresholds import Thresholds
+from tlee.records import load_json
+
+FIRST, SECOND = (1.0, 0.0), (0.0, 1.0)
+NEVER_EXIT = Thresholds.never(3)
+
+
+def split(features: torch.Tensor, labels: list, groups: list[str] | None = None, **model: Any) -> Split:
+    """Videos of two classes whose exit features are their logits; a label may be a list."""
+    names = [f"video {row}" for row in range(len(features))]
+    shown = [label if isinstance(label, list) else [label] for label in labels]
+    truth = torch.stack([torch.eye(2, dtype=torch.bool)[each].any(0) for each in shown])
+    first = torch.tensor([each[0] for each in shown])
+    table = FeatureTable(features, first, truth, names, groups or names, ["first", "second"])
+    depths = features.shape[2]
+    costs = replace(COSTS, segments=COSTS.segments[-depths:], heads=COSTS.heads[-depths:])
+    return Split(table, identity_readout(**model).eval(), costs, "top1")
+
+
+def noisy(seed: int, videos: int = 240, group: int = 4, exits: int = 3, **model: Any) -> Split:
+    """Videos whose class stands out more at deeper exits, in groups of ``group``."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(2, (videos,), generator=generator)
+    truth = torch.eye(2)[labels][:, None, None] * torch.tensor([1.5, 3.0, 6.0])[-exits:, None]
+    features = truth + torch.randn(videos, T, exits, 2, generator=generator)
+    return split(features, labels.tolist(), [f"s{seed} g{row // group}" for row in range(videos)], **model)
+
+
+def layer_params(**overrides: Any) -> Params:
+    """A small family: two thresholds for leaving frames."""
+    settings = {"evaluate.bootstrap": 50, "model.method": "layer"}
+    return small_params(settings | {key.replace("__", "."): value for key, value in overrides.items()})
+
+
+# --- harm ---------------------------------------------------------------------------------------------
+
+
+def test_a_video_is_harmed_where_the_full_network_is_right_and_the_exit_wrong():
+    """By depth 0 against all of the network: right and right, wrong and right, right and wrong, wrong and wrong."""
+    pairs = [(FIRST, FIRST), (SECOND, FIRST), (FIRST, SECOND), (SECOND, SECOND)]
+    features = torch.tensor([[[shallow, FIRST, deep]] * T for shallow, deep in pairs])
+    trial = Trial.of([NEVER_EXIT, FixedExits(1, 0)], split(features, [0, 0, 0, 0], reuse="none"))
+    assert trial.harm.tolist() == [[False] * 4, [False, True, False, False]]  # what it puts right is not set off
+    assert trial.top1.tolist() == [0.5, 0.5]
+    assert trial.share.tolist() == pytest.approx([1, (10 + 1 + 5) / (T * 60 + 5)])
+
+
+def test_any_of_several_labels_is_right():
+    features = torch.tensor([[[SECOND, SECOND, FIRST]] * T] * 2)
+    trial = Trial.of([NEVER_EXIT, FixedExits(1, 0)], split(features, [[0, 1], [0]], reuse="none"))
+    assert trial.harm[1].tolist() == [False, True]
+
+
+# --- the path -----------------------------------------------------------------------------------------
+
+
+def test_the_path_goes_from_never_exit_on_in_steps():
+    data, params = noisy(0), layer_params()
+    path = careful_to_thrifty(data, params)
+    costs = [data.run(policy).gmacs.mean().item() for policy in path]
+    assert path[0] == NEVER_EXIT
+    assert 3 < len(path) < 30
+    assert all(cheaper * NEAR <= dearer for dearer, cheaper in pairwise(costs))
+
+
+SURE, UNSURE = (5.0, 0.0), (0.2, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("shallow", "deep", "harmless"),
+    [
+        ([FIRST] * 9 + [SECOND], [FIRST] * 4 + [SECOND] * 5 + [FIRST], False),  # puts five right and one wrong
+        ([SURE] * 9 + [UNSURE], [FIRST] * 10, False),  # is surer of nine, all right, and less sure of one
+        ([FIRST] * 9 + [(0.0, 5.0)], [FIRST] * 9 + [SECOND], True),  # is surer of what is wrong in both
+    ],
+)
+def test_what_exits_do_well_does_not_hide_what_they_harm(shallow, deep, harmless, monkeypatch):
+    """Depth 1 does as the full network does, and costs more than depth 0: it stands before it, if that does harm."""
+    features = torch.tensor([[[before, after, after]] * T for before, after in zip(shallow, deep, strict=True)])
+    data = split(features, [0] * 10, reuse="none")
+    thrifty, careful = FixedExits(T, 0), FixedExits(T, 1)
+    monkeypatch.setattr(
+        guarantee, "candidates", lambda family, search, params: [search.measure(thrifty), search.measure(careful)]
+    )
+    assert careful_to_thrifty(data, layer_params()) == [NEVER_EXIT, *([] if harmless else [careful]), thrifty]
+
+
+def test_harm_is_smooth():
+    """No video is harmed by any exit, but the shallower are less sure of the truth."""
+    features = torch.tensor([[[(0.5, 0.0), (1.0, 0.0), (2.0, 0.0)]] * T] * 5)
+    data = split(features, [0] * 5, reuse="none")
+    path = careful_to_thrifty(data, layer_params())
+    confidence = [data.run(policy).logits.softmax(1).amax().item() for policy in path]
+    assert len(path) >= 3
+    assert confidence == sorted(confidence, reverse=True)
+
+
+# --- the test -----------------------------------------------------------------------------------------
+
+
+def trial(harmful: list[int], videos: int, group: int = 2) -> Trial:
+    """Policies that harm so many videos; each costs half of the one before."""
+    harm = np.arange(videos) < np.array([0, *harmful])[:, None]
+    share, groups = 0.5 ** np.arange(len(harm)), [f"g{row // group}" for row in range(videos)]
+    return Trial(harm, share, 1 - harm.mean(1), groups)
+
+
+def tried(harmful: list[int], videos: int, **overrides: Any) -> Guarantee:
+    path = [NEVER_EXIT, *(FixedExits(frames, 0) for frames in range(len(harmful), 0, -1))]
+    return Guarantee(
+        path, trial(harmful, videos), trial([3 * count for count in harmful], 400), layer_params(**overrides)
+    )
+
+
+def test_the_last_before_the_first_that_fails_is_chosen():
+    found = tried([0, 0, 1, 0], videos=80, guarantee__max_loss=5.0)
+    assert found.passed == 2
+    assert found.policy == FixedExits(3, 0)
+    table = found.tests()
+    assert table["passed"].tolist() == [True, True, False, False]
+    assert table["harmful"].tolist() == [0, 0, 1, 0]
+    assert table["p_value"].tolist() == pytest.approx([0.95**80] * 2 + [0.95**80 + 80 * 0.05 * 0.95**79, 0.95**80])
+    assert table["bound"][1] == pytest.approx(1 - 0.05 ** (1 / 80))
+    assert table["share_of_full"].tolist() == [0.5, 0.25, 0.125, 0.0625]
+    assert table["test_harm"].tolist() == [0, 0, 3 / 400, 0]
+    assert (table["groups_bound"] >= table["harmful"] / 80).all()
+    assert "Policy 2 of 4" in found.verdict()
+    assert "0 of 80 videos, so at most 3.7% of all, and takes 25%" in found.verdict()
+
+
+def test_what_the_chosen_one_does_on_test():
+    found = tried([1, 40], videos=500, guarantee__max_loss=1.0).on_test().loc["test"]
+    assert found[["videos", "harmful", "harm", "share_of_full"]].tolist() == [400, 3, 3 / 400, 0.5]
+    assert found[["top1", "full_top1"]].tolist() == [1 - 3 / 400, 1]
+    assert found["harm_low"] < 3 / 400 < found["harm_high"]
+    assert found["harm_high"] == pytest.approx(0.02176, abs=1e-4)  # Clopper and Pearson, 3 of 400
+
+
+@pytest.mark.parametrize(
+    ("harmful", "videos", "words"),
+    [
+        ([0, 0], 80, "at most 1% of all videos, 95% sure, takes 299 videos without harm; 80 are at hand: never exit."),
+        ([1, 0], 299, "harms 1 of 299 videos, too many to promise that exits harm at most 1%"),
+        ([], 299, "no exits to test: never exit."),
+    ],
+)
+def test_where_nothing_passes_nothing_exits(harmful, videos, words):
+    found = tried(harmful, videos, guarantee__max_loss=1.0)
+    assert found.passed == 0
+    assert found.policy == NEVER_EXIT
+    assert words in found.verdict()
+    on_test = found.on_test().loc["test"]
+    assert on_test[["harmful", "share_of_full", "top1"]].tolist() == [0, 1, 1]
+
+
+def test_the_plan_begins_with_what_is_at_hand():
+    table = tried([0], videos=80).plan()
+    assert table.loc[["videos at hand", "groups at hand"], "videos"].tolist() == [80, 40]
+    assert table.loc["299", "promise"] == pytest.approx(0.997, abs=1e-3)
+
+
+def test_a_simulation_of_what_the_test_split_shows():
+    found = tried([0, 1, 30], videos=80, guarantee__max_loss=3.0)
+    table = found.simulate()
+    assert set(table.index) == {(drawn, limit) for drawn in ("videos", "groups") for limit in (2, 3, 10, 20)}
+    assert (table.loc["videos", "violation_rate"] <= 0.06).all()
+    assert table.loc[("videos", 3.0), "never_rate"] == 1  # 80 videos are too few
+    assert table.loc[("videos", 10.0), "share_of_full"] < 0.5
+
+
+# --- val and test --------------------------------------------------------------------------------------
+
+
+def test_one_half_orders_and_the_other_tests():
+    """Videos of the testing half, garbled, change no policy of the path; and those of test decide nothing."""
+    val, test, params = noisy(0), noisy(1), layer_params(guarantee__max_loss=20.0)
+    found = certify(val, test, params)
+    assert found.passed > 0
+    inside = torch.tensor([group in found.tested.groups for group in val.table.groups])
+    assert len(set(found.tested.groups)) == 30
+    assert inside.sum() == found.tested.videos == 120  # all of these groups' videos, so none of them was searched
+
+    garbled = replace(val.table, features=torch.where(inside[:, None, None, None], 0, val.table.features))
+    again = certify(replace(val, table=garbled), test, params)
+    assert again.path == found.path
+    assert certify(val, noisy(2), params).passed == found.passed
+
+
+def test_one_video_of_each_group_may_be_asked_for():
+    found = certify(noisy(0), noisy(1), layer_params(guarantee__one_per_group=True))
+    assert found.tested.videos == len(set(found.tested.groups)) == 30
+    assert found.passed == 0  # 59 are needed
+    assert found.plan().loc["videos at hand", "videos"] == 30
+    assert set(found.simulate().index.get_level_values("drawn")) == {"videos"}
+
+
+@pytest.mark.parametrize("one_per_group", [True, False])
+def test_a_single_group_leaves_nothing_to_test_on(one_per_group):
+    found = certify(noisy(0, group=240), noisy(1), layer_params(guarantee__one_per_group=one_per_group))
+    assert found.policy == NEVER_EXIT
+    assert "0 are at hand" in found.verdict()
+    assert found.tests().empty
+    assert found.plan().loc["videos at hand", "may_harm"] == -1
+
+
+@pytest.mark.parametrize("method", ["full", "random", "frameexit"])
+def test_every_method_has_a_path(method):
+    settings = small_params({"evaluate.bootstrap": 50}, method=method)
+    val, test = (noisy(seed, 80, exits=settings.model.exits + 1, method=method) for seed in (0, 1))
+    found = certify(val, test, settings)
+    assert (len(found.path) == 1) == (method == "full")
+    assert len(found.tests()) == len(found.path) - 1
+
+
+# --- files --------------------------------------------------------------------------------------------
+
+
+def test_what_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = certify(noisy(0), noisy(1), layer_params(guarantee__max_loss=20.0))
+    simulated = found.simulate()
+    found.write(simulated, {"error_as_trained": 0.1})
+    assert read_policy("layer", GUARANTEED_POLICY) == found.policy
+    metrics = load_json(tmp_path / "results" / "metrics" / "guarantee.json", "guarantee")
+    assert metrics["passed"] == found.passed
+    assert metrics["test"]["harmful"] == found.on_test()["harmful"].item()
+    assert metrics["calibration"] == {"error_as_trained": 0.1}
+    assert metrics["simulated_violation_rate"] <= metrics["allowed_violation_rate"] + 0.01
+    tables = {path.stem: pd.read_csv(path) for path in (tmp_path / "results" / "plots" / "guarantee").iterdir()}
+    assert {name: len(table) for name, table in tables.items()} == {
+        "path": len(found.path) - 1,
+        "plan": len(found.plan()),
+        "simulation": len(simulated),
+    }
+
+
+def test_policies_are_kept_apart_by_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    thrifty = Thresholds((ALWAYS, NEVER), *[(NEVER,) * 3] * 3)
+    save_policies({"tlee": thrifty})
+    assert "`dvc repro guarantee`" in one_line(lambda: read_policy("tlee", GUARANTEED_POLICY))
+    save_policies({"layer": NEVER_EXIT}, GUARANTEED_POLICY)
+    assert read_policy("tlee") == read_policy("tlee", POLICY) == thrifty
+    assert read_policy("layer", GUARANTEED_POLICY) == NEVER_EXIT
+    message = one_line(lambda: read_policy("tlee", GUARANTEED_POLICY))
+    assert message == (f"{GUARANTEED_POLICY} holds no policy `tlee`, it has layer: run `dvc repro guarantee`")

@@ -1,0 +1,149 @@
+"""Promises from counts: against the exact test, by hand, and by drawing sets from populations that are known."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from tlee.guarantee.risk_control import DRAWS, needed_videos, p_values, passing, plan, simulate, upper_bound
+from tlee.subsets import one_per_group
+
+DELTA = 0.05  #: one minus the confidence of all tests here
+
+
+def beyond_luck(draws: int) -> float:
+    """The highest rate that so many draws show where the true rate is at most ``DELTA``, but for one in a thousand."""
+    return DELTA + 3.1 * (DELTA * (1 - DELTA) / draws) ** 0.5
+
+
+# --- one test ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("max_loss", "videos", "may_harm"),
+    [(1, 298, -1), (1, 299, 0), (1, 500, 1), (1, 1000, 4), (1, 2000, 12), (1, 3783, 27), (2, 500, 4), (2, 1000, 12)],
+)
+def test_how_many_videos_may_be_harmed(max_loss, videos, may_harm):
+    assert plan([videos], max_loss, 0.95)["may_harm"].item() == may_harm
+
+
+@pytest.mark.parametrize(("max_loss", "needed"), [(1, 299), (2, 149), (5, 59), (10, 29), (0.5, 598)])
+def test_how_many_videos_a_promise_takes(max_loss, needed):
+    assert needed_videos(max_loss, 0.95) == needed
+    assert p_values(0, needed, max_loss) <= DELTA < p_values(0, needed - 1, max_loss)
+    smallest = plan([needed - 1, needed], max_loss, 0.95)["promise"]
+    assert smallest[0] > max_loss >= smallest[1]
+
+
+def test_the_smallest_promise_by_hand():
+    """Of 80 clean videos: 5% is the chance that none is harmed of a share x, (1 - x)^80."""
+    table = plan([0, 1, 80], 5.0, 0.95)
+    assert table["promise"].tolist() == pytest.approx([100, 95, 100 * (1 - 0.05 ** (1 / 80))])
+    assert table["may_harm"].tolist() == [-1, -1, 0]
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+@pytest.mark.parametrize("max_loss", [0.5, 3, 20])
+def test_the_test_and_the_bound_are_the_exact_ones_and_agree(max_loss, confidence):
+    for videos in (1, 7, 120):
+        harmful = np.arange(videos + 1)
+        exact = [binomtest(int(k), videos, max_loss / 100, alternative="less") for k in harmful]
+        bounds = upper_bound(harmful, videos, confidence)
+        np.testing.assert_allclose(p_values(harmful, videos, max_loss), [each.pvalue for each in exact])
+        np.testing.assert_allclose(bounds, [each.proportion_ci(confidence).high for each in exact])
+        passes = p_values(harmful, videos, max_loss) <= 1 - confidence
+        assert (passes == (bounds <= max_loss / 100)).all()
+
+
+# --- the sequence ------------------------------------------------------------------------------------
+
+
+def test_nothing_is_tested_after_the_first_failure():
+    assert passing(np.array([0.01, 0.05, 0.2, 0.01]), 0.95) == 2
+    assert passing(np.array([0.06, 0.01]), 0.95) == 0
+    assert passing(np.array([]), 0.95) == 0
+    assert passing(np.array([[0.01, 0.01], [0.01, 0.5]]), 0.95).tolist() == [2, 1]
+
+
+# --- populations whose harm is known -------------------------------------------------------------------
+
+
+def population(rates: list[float], videos: int = 1000, nested: bool = False) -> np.ndarray:
+    """Each policy harms exactly its share of the videos: those of the one before and more, or any."""
+    rng = np.random.default_rng(0)
+    order = np.arange(videos)
+    return np.stack([(order if nested else rng.permutation(videos)) < round(rate * videos) for rate in rates])
+
+
+def violation_rate(harm: np.ndarray, videos: int, max_loss: float, groups: np.ndarray | None = None) -> float:
+    groups = np.arange(harm.shape[1]) if groups is None else groups
+    table = simulate(harm, np.zeros(len(harm)), groups, videos, [max_loss], 0.95, seed=1)
+    return table["violation_rate"].item()
+
+
+@pytest.mark.parametrize(("videos", "max_loss"), [(80, 5), (300, 5), (500, 1), (1000, 2)])
+def test_the_promise_is_kept_where_harm_grows_along_the_path(videos, max_loss):
+    rates = np.linspace(0, 4 * max_loss / 100, 40)
+    assert violation_rate(population(rates.tolist(), nested=True), videos, max_loss) <= beyond_luck(DRAWS)
+
+
+def test_the_promise_is_kept_against_an_adversary():
+    """All policies harm just more than is allowed, each other videos: whatever passes breaks the promise."""
+    harm, videos = population([0.051] * 30), 300
+    kept = violation_rate(harm, videos, max_loss=5)
+    assert 0.02 <= kept <= beyond_luck(DRAWS)  # the test is nearly exact, so it does happen
+    rng = np.random.default_rng(0)
+    drawn = [harm[:, rng.integers(harm.shape[1], size=videos)].sum(1) for _ in range(500)]
+    any_passes = (p_values(np.array(drawn), videos, 5) <= DELTA).any(1).mean()
+    assert any_passes > 0.5  # who tries all of them and takes one that passes is wrong more often than right
+
+
+def test_the_promise_is_not_kept_where_clips_of_a_group_are_copies():
+    """A limit of the method: ten copies of a clip count ten times. One video of each group keeps it."""
+    by_group, copies = population([0.052] * 5), 10
+    harm, groups = by_group.repeat(copies, axis=1), np.arange(1000).repeat(copies)
+    assert violation_rate(harm, 2000, 5, groups) > 0.2
+    assert violation_rate(harm, 2000, 5) <= beyond_luck(DRAWS)  # drawn one by one they are independent
+
+    rng, draws, broken = np.random.default_rng(0), 500, 0
+    for _ in range(draws):
+        drawn = rng.integers(1000, size=200)  # groups, each of which is a new one however often it is drawn
+        rows, names = drawn.repeat(copies) * copies + np.tile(range(copies), 200), np.arange(200).repeat(copies)
+        alone = rows[one_per_group(names, seed=0)]
+        broken += passing(p_values(harm[:, alone].sum(1), len(alone), 5), 0.95) > 0
+    assert broken / draws <= beyond_luck(draws)
+
+
+def test_one_video_of_each_group():
+    groups = ["a", "b", "a", "c", "b", "a"]
+    seen = set()
+    for seed in range(20):
+        rows = one_per_group(groups, seed).tolist()
+        assert [*sorted(rows)] == rows
+        assert sorted(groups[row] for row in rows) == ["a", "b", "c"]
+        seen |= set(rows)
+    assert seen == set(range(6))  # every video has its chance
+    assert len(one_per_group([], 0)) == 0
+
+
+def test_what_a_simulation_reports_by_hand():
+    harm, share = np.zeros((2, 50), bool), np.array([0.5, 0.2])
+    harm[1, :25] = True
+    enough, few = (simulate(harm, share, range(50), count, [5.0], 0.95, 0).iloc[0].to_dict() for count in (59, 58))
+    assert enough == {"max_loss": 5, "violation_rate": 0, "never_rate": 0, "harm": 0, "share_of_full": 0.5}
+    assert few == {"max_loss": 5, "violation_rate": 0, "never_rate": 1, "harm": 0, "share_of_full": 1}
+    generous = simulate(harm, share, range(50), 59, [99.0], 0.95, 0).iloc[0]
+    assert generous[["harm", "share_of_full"]].tolist() == pytest.approx([0.5, 0.2])
+    nothing = simulate(harm[:0], share[:0], range(50), 59, [5.0], 0.95, 0).iloc[0]
+    assert nothing[["violation_rate", "never_rate"]].tolist() == [0, 1]
+
+
+def test_groups_are_drawn_whole():
+    """A single group of all videos is all of them: its policy harms 2 of 40, too many for 10%, in every draw."""
+    harm = np.zeros((1, 40), bool)
+    harm[0, :2] = True
+    share = np.array([0.3])
+    assert p_values(0, 40, 10) < DELTA < p_values(2, 40, 10)
+    together = simulate(harm, share, ["g"] * 40, 40, [10.0], 0.95, 0)["never_rate"].item()
+    apart = simulate(harm, share, range(40), 40, [10.0], 0.95, 0)["never_rate"].item()
+    assert together == 1
+    assert 0.5 < apart < 1

@@ -1,0 +1,137 @@
+"""The committed results belong to the committed code, and the README quotes them.
+
+All of it is read from git's last commit, so that one's own experiments in the work tree do not matter.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from scipy.stats import binomtest
+
+from tlee.paper.ablation import VARIANTS
+from tlee.paper.summary import guarantee_line, latency_line, methods_table, savings_line
+
+ROOT = Path(__file__).parents[2]
+
+
+def git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[str, bytes]:
+    """The files of the last commit that this is about, by path."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    names = git("ls-tree", "-r", "--name-only", "HEAD").decode().splitlines()
+    about = re.compile(r"(results|tlee|notebooks)/|(params|dvc)\.yaml$|dvc\.lock$|data\.dvc$|README\.md$")
+    return {name: git("show", f"HEAD:{name}") for name in names if about.match(name)}
+
+
+@pytest.fixture(scope="module")
+def lock(committed) -> dict:
+    return yaml.safe_load(committed["dvc.lock"])["stages"]
+
+
+def digest(path: str, files: dict[str, bytes]) -> str | None:
+    """DVC's hash of a file or folder among ``files``; none if it is not there."""
+    if path in files:
+        return hashlib.md5(files[path]).hexdigest()
+    inside = sorted(name for name in files if name.startswith(f"{path}/"))
+    listing = [
+        {"md5": hashlib.md5(files[name]).hexdigest(), "relpath": name.removeprefix(f"{path}/")} for name in inside
+    ]
+    return hashlib.md5(json.dumps(listing).encode()).hexdigest() + ".dir" if listing else None
+
+
+def test_every_stage_has_been_run(committed, lock):
+    stages = yaml.safe_load(committed["dvc.yaml"])["stages"]
+    names = {name for name in stages if name != "strip"}
+    names |= {f"strip@{notebook}" for notebook in stages["strip"]["matrix"]["notebook"]}
+    assert set(lock) == names
+
+
+def test_stages_have_seen_the_committed_code_clips_and_notebooks(committed, lock):
+    clips = yaml.safe_load(committed["data.dvc"])["outs"][0]["md5"]
+    for name, stage in lock.items():
+        for dependency in stage["deps"]:
+            expected = clips if dependency["path"] == "data" else digest(dependency["path"], committed)
+            if expected:
+                assert dependency["md5"] == expected, f"{name} ran on another {dependency['path']}: run `dvc repro`"
+
+
+def test_each_stage_has_seen_what_the_one_before_made(lock):
+    made = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
+    used = [dependency for stage in lock.values() for dependency in stage["deps"] if dependency["path"] in made]
+    assert len(used) > 10
+    for dependency in used:
+        assert dependency["md5"] == made[dependency["path"]], dependency["path"]
+
+
+def test_stages_have_seen_the_committed_parameters(committed, lock):
+    params = yaml.safe_load(committed["params.yaml"])
+    for name, stage in lock.items():
+        for dotted, seen in stage.get("params", {}).get("params.yaml", {}).items():
+            value = params
+            for part in dotted.split("."):
+                value = value[part]
+            assert seen == value, f"{name} ran with another {dotted}: run `dvc repro`"
+
+
+def test_committed_results_are_what_the_stages_made(committed, lock):
+    outs = [out for stage in lock.values() for out in stage["outs"] if digest(out["path"], committed)]
+    assert {"results/metrics/evaluate.json", "results/figures/evaluate"} <= {out["path"] for out in outs}
+    for out in outs:
+        assert out["md5"] == digest(out["path"], committed), out["path"]
+
+
+def test_the_readme_quotes_the_committed_run(committed):
+    readme = committed["README.md"].decode()
+    stages = ("evaluate", "latency", "guarantee", "explain")
+    metrics = {stage: json.loads(committed[f"results/metrics/{stage}.json"]) for stage in stages}
+    assert methods_table(metrics["evaluate"]) in readme
+    for line, stage in ((latency_line, "latency"), (guarantee_line, "guarantee"), (savings_line, "explain")):
+        assert line(metrics[stage]) in readme
+    figures = re.findall(r"!\[.*?\]\((.*?)\)", readme)
+    assert len(figures) >= 3
+    assert set(figures) <= set(committed)
+
+
+def test_the_committed_run_shows_what_the_kit_is_for(committed):
+    """On test: the demo can be learnt, TLEE keeps its accuracy, two axes save more than either, promises are kept."""
+    methods = json.loads(committed["results/metrics/evaluate.json"])
+    latency = json.loads(committed["results/metrics/latency.json"])
+    tlee, full = methods["tlee"], methods["full"]
+    assert full["score"] >= 0.92
+    assert tlee["score"] >= full["score"] - 0.01
+    assert tlee["share_of_full"] <= 0.35
+    trace = pd.read_csv(io.BytesIO(committed["results/plots/evaluate/trace.csv"]))
+    right = trace.pivot(index="video", columns="method", values="right").astype(bool)
+    for single in ("temporal", "layer"):
+        assert tlee["gmacs"] <= 0.8 * methods[single]["gmacs"]
+        won, lost = (right["tlee"] & ~right[single]).sum(), (right[single] & ~right["tlee"]).sum()
+        assert not won + lost or binomtest(won, won + lost, alternative="less").pvalue > 0.05  # no worse but by chance
+    assert methods["step_by_step_agreement"] == 1.0
+    guarantee = json.loads(committed["results/metrics/guarantee.json"])
+    assert guarantee["simulated_violation_rate"] <= guarantee["allowed_violation_rate"]
+    assert guarantee["test"]["harm"] <= guarantee["max_loss"] / 100
+    assert latency["real_to_ideal"] <= 1.3
+    assert latency["real_to_full"] <= 0.5
+
+
+def test_the_committed_ablation_has_every_variant(committed):
+    rows = list(csv.DictReader(io.StringIO(committed["results/plots/ablation/table.csv"].decode())))
+    scores, costs = (
+        {(row["ablation"], row["variant"]): float(row[column]) for row in rows} for column in ("score", "gmacs")
+    )
+    assert list(scores) == [(variant.ablation, variant.name) for variant in VARIANTS]
+    assert scores["reuse", "max"] > scores["reuse", "none"]
+    assert costs["method", "tlee"] < costs["method", "random"] / 2  # which loses too much, wherever it exits

@@ -1,0 +1,257 @@
+"""The real pipeline, through ``dvc repro``, on a few of the demo clips."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from tlee.evaluation.baselines import FAMILIES
+
+ROOT = Path(__file__).parents[2]
+CLASSES = 8
+CLIPS = {"train": [f"g{group:02d}_c{clip:02d}" for group in (9, 10, 11) for clip in (1, 2)], "test": ["g01_c01"]}
+SMALL = {
+    ("extract", "frames"): 4,
+    ("pretrain", "epochs"): 3,
+    ("pretrain", "batch_clips"): 8,
+    ("branches", "epochs"): 1,
+    ("branches", "frames"): 2,
+    ("branches", "train_views"): 1,
+    ("gates", "epochs"): 2,
+    ("evaluate", "bootstrap"): 50,
+    ("evaluate", "folds"): 2,
+    ("latency", "repeats"): 1,
+    ("latency", "warmup"): 1,
+}
+
+
+class Project:
+    """A copy of the project's files in a folder of its own, with few clips and short training."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        for name in ("dvc.yaml", "params.yaml", "notebooks", ".dvc/config"):
+            source, target = ROOT / name, folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+        (folder / "tlee").symlink_to(ROOT / "tlee")
+        (folder / "results/stripped").mkdir(parents=True)
+        for (section, key), value in SMALL.items():
+            self.change(section, key, value)
+        self.copy_clips()
+        self.call("git", "init", "--quiet")
+
+    def copy_clips(self) -> None:
+        videos, lists = self.folder / "data/UCF-101", self.folder / "data/ucfTrainTestlist"
+        lists.mkdir(parents=True)
+        class_file = ROOT / "data/ucfTrainTestlist/classInd.txt"
+        shutil.copy(class_file, lists)
+        names = [line.split()[1] for line in class_file.read_text().splitlines()]
+        for side, clips in CLIPS.items():
+            listed = [f"{name}/v_{name}_{clip}.mp4" for name in names for clip in clips]
+            (lists / f"{side}list01.txt").write_text("\n".join(listed))
+            for clip in listed:
+                (videos / clip).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / "data/UCF-101" / clip, videos / clip)
+
+    def change(self, section: str, key: str, value: object) -> None:
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        params[section][key] = value
+        path.write_text(yaml.safe_dump(params))
+
+    def start(self, *command: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def call(self, *command: str, expect: int = 0) -> str:
+        process = self.start(*command)
+        output, _ = process.communicate(timeout=400)
+        assert (process.returncode == 0) == (expect == 0), output
+        return output
+
+    def would_run(self) -> set[str]:
+        """The stages that ``dvc repro`` would run, if all that they make were new."""
+        status = json.loads(self.call("dvc", "status", "--json"))
+        return {stage.split("@")[0] for stage in status}
+
+    def metrics(self, stage: str) -> dict:
+        return json.loads((self.folder / f"results/metrics/{stage}.json").read_text())
+
+    def files(self) -> dict[str, bytes]:
+        """All metrics, tables and figures but those that hold times."""
+        paths = [
+            path for kind in ("metrics", "plots", "figures") for path in self.folder.glob(f"results/{kind}/**/*.*")
+        ]
+        return {
+            path.relative_to(self.folder).as_posix(): path.read_bytes() for path in paths if "latency" not in str(path)
+        }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pipeline has been run."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    project.output = project.call("dvc", "repro")
+    return project
+
+
+def test_every_stage_runs_and_shows_its_progress(project):
+    assert "epoch   3/3" in project.output
+    assert project.metrics("extract") == {"train": 32, "val": 16, "test": 8, "share_read": 1.0}
+
+
+def test_executed_notebooks_show_the_parameters_and_figures(project):
+    notebooks = sorted((project.folder / "results/notebooks").glob("*.ipynb"))
+    assert len(notebooks) == 8
+    for path in notebooks:
+        cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        outputs = [output for cell in cells for output in cell.outputs]
+        assert "parameter" in outputs[0].data["text/html"]
+        for cell in cells:
+            shown = sum("image/png" in output.get("data", {}) for output in cell.outputs)
+            assert shown >= cell.source.count("show("), f"{path.name}: {cell.source}"
+
+
+def test_stored_features_and_the_real_network_agree_on_every_test_video(project):
+    assert project.metrics("evaluate")["step_by_step_agreement"] == 1.0
+
+
+def test_the_exported_network_agrees_on_every_test_video(project):
+    edge = project.metrics("edge")
+    assert edge["same"] == edge["clips"] == CLASSES * len(CLIPS["test"])
+    assert edge["features"] < 1e-4
+
+
+def test_a_test_video_is_told_as_in_the_table(project):
+    with (project.folder / "results/plots/evaluate/trace.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "tlee"]
+    videos = [f"data/UCF-101/{row['video']}" for row in rows]
+    told = [
+        json.loads(line) for line in project.call("python", "-m", "tlee", "predict", "--json", *videos).splitlines()
+    ]
+    assert [each["video"] for each in told] == videos
+    for each, row in zip(told, rows, strict=True):
+        assert (each["label"], " ".join(map(str, each["exits"]))) == (row["prediction"], row["exits"])
+        assert (each["frames"], each["gmacs"]) == (int(row["frames"]), float(row["gmacs"]))
+        assert each["confidence"] == pytest.approx(float(row["confidence"]), abs=1e-5)
+
+
+def test_a_second_run_has_nothing_to_do(project):
+    assert "up to date" in project.call("dvc", "repro")
+
+
+def test_running_everything_again_gives_the_same_to_the_last_digit(project):
+    before = project.files()
+    project.call("dvc", "repro", "--force")
+    after = project.files()
+    assert before.keys() == after.keys()
+    assert {name for name in before if before[name] != after[name]} == set()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "stages"),
+    [
+        ("evaluate", "layer_threshold", 0.8, {"evaluate", "guarantee"}),
+        ("guarantee", "max_loss", 2.0, {"guarantee"}),
+        ("latency", "repeats", 2, {"latency"}),
+        ("gates", "beta", 0.3, {"gates"}),
+        ("extract", "short_side", 80, {"extract", "latency"}),
+    ],
+)
+def test_a_changed_parameter_concerns_only_its_stages(project, section, key, value, stages):
+    path = project.folder / "params.yaml"
+    before = path.read_text()
+    project.change(section, key, value)
+    try:
+        assert project.would_run() == stages
+    finally:
+        path.write_text(before)
+
+
+def test_saving_a_notebook_with_outputs_trains_nothing(project):
+    path = project.folder / "notebooks/2_pretrain_backbone.ipynb"
+    before = path.read_bytes()
+    executed = nbformat.read(project.folder / "results/notebooks/2_pretrain_backbone.ipynb", 4)
+    source = nbformat.read(path, 4)
+    for cell, run in zip(source.cells, executed.cells, strict=True):
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = run.outputs, run.execution_count
+    source.metadata["language_info"] = {"name": "python", "version": "3.99"}
+    nbformat.write(source, path)
+    try:
+        output = project.call("dvc", "repro")
+        assert "Running stage 'strip@2_pretrain_backbone'" in output
+        assert "Running stage 'pretrain'" not in output
+    finally:
+        path.write_bytes(before)
+
+
+def test_a_killed_training_goes_on_and_ends_the_same(project):
+    before = project.metrics("pretrain")
+    process = project.start("dvc", "repro", "--force", "--single-item", "pretrain")
+    for line in process.stdout:
+        if "epoch   1/3" in line:
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    subprocess.run(["pkill", "-f", f"{project.folder}"], check=False)
+    (project.folder / ".dvc/tmp/rwlock").unlink(missing_ok=True)
+    output = project.call("dvc", "repro", "pretrain")
+    assert "resuming after epoch" in output
+    assert project.metrics("pretrain") == before
+
+
+@pytest.mark.parametrize(("method", "policies"), [("frameexit", {"frameexit", "temporal"}), ("full", set())])
+def test_other_methods_run_through_the_same_stages(project, method, policies):
+    project.change("model", "method", method)
+    project.call("dvc", "repro")
+    rows = project.metrics("evaluate")
+    assert {name for name in rows if isinstance(rows[name], dict)} == policies | {"full", "oracle", *FAMILIES}
+    assert rows["step_by_step_agreement"] == 1.0
+    assert project.metrics("edge")["same"] == CLASSES
+
+
+def test_a_corrupt_clip_is_listed_and_skipped_or_named(project):
+    clip = project.folder / "data/UCF-101/Walk/v_Walk_g09_c01.mp4"
+    clip.write_bytes(b"no video")
+    project.change("extract", "max_failed_share", 0.1)
+    project.call("dvc", "repro", "--single-item", "extract")
+    metrics = project.metrics("extract")
+    assert metrics["train"] + metrics["val"] + metrics["test"] == 32 + 16 + 8 - 1
+    assert metrics["share_read"] == pytest.approx(55 / 56, abs=1e-6)
+    assert "v_Walk_g09_c01.mp4" in (project.folder / "results/failed_videos.csv").read_text()
+
+    project.change("extract", "max_failed_share", 0.0)
+    output = project.call("dvc", "repro", "--single-item", "extract", expect=1)
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "v_Walk_g09_c01.mp4" in errors[0]
+    assert "extract.max_failed_share" in errors[0]
+    assert "Traceback" not in output
+
+
+def test_a_typo_in_the_parameters_is_one_line(project):
+    path = project.folder / "params.yaml"
+    path.write_text(path.read_text().replace("max_loss:", "max_los:"))
+    output = project.call("dvc", "repro", "--single-item", "--force", "gates", expect=1)
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "unknown key `evaluate.max_los`, did you mean `max_loss`?" in errors[0]
+    assert "Traceback" not in output

@@ -1,0 +1,47 @@
+"""The house: which rooms there are, and that imports run one way through them."""
+
+import pytest
+
+from tlee.stage_code import PACKAGE, imported_modules, source_file
+
+#: Rooms and flat modules from the ground up: each may import only what stands above it in this list.
+ORDER = [
+    *("errors", "paths", "records", "params", "stage_code", "levels", "methods", "subsets", "intervals"),
+    *("_torchvision", "metrics", "weights", "datasets", "extraction", "frames", "backbones", "modules"),
+    *("model", "costs", "features", "figures", "notebook", "policies", "training", "evaluation"),
+    *("explanation", "guarantee", "edge", "live", "paper", "benchmark", "demo", "checkpoints", "__main__"),
+]
+
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+}
+GRAPH = {module: imported_modules(source_file(module).read_text()) - {module, "tlee"} for module in MODULES - {"tlee"}}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_every_module_has_a_room():
+    assert {room(module) for module in GRAPH} == set(ORDER)
+
+
+@pytest.mark.parametrize("module", sorted(GRAPH))
+def test_no_import_runs_upwards(module):
+    upwards = [name for name in GRAPH[module] if ORDER.index(room(name)) > ORDER.index(room(module))]
+    assert upwards == []
+
+
+def test_no_module_is_part_of_a_circle():
+    graph = dict(GRAPH)
+    while graph:
+        leaves = {module for module, needs in graph.items() if not needs & graph.keys()}
+        assert leaves, f"a circle among {sorted(graph)}"
+        graph = {module: needs for module, needs in graph.items() if module not in leaves}
+
+
+def test_modules_are_short():
+    """All but the runner, which is one file since it is copied to devices."""
+    lengths = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {path.name for path, length in lengths.items() if length > 300} <= {"runner.py"}

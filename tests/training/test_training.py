@@ -1,0 +1,355 @@
+"""Training: what is learnt from, what stays frozen, and going on after an interruption."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.small import T, identity_readout, random_clips, random_network, small_params
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from tlee.errors import UserError
+from tlee.model import TLEE
+from tlee.training.backbone import PretrainTask, to_fastest_layout
+from tlee.training.branches import STRATEGIES, BranchTask, random_depths
+from tlee.training.gates import GateTask, exit_label, random_layer_thresholds
+from tlee.training.loop import fit, state_file
+
+PARAMS = small_params({"pretrain.epochs": 5, "pretrain.batch_clips": 4})
+
+
+# --- the loop -----------------------------------------------------------------------------------------
+
+
+class Regression(nn.Module):
+    """A small task with dropout, so that randomness has to be resumed too."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 1))
+
+    def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.mse_loss(self.layers(inputs), targets)
+
+
+def data() -> TensorDataset:
+    generator = torch.Generator().manual_seed(0)
+    return TensorDataset(torch.randn(20, 3, generator=generator), torch.randn(20, 1, generator=generator))
+
+
+def train(task: Regression, state: Path, validate=lambda: {"value": 1.0}):
+    return fit(task, data(), PARAMS.pretrain, seed=0, validate=validate, state=state)
+
+
+class PowerCut(Exception):
+    """Stands for whatever ends a process."""
+
+
+class Interrupted(Regression):
+    """Breaks off in the middle of its fourth epoch: batches of 4 of 20 samples make 5 steps an epoch."""
+
+    steps = 0
+
+    def forward(self, *batch: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        if self.steps == 18:
+            raise PowerCut
+        return super().forward(*batch)
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, capsys):
+    whole = Regression()
+    history = train(whole, tmp_path / "whole.pt")
+    with pytest.raises(PowerCut):
+        train(Interrupted(), tmp_path / "broken.pt")
+    capsys.readouterr()
+    resumed = Regression()
+    resumed_history = train(resumed, tmp_path / "broken.pt")
+    assert "resuming after epoch 3" in capsys.readouterr().out
+    assert resumed_history.equals(history)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_a_finished_run_leaves_no_state_behind(tmp_path):
+    train(Regression(), tmp_path / "run.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path):
+    first, second = Regression(), Regression()
+    assert train(first, tmp_path / "run.pt").equals(train(second, tmp_path / "run.pt"))
+    assert torch.equal(first.layers[0].weight, second.layers[0].weight)
+
+
+def test_a_loss_that_is_no_number_names_the_remedy(tmp_path):
+    class Diverging(Regression):
+        def forward(self, *batch: torch.Tensor) -> torch.Tensor:
+            return super().forward(*batch) * math.inf
+
+    with pytest.raises(UserError, match=r"epoch 1: lower this stage's learning_rate"):
+        train(Diverging(), tmp_path / "run.pt")
+
+
+def test_a_run_is_kept_under_its_parameters(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    same = small_params({"evaluate.max_loss": 0.5})
+    other = small_params({"pretrain.learning_rate": 0.5})
+    default = state_file("pretrain", small_params())
+    assert state_file("pretrain", same) == default
+    assert state_file("pretrain", other) != default
+    assert state_file("branches", same) != default
+
+
+# --- the backbone -----------------------------------------------------------------------------------------
+
+
+five_layers = pytest.mark.usefixtures("five_layer_backbone")
+WIDTH = 12  # of its features
+
+
+def one_step(task: nn.Module, *batch: torch.Tensor) -> set[str]:
+    """Take one large step; the names of what has changed, parameters and buffers."""
+    before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
+    task.train()
+    optimizer = torch.optim.SGD([p for p in task.parameters() if p.requires_grad], 1.0)
+    task(*batch).backward()
+    optimizer.step()
+    return {name for name, tensor in task.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+def clips_and_labels(model: TLEE) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return random_clips(model, videos=4), torch.tensor([0, 1, 2, 1]), torch.arange(4)
+
+
+def modules(names: set[str]) -> set[str]:
+    """``model.backbone`` of ``model.backbone.body.0.weight``."""
+    return {".".join(name.split(".")[:3]) for name in names if "num_batches" not in name}
+
+
+@five_layers
+def test_the_backbone_learns_with_the_classifier_alone():
+    model = random_network(small_params(mlp=20, reuse="attention"))
+    learnt = modules(one_step(PretrainTask(model), *clips_and_labels(model)))
+    assert learnt == {
+        "model.backbone.body",
+        *(f"model.mlp.{layer}" for layer in (0, 1)),
+        "model.readout.reuse",
+        "model.readout.classifiers",
+    }
+
+
+@five_layers
+def test_jointly_the_branches_learn_too():
+    model = random_network(small_params({"pretrain.joint": True}))
+    task = PretrainTask(model)
+    learnt = modules(one_step(task, *clips_and_labels(model)))
+    assert learnt == {"model.backbone.body", "model.branches.0", "model.branches.1", "model.readout.classifiers"}
+    model.eval()
+    clips, labels, rows = clips_and_labels(model)
+    features = model.exit_features(clips)
+    losses = [model.readout.prefix_loss(features, depth, labels) for depth in range(3)]
+    torch.testing.assert_close(task.eval()(clips, labels, rows), sum(losses))
+
+
+@five_layers
+@pytest.mark.parametrize("layers", [0, 1, 3, 5])
+def test_frozen_layers_keep_parameters_and_statistics(layers):
+    model = random_network(small_params({"pretrain.frozen_layers": layers}))
+    before = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
+    task = PretrainTask(model)
+    one_step(task, *clips_and_labels(model))
+    after = model.backbone.state_dict()
+    changed = {int(name.split(".")[1]) for name in after if not torch.equal(after[name], before[name])}
+    assert changed == set(range(layers, 5))
+    assert [layer[1].training for layer in model.backbone.body] == [index >= layers for index in range(5)]
+
+
+@five_layers
+def test_more_frozen_layers_than_there_are_name_the_parameter():
+    with pytest.raises(UserError, match=r"pretrain.frozen_layers is 8, but this backbone has 7: lower it"):
+        PretrainTask(random_network(small_params({"pretrain.frozen_layers": 8})))
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"model.backbone": "x3d_s", "extract.clip_frames": 13}], ids=["frames", "clips"]
+)
+def test_channels_go_last_and_nothing_else_changes(settings):
+    """Branches of a network over clips read maps without time, so that both kinds of weights occur."""
+    model = TLEE(small_params(settings, exits=1, crm_scale=3), classes=2).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert to_fastest_layout(model) is model
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    weights = [weight for weight in model.parameters() if weight.dim() in layouts]
+    assert {weight.dim() for weight in weights} == ({4, 5} if settings else {4})
+    assert all(weight.is_contiguous(memory_format=layouts[weight.dim()]) for weight in weights)
+
+
+# --- branches -------------------------------------------------------------------------------------------
+
+
+def branch_task(model: TLEE) -> BranchTask:
+    return BranchTask(model, {strategy: model.new_branches() for strategy in STRATEGIES})
+
+
+@five_layers
+def test_branches_train_and_nothing_else():
+    model = random_network(small_params(branch="conv"))
+    task = branch_task(model)
+    learnt = modules(one_step(task, *clips_and_labels(model)))
+    assert learnt == {f"heads.{strategy}.{branch}" for strategy in STRATEGIES for branch in (0, 1)}
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@five_layers
+def test_each_strategy_has_heads_of_its_own_and_the_full_depth_in_common():
+    model = random_network(small_params(mlp=20))
+    features = branch_task(model).eval().features(random_clips(model, videos=2))
+    first, *others = (features[strategy] for strategy in STRATEGIES)
+    assert first.shape == (2, T, 3, 20)
+    for other in others:
+        assert torch.equal(first[:, :, -1], other[:, :, -1])
+        assert not torch.allclose(first[:, :, 0], other[:, :, 0])
+
+
+@five_layers
+def test_the_losses_of_the_strategies_by_hand(monkeypatch):
+    depths = torch.tensor([[0, 1, 2, 0]])
+    monkeypatch.setattr("tlee.training.branches.random_depths", lambda features: depths.expand(len(features), -1))
+    model = random_network(small_params(accumulate="visited"))
+    task = branch_task(model).eval()
+    clips, labels, rows = clips_and_labels(model)
+    expected = 0.0
+    for strategy, features in task.features(clips).items():
+        own = [model.readout.prefix_loss(features, depth, labels) for depth in (0, 1)]
+        mixed = model.readout.prefix_loss(features, depths.expand(4, -1), labels)
+        distance = sum((features[:, :, depth] - features[:, :, 2]).square().mean() for depth in (0, 1))
+        expected += sum(own) + mixed * (strategy != "own_depth") + distance * (strategy == "distilled")
+    torch.testing.assert_close(task(clips, labels, rows), expected)
+
+
+def test_random_depths_are_those_there_are():
+    torch.manual_seed(0)
+    depths = random_depths(torch.zeros(40, 5, 3, 2))
+    assert depths.shape == (40, 5)
+    assert depths.unique().tolist() == [0, 1, 2]
+
+
+# --- gates ----------------------------------------------------------------------------------------------
+
+
+def test_gate_labels_by_hand():
+    """The largest loss at which stopping is right is beta * exp(t / (3 + b)), for each sample by itself."""
+    loss = torch.tensor([0.49, 0.51, 0.7, 3.5, 3.7])
+    assert exit_label(loss, t=0, patience=3, beta=0.5).tolist() == [1, 0, 0, 0, 0]
+    assert exit_label(loss, t=1, patience=3, beta=0.5).tolist() == [1, 1, 0, 0, 0]  # 0.698
+    assert exit_label(loss, t=6, patience=3, beta=0.5).tolist() == [1, 1, 1, 1, 0]  # 3.695
+    assert exit_label(loss, t=6, patience=6, beta=0.5).tolist() == [1, 1, 1, 0, 0]  # 1.359
+    assert exit_label(loss, t=4, patience=2, beta=0.5).tolist() == [1, 1, 1, 1, 0]  # 3.695, FrameExit's
+
+
+@five_layers
+@pytest.mark.parametrize(
+    ("method", "patience"), [("tlee", [3, 4, 5]), ("frameexit", [2]), ("layer", [3, 4, 5]), ("full", [3])]
+)
+def test_patience_is_the_papers(method, patience):
+    assert GateTask(random_network(small_params(method=method))).patience == patience
+
+
+def test_labels_are_given_at_each_depth_and_step(monkeypatch):
+    """Frames run to the end; of every pair the loss is ln 2, which is enough from some step on."""
+    monkeypatch.setattr("tlee.training.gates.random_layer_thresholds", lambda *_: torch.tensor([[1.0, 1.0, 0.0]]))
+    task = gate_task(reuse="none", frames=6, beta=0.4)  # ln 2 / 0.4 = exp(0.5498): patience 3: from t = 2 on
+    pairs = task.pairs(torch.zeros(1, 6, 3, 2), torch.tensor([0]), torch.tensor([[True, False]]))
+    assert pairs.stop.view(4, 3).tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 1], [1, 1, 1]]
+    assert pairs.right.all()  # of equal scores the first counts
+
+
+class Recorder(nn.Module):
+    """A gate that notes the first numbers of what it compares."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: list[tuple[float, float]] = []
+
+    def forward(self, current: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
+        self.seen.append((current[0, 0].item(), past[0, 0].item()))
+        return torch.zeros(len(current))
+
+
+def gate_task(frames: int = T, beta: float = 0.5, **model: Any) -> GateTask:
+    """Of a readout whose logits are its two features."""
+    settings = {"extract.frames": frames, "gates.beta": beta}
+    network = nn.Module()
+    network.params, network.exits = small_params(settings, **model), 3
+    network.readout = identity_readout(**model)
+    return GateTask(network)
+
+
+FEATURES = torch.zeros(1, 4, 3, 2)
+FEATURES[0, :, :, 0] = torch.tensor([[1.0, 2, 9], [3, 4, 9], [0, 5, 9], [99, 99, 99]])
+
+
+@pytest.mark.parametrize(
+    ("model", "pairs"),
+    [
+        ({"reuse": "max"}, [(3, 2), (4, 2), (4, 4), (5, 4)]),
+        ({"reuse": "max", "accumulate": "visited"}, [(3, 2), (4, 2), (4, 4), (5, 4)]),
+        ({"reuse": "none"}, [(3, 2), (4, 2), (0, 4), (5, 4)]),
+        ({"reuse": "mean"}, [(2.5, 2), (3, 2), (2, 3), (11 / 3, 3)]),
+        ({"reuse": "mean", "accumulate": "visited"}, [(2, 1.5), (2.5, 1.5), (2, 2.5), (2.5, 2.5)]),
+        ({"reuse": "add", "accumulate": "visited"}, [(6, 3), (10, 3), (10, 10), (15, 10)]),
+    ],
+)
+def test_a_gate_learns_from_the_pairs_that_inference_meets(monkeypatch, model, pairs):
+    """With one video and every frame left at depth 1, the pairs can be listed."""
+    monkeypatch.setattr("tlee.training.gates.random_layer_thresholds", lambda *_: torch.tensor([[1.0, 0.0, 0.0]]))
+    task = gate_task(**model)
+    recorder = Recorder()
+    task.readout.gates = nn.ModuleList([recorder])
+    found = task.pairs(FEATURES, torch.tensor([0]), torch.tensor([[True, False]]))
+    # Depth 2 is computed for the batch but not learnt from.
+    inside = [pair for index, pair in enumerate(recorder.seen) if index % 3 < 2]
+    assert inside == [pytest.approx(pair) for pair in pairs]
+    assert len(found.scores) == 4
+
+
+def test_each_step_learns_its_gate():
+    task = gate_task(readout="per_step")
+    recorders = [Recorder(), Recorder()]
+    task.readout.gates = nn.ModuleList(recorders)
+    task.pairs(FEATURES, torch.tensor([0]), torch.tensor([[True, False]]))
+    assert [len(recorder.seen) for recorder in recorders] == [3, 3]  # depths of the steps 1 and 2
+    assert [recorder.seen[0][0] >= 3 for recorder in recorders] == [True, True]
+
+
+@pytest.mark.parametrize(("gate", "readout"), [("mlp", "shared"), ("frameexit", "shared"), ("frameexit", "per_step")])
+def test_only_the_gates_learn_in_their_stage(gate, readout):
+    task = gate_task(gate=gate, readout=readout, reuse="attention")
+    task.train()
+    truth = torch.eye(2, dtype=torch.bool)[[0, 1, 1, 0, 1]]
+    task(torch.randn(5, T, 3, 2), torch.tensor([0, 1, 1, 0, 1]), truth).backward()
+    learning = {name for name, parameter in task.named_parameters() if parameter.grad is not None}
+    assert learning == {name for name, _ in task.named_parameters() if name.startswith("readout.gates.")}
+    assert len(task.readout.gates) == (2 if readout == "per_step" else 1)
+
+
+def test_several_labels_have_one_loss_and_any_is_right(monkeypatch):
+    monkeypatch.setattr("tlee.training.gates.random_layer_thresholds", lambda *_: torch.tensor([[1.0, 0.0, 0.0]]))
+    task = gate_task()
+    task.readout.multi_label = True
+    truth = torch.tensor([[True, True]])
+    pairs = task.pairs(FEATURES, truth.float(), truth)
+    assert pairs.right.all()
+    assert pairs.confidence[0].item() == pytest.approx(torch.tensor(3.0).sigmoid().item())  # of class 0, at 3
+
+
+def test_random_layer_policies_leave_the_deepest_always():
+    torch.manual_seed(0)
+    thresholds = random_layer_thresholds(1000, 4, torch.device("cpu"))
+    assert thresholds[:, -1].eq(0).all()
+    assert 0.4 < thresholds[:, :-1].eq(1).double().mean() < 0.6

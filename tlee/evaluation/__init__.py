@@ -1,0 +1,1 @@
+"""Policies on one scale: replayed on stored exit features, searched on ``val``, compared on ``test``."""

@@ -1,0 +1,163 @@
+"""The policies of the literature that TLEE's are measured against, each with one or two knobs.
+
+A score that is compared with one threshold may also choose the shallowest exit at which it looks.
+
+Every family is a list of policies; those on its frontier on ``val`` are its curve, and one of them is chosen on
+``val`` by the same rule as TLEE's thresholds.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from tlee.evaluation.replay import Split
+from tlee.levels import ALWAYS, NEVER
+from tlee.policies.given import FixedExits, GivenExits, RandomExits
+from tlee.policies.policy import Look, Policy
+from tlee.policies.stops import Score, StopAbove, log_probabilities
+
+#: Confidences from sure to careless; at 1 the full network runs.
+LEVELS = (NEVER, 0.9999, 0.9995, 0.999, 0.998, 0.995, 0.99, 0.98, 0.97, 0.95, 0.92, 0.9, 0.87, 0.83)
+LEVELS += (0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.3, 0.2, 0.1, 0.0)
+
+MIXES = (1.5, 1.3, 1.2, 1.1, 1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+
+SAME = 1e-5  #: scores that differ by no more may come out in another order on another machine
+
+STAY_NEAR_ONE = 1e-3  #: weight of that wish: where all of val is right, steeper would always be better
+
+CHANCES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  #: of stopping at random, at each exit
+
+
+def fixed_frames(val: Split, seed: int) -> list[FixedExits]:
+    """The first frames at full depth, however sure the network is."""
+    return [FixedExits(count, val.exits - 1) for count in range(1, val.frames + 1)]
+
+
+def fixed_depth(val: Split, seed: int) -> list[FixedExits]:
+    """All frames, all left at the same depth."""
+    return [FixedExits(val.frames, depth) for depth in range(val.exits)]
+
+
+def patience(val: Split, seed: int) -> list[StopAbove]:
+    """Frames at one depth until several in a row have said the same class."""
+    streaks = [(streak - 0.5) / val.frames for streak in range(1, val.frames + 1)]
+    depths = range(val.exits)
+    return [StopAbove.between("agreement", above, val.frames, depth, depth) for depth in depths for above in streaks]
+
+
+def above_level(val: Split, score: Score) -> list[StopAbove]:
+    """One threshold at all exits from some depth on."""
+    deepest = val.exits - 1
+    policies = [
+        StopAbove.between(score, level, val.frames, shallowest, deepest)
+        for shallowest in range(val.exits)
+        for level in LEVELS
+    ]
+    return list(dict.fromkeys(policies))
+
+
+def ensemble(val: Split, seed: int) -> list[StopAbove]:
+    """One threshold at all exits from some depth on, for their product with weights that fit ``val`` best."""
+    seen, deepest = _record(val, log_probabilities), val.exits - 1
+    return [
+        StopAbove.between("ensemble", level, val.frames, shallowest, deepest, weights)
+        for shallowest in range(val.exits)
+        for weights in [_fit_weights(seen, val, shallowest)]
+        for level in LEVELS
+    ]
+
+
+def _fit_weights(seen: torch.Tensor, val: Split, shallowest: int) -> tuple[float, ...]:
+    """Weights of the depths, from ``shallowest`` on, with the least loss after each exit of the full network."""
+    used = seen.unflatten(1, (val.frames, val.exits))[:, :, shallowest:]
+    logarithms = torch.zeros(used.shape[2], requires_grad=True)
+    targets = val.table.targets(val.readout.multi_label)[:, None]
+    targets = targets.expand(-1, used.shape[1] * used.shape[2], *targets.shape[2:])
+    optimizer = torch.optim.LBFGS([logarithms], max_iter=50, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = (used * logarithms.exp()[:, None]).flatten(1, 2).cumsum(1)
+        value = val.readout.loss(logits, targets).mean() + STAY_NEAR_ONE * logarithms.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return (0.0,) * shallowest + tuple(logarithms.exp().tolist())
+
+
+def random(val: Split, seed: int) -> list[RandomExits]:
+    """Exits that are drawn by lot."""
+    return [RandomExits(chance, seed) for chance in CHANCES]
+
+
+def budgeted(val: Split, seed: int) -> list[StopAbove]:
+    """Thresholds for a target mix of exits (MSDNet, ICLR 2018, budgeted batch classification).
+
+    In each mix exit ``k``, counted over frames and depths in the order of the visit, is to take a share
+    proportional to ``q^k`` of the videos: of those that come as far the most confident ones of ``val``.
+    """
+    confidence = _record(val, lambda look: look.confidence).double().numpy()
+    exits = confidence.shape[1]
+    policies = []
+    for mix in MIXES:
+        share = mix ** np.arange(exits)
+        share /= share.sum()
+        above, left = np.full(exits, NEVER), np.arange(val.videos)
+        for k in range(exits - 1):
+            take = round(share[: k + 1].sum() * val.videos) - (val.videos - len(left))
+            above[k] = _threshold(confidence[left, k], take)
+            left = left[~(confidence[left, k] > above[k])]
+        table = above.reshape(val.frames, val.exits)
+        policies.append(StopAbove("confidence", tuple(map(tuple, table.tolist())), val.exits - 1))
+    return list(dict.fromkeys(policies))
+
+
+def _threshold(scores: np.ndarray, take: int) -> float:
+    """What about ``take`` of ``scores`` are above, amid two that differ by more than ``SAME``."""
+    if take <= 0:
+        return NEVER
+    ordered = np.sort(scores)[::-1]
+    ends = np.append(np.flatnonzero(-np.diff(ordered) > SAME) + 1, len(scores))
+    nearest = ends[np.abs(ends - take).argmin()]
+    return ALWAYS if nearest == len(scores) else float(ordered[nearest - 1 : nearest + 1].mean())
+
+
+class _Recorder(Policy):
+    """Looks everywhere, decides nothing and notes something at each exit."""
+
+    def __init__(self, note: Callable[[Look], torch.Tensor]):
+        self.note, self.seen = note, []
+
+    def looks(self, t: int, b: int, frames: int) -> bool:
+        return True
+
+    def stop_video(self, look: Look) -> torch.Tensor:
+        return torch.zeros(look.videos, dtype=torch.bool)
+
+    leave_frame = stop_video
+
+    def observe(self, look: Look) -> None:
+        self.seen.append(self.note(look))
+
+
+def _record(split: Split, note: Callable[[Look], torch.Tensor]) -> torch.Tensor:
+    """What ``note`` says at each exit of the full network, ``[N, T * (B + 1), ...]``."""
+    recorder = _Recorder(note)
+    split.run(recorder)
+    return torch.stack(recorder.seen, dim=1).clone()
+
+
+#: By name, the policies of each family for the network of a ``val`` split, and a seed for what is drawn.
+FAMILIES: dict[str, Callable[[Split, int], Sequence[Policy | GivenExits]]] = {
+    "fixed_frames": fixed_frames,
+    "fixed_depth": fixed_depth,
+    "confidence": lambda val, seed: above_level(val, "confidence"),
+    "entropy": lambda val, seed: above_level(val, "certainty"),
+    "patience": patience,
+    "budgeted": budgeted,
+    "ensemble": ensemble,
+    "random": random,
+}

@@ -1,0 +1,212 @@
+"""Policies on one scale: chosen on ``val``, score and cost reported on ``test``."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tlee.costs import count_costs
+from tlee.evaluation import baselines
+from tlee.evaluation.comparison import area_under, chance_level, compare, paired
+from tlee.evaluation.oracle import oracle, oracle_curve
+from tlee.evaluation.replay import Split
+from tlee.evaluation.search import Candidate, Search, afford, choose, families, frontier
+from tlee.features import load_features
+from tlee.metrics import confusion, hits
+from tlee.model import load_trained
+from tlee.params import EvaluateParams, Params
+from tlee.policies.files import save_policies
+from tlee.policies.given import GivenExits, RandomExits
+from tlee.policies.inference import Outcomes
+from tlee.policies.policy import Policy
+from tlee.policies.thresholds import Thresholds
+from tlee.records import save_metrics, save_table
+from tlee.subsets import folds
+
+Policies = dict[str, Policy | GivenExits]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What comes out of the comparison; every number is of ``test`` unless it says ``val``."""
+
+    method: str  #: ``model.method``, whose policy the next stage exports
+    test: Split
+    policies: Policies  #: chosen on val, by name
+    outcomes: dict[str, Outcomes]  #: of those policies and of the oracle
+    table: pd.DataFrame  #: one row a policy
+    curves: pd.DataFrame  #: ``method, gmacs, score, frames, val_gmacs``: the frontiers found on val
+    paired: pd.DataFrame  #: the method against each other policy, see ``comparison.paired``
+
+    @property
+    def classes(self) -> list[str]:
+        return self.test.table.classes
+
+    def thresholds(self) -> pd.DataFrame:
+        """The policy of the method: one row a decision, one column a depth; of random exits their chance."""
+        policy = self.policies[self.method]
+        if isinstance(policy, RandomExits):
+            return pd.DataFrame({"chance": [policy.chance]}, index=["every exit"])
+        rows = {name: pd.Series(values) for name, values in asdict(policy).items()}
+        return pd.DataFrame(rows).T.add_prefix("depth ").rename_axis("threshold")
+
+    def exit_shares(self) -> np.ndarray:
+        """``[T, B + 1]``: the share of all videos whose ``t``-th visited frame was left at depth ``b``."""
+        exits = self.outcomes[self.method].exits
+        return torch.stack([(exits == depth).double().mean(0) for depth in range(self.test.exits)], dim=1).numpy()
+
+    def confusion(self) -> np.ndarray:
+        """Counts ``[C, C]``: rows are the truth (the first class of a video), columns the prediction."""
+        return confusion(self.outcomes[self.method].logits, self.test.table.labels).numpy()
+
+    def trace(self, method: str) -> pd.DataFrame:
+        """One row a video: what a policy said of it, at which cost, and the depth of each exit in visiting order."""
+        outcomes, table, names = self.outcomes[method], self.test.table, np.array(self.classes)
+        probabilities = self.test.readout.probabilities(outcomes.logits)
+        return pd.DataFrame(
+            {
+                "method": method,
+                "video": table.videos,
+                "group": table.groups,
+                "truth": names[table.labels],
+                "prediction": names[outcomes.predictions],
+                "right": hits(probabilities, table.truth),
+                "confidence": probabilities.amax(1),
+                "frames": outcomes.frames,
+                "gmacs": outcomes.gmacs,
+                "exits": [" ".join(str(b) for b in path if b >= 0) for path in outcomes.exits.tolist()],
+            }
+        )
+
+    def write(self, agreement: pd.Series) -> None:
+        """Write metrics, the tables behind the figures, and the policies for the stages that follow."""
+        rows = self.table.set_index("method").iterrows()
+        metrics = {method: row.dropna().to_dict() for method, row in rows}
+        save_metrics("evaluate", metrics | {"step_by_step_agreement": agreement.min().item()})
+        save_policies(self.policies)
+        shares = pd.DataFrame(self.exit_shares()).add_prefix("depth ").rename_axis("frame").reset_index()
+        save_table("evaluate", "methods", self.table)
+        save_table("evaluate", "paired", self.paired)
+        save_table("evaluate", "trade_off", self.curves)
+        save_table("evaluate", "agreement", agreement.rename_axis("method").reset_index())
+        save_table("evaluate", "exits", shares.melt("frame", var_name="exit", value_name="share"))
+        save_table("evaluate", "trace", pd.concat([self.trace(method) for method in self.outcomes]))
+        save_table("evaluate", "confusion", self.trace(self.method)[["truth", "prediction"]])
+
+
+def evaluate_splits(params: Params) -> Evaluation:
+    """The comparison on the stored exit features, with the trained gate.
+
+    With ``evaluate.folds``, and groups to deal, the method's row also says what its search does on videos that it
+    has not seen (``cv_score``, ``cv_gmacs``, see ``cross_validate``).
+    """
+    val, test = load_splits(params)
+    evaluation = evaluate(val, test, params)
+    if params.evaluate.folds and len(set(val.table.groups)) > 1:
+        unseen = val.point(params.model.method, cross_validate(val, params))
+        row = evaluation.table["method"] == params.model.method
+        evaluation.table.loc[row, ["cv_score", "cv_gmacs"]] = unseen["score"], unseen["gmacs"]
+    return evaluation
+
+
+def load_splits(params: Params) -> tuple[Split, Split]:
+    """``val`` and ``test`` with the trained readout; ``UserError`` if a stage before has not been run."""
+    model, _ = load_trained(params, "pretrain", "branches", "gates")
+    costs = count_costs(model)
+    val, test = (Split(load_features(split), model.readout, costs, params.evaluate.metric) for split in ("val", "test"))
+    return val, test
+
+
+def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
+    """Search every family of policies on ``val``, run what was chosen and the frontiers on ``test``."""
+    method, settings, seed = params.model.method, params.evaluate, params.seed
+    search = Search(val)
+    found = {name: candidates(name, search, params) for name in family_names(method, val)}
+    policies = {name: simplest(pick(tried, search, settings).policy) for name, tried in found.items()}
+    outcomes = {name: test.run(policy) for name, policy in policies.items()} | {"oracle": oracle(test)}
+    full = outcomes["full"]
+    rows = [
+        compare(name, test, outcome, full, settings.bootstrap, seed)
+        | (_on_val(val, policies[name]) if name in policies else {})
+        for name, outcome in outcomes.items()
+    ]
+    fronts = [(name, candidate) for name, tried in found.items() for candidate in frontier(tried)]
+    points = [
+        test.point(name, outcome) | {"val_gmacs": candidate.gmacs}
+        for (name, candidate), outcome in zip(
+            fronts, test.sweep([candidate.policy for _, candidate in fronts]), strict=True
+        )
+    ]
+    bound = [oracle_curve(test, outcomes["oracle"])] if settings.metric == "top1" else []
+    curves = pd.concat([pd.DataFrame(points), *bound], ignore_index=True)
+    table = pd.DataFrame(rows).merge(_areas(curves, val, full), on="method", how="left")
+    versus = paired(method, test, outcomes, settings.bootstrap, seed)
+    return Evaluation(method, test, policies, outcomes, table, curves, versus)
+
+
+def family_names(method: str, split: Split) -> list[str]:
+    """The families that are compared: the full network, those of the method, and those of the literature."""
+    spaces = families(method, split.exits, gated=bool(split.readout.gates))
+    return ["full", *spaces, *(name for name in baselines.FAMILIES if name not in spaces)]
+
+
+def candidates(family: str, search: Search, params: Params) -> list[Candidate]:
+    """All policies of a family that are tried on the split of ``search``."""
+    split = search.split
+    spaces = families(params.model.method, split.exits, gated=bool(split.readout.gates))
+    if family in spaces:
+        return search.explore(spaces[family], fixed_thresholds(params.evaluate))
+    if family in baselines.FAMILIES:
+        return search.measure_all(baselines.FAMILIES[family](split, params.seed))
+    return [search.full]
+
+
+def pick(tried: list[Candidate], search: Search, settings: EvaluateParams) -> Candidate:
+    """The one that the user has asked for: within a budget of GMACs, or of points to lose."""
+    if settings.max_gmacs is not None:
+        return afford(tried, settings.max_gmacs)
+    return choose(tried, search.full, settings.max_loss, search.score)
+
+
+def simplest(policy: Policy | GivenExits) -> Policy | GivenExits:
+    """The same decisions without thresholds that cannot be reached."""
+    return policy.reachable() if isinstance(policy, Thresholds) else policy
+
+
+def cross_validate(val: Split, params: Params) -> Outcomes:
+    """What the search for the method's policy does on videos of ``val`` that it has not seen.
+
+    Groups of ``val`` are dealt into ``evaluate.folds`` parts; the policy for each part is searched on all others.
+    """
+    parts = []
+    for inside, outside in folds(val.table.groups, params.evaluate.folds, params.seed):
+        search = Search(val.take(inside))
+        chosen = pick(candidates(params.model.method, search, params), search, params.evaluate)
+        parts.append((outside, val.take(outside).run(chosen.policy)))
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    columns = ("logits", "exits", "macs")
+    return Outcomes(*(torch.cat([getattr(each, name) for _, each in parts])[order] for name in columns))
+
+
+def fixed_thresholds(params: EvaluateParams) -> dict[str, float]:
+    """The thresholds that the user has set to one number for all depths, by field of ``Thresholds``."""
+    values = {
+        "leave": params.layer_threshold,
+        "first": params.first_threshold,
+        "gate": params.gate_threshold,
+        "sure": params.stop_threshold,
+    }
+    return {name: float(value) for name, value in values.items() if value != "auto"}
+
+
+def _on_val(val: Split, policy: Policy | GivenExits) -> dict[str, float]:
+    point = val.point("", val.run(policy))
+    return {"val_score": point["score"], "val_gmacs": point["gmacs"]}
+
+
+def _areas(curves: pd.DataFrame, val: Split, full: Outcomes) -> pd.DataFrame:
+    """``area`` of each curve, see ``comparison.area_under``; one point is no curve."""
+    gmacs, chance = full.gmacs.mean().item(), chance_level(val.table.truth)
+    areas = {name: area_under(curve, gmacs, chance) for name, curve in curves.groupby("method") if len(curve) > 1}
+    return pd.DataFrame(areas.items(), columns=["method", "area"])

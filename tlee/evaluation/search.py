@@ -1,0 +1,225 @@
+"""Finding thresholds on ``val``: a local search over per-depth thresholds that keeps all it has seen.
+
+The score of a few hundred videos moves in steps and by luck, so the search is led by a smooth error: the
+mean of the 0/1 error and of ``1 - p(true class)``, averaged where a video has several classes.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from scipy.stats import norm
+
+from tlee.evaluation.replay import Split
+from tlee.levels import ALWAYS, NEVER
+from tlee.metrics import hits
+from tlee.policies.given import GivenExits
+from tlee.policies.inference import Outcomes
+from tlee.policies.policy import Policy
+from tlee.policies.thresholds import Thresholds
+
+#: Values that a threshold may take: dense where confidences are.
+LEVELS = (ALWAYS, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, NEVER)
+
+#: What an error may cost, in runs of the full network a video: from thrifty to careful.
+PRICES = (1.0, 3.0, 10.0, 30.0, 100.0)
+
+CONFIDENCE = 0.95  #: that no policy of a search is believed to lose less than it does
+
+NEAR = 1.05  #: times the cost of the cheapest: so close, fewer exits are worth more
+
+Coordinate = tuple[str, int]  #: field of ``Thresholds``, depth
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy and what it does on the videos of a search."""
+
+    policy: Policy | GivenExits
+    error: float  #: the smooth one
+    added: float  #: to the full network's smooth error, on the same videos
+    spread: float  #: standard error of that
+    gmacs: float  #: mean of a video
+    gmacs_spread: float = 0.0  #: standard error of that
+
+    def bound(self, policies: int) -> float:
+        """Upper bound of what is added, which holds for all of so many ``policies`` at once (Bonferroni)."""
+        return self.added + norm.isf((1 - CONFIDENCE) / policies) * self.spread
+
+    @property
+    def gmacs_bound(self) -> float:
+        """Upper bound of the mean cost, of this policy alone."""
+        return self.gmacs + norm.isf(1 - CONFIDENCE) * self.gmacs_spread
+
+
+#: The families of policies that are searched for each method; the one of its own name is its policy.
+COMPARED = {
+    "tlee": ("frameexit", "temporal", "layer", "tlee_gate", "tlee"),
+    "frameexit": ("frameexit", "temporal"),
+    "layer": ("layer",),
+    "full": (),
+    "random": (),
+}
+
+
+def families(method: str, exits: int, gated: bool) -> dict[str, tuple[Coordinate, ...]]:
+    """The policies under comparison by the thresholds that they may move; the others stay at ``NEVER``.
+
+    ``frameexit`` and ``tlee_gate`` are the systems as published; ``temporal`` and ``tlee`` are the same but may also
+    stop later frames by confidence. ``frameexit`` and ``temporal`` stop videos at full depth only, ``layer`` only
+    leaves frames. Where no gate has been learnt (``gated``) none is compared.
+    """
+    leaves = tuple(("leave", depth) for depth in range(exits - 1))
+    first, sure = (tuple((name, depth) for depth in range(exits)) for name in ("first", "sure"))
+    gate = tuple(("gate", depth) for depth in range(exits)) if gated else ()
+    all_families = {
+        "frameexit": (first[-1], *gate[-1:]),
+        "temporal": (first[-1], *gate[-1:], sure[-1]),
+        "layer": leaves,
+        "tlee_gate": leaves + first + gate,
+        "tlee": leaves + first + gate + sure,
+    }
+    gates_alone = set() if gated else {"frameexit", "tlee_gate"} - {method}
+    return {name: all_families[name] for name in COMPARED[method] if name not in gates_alone}
+
+
+class Search:
+    """Runs policies on one split, and remembers all of them."""
+
+    def __init__(self, split: Split, levels: tuple = LEVELS):
+        self.split, self.levels = split, levels
+        self.seen: dict[Policy | GivenExits, Candidate] = {}
+        never = Thresholds.never(split.exits)
+        self.score = cache(lambda policy: split.score(split.run(policy)))
+        self._full_errors = self._errors(split.run(never))
+        self.full = self.measure(never)
+
+    def measure(self, policy: Policy | GivenExits) -> Candidate:
+        """Run ``policy``, unless it has been run before."""
+        return self.measure_all([policy])[0]
+
+    def measure_all(self, policies: Sequence[Policy | GivenExits]) -> list[Candidate]:
+        """Run those of ``policies`` that have not been run before; what they have in common is computed once."""
+        new = list(dict.fromkeys(policy for policy in policies if policy not in self.seen))
+        for policy, outcomes in zip(new, self.split.sweep(new), strict=True):
+            errors, gmacs = self._errors(outcomes), outcomes.gmacs
+            added = errors - self._full_errors
+            self.seen[policy] = Candidate(
+                policy,
+                error=errors.mean().item(),
+                added=added.mean().item(),
+                spread=_standard_error(added),
+                gmacs=gmacs.mean().item(),
+                gmacs_spread=_standard_error(gmacs),
+            )
+        return [self.seen[policy] for policy in policies]
+
+    def _errors(self, outcomes: Outcomes) -> torch.Tensor:
+        """The smooth error of each video."""
+        truth = self.split.table.truth
+        probabilities = self.split.readout.probabilities(outcomes.logits)
+        right = hits(probabilities, truth).double()
+        sure = (probabilities * truth).sum(1).double() / truth.sum(1)
+        return 1 - (right + sure) / 2
+
+    def explore(self, coordinates: tuple[Coordinate, ...], fixed: dict[str, float]) -> list[Candidate]:
+        """Search the space of ``coordinates`` at several prices of an error; return all seen of that space.
+
+        ``fixed`` gives fields of ``Thresholds`` that keep one value at all their coordinates.
+        What an earlier call has seen is a starting point where it lies in this space, so a larger space never
+        ends up with a worse policy than a part of it that was searched before.
+        """
+        start = self.full.policy
+        for name, depth in coordinates:
+            if name in fixed:
+                start = _with(start, (name, depth), fixed[name])
+        self.measure(start)
+        free = [coordinate for coordinate in coordinates if coordinate[0] not in fixed]
+        for price in PRICES:
+            for depth in (depth for name, depth in free if name == "leave"):
+                # A network cut short, with stops there alone: far from the full network in small steps.
+                cut = self.measure(_with(start, ("leave", depth), ALWAYS))
+                self._descend(cut, [each for each in free if each[1] == depth and each[0] != "leave"], price)
+            best = min(self._within(start, free), key=lambda candidate: self._objective(candidate, price))
+            self._descend(best, free, price)
+        return self._within(start, free)
+
+    def _descend(self, best: Candidate, free: list[Coordinate], price: float) -> None:
+        """Move one threshold at a time to its best value, until none improves."""
+        improved = True
+        while improved:
+            improved = False
+            for coordinate in free:
+                trials = self.measure_all([_with(best.policy, coordinate, level) for level in self.levels])
+                trial = min(trials, key=lambda candidate: self._objective(candidate, price))
+                if self._objective(trial, price) < self._objective(best, price) - 1e-9:
+                    best, improved = trial, True
+
+    def _objective(self, candidate: Candidate, price: float) -> float:
+        return candidate.gmacs / self.full.gmacs + price * candidate.error
+
+    def _within(self, start: Thresholds, free: list[Coordinate]) -> list[Candidate]:
+        """All policies seen that differ from ``start`` at ``free`` coordinates only."""
+
+        def base(policy: Thresholds) -> Thresholds:
+            for coordinate in free:
+                policy = _with(policy, coordinate, NEVER)
+            return policy
+
+        home = base(start)
+        return [candidate for candidate in self.seen.values() if base(candidate.policy) == home]
+
+
+def frontier(candidates: list[Candidate]) -> list[Candidate]:
+    """Those that no other beats in both smooth error and cost, cheapest first."""
+    best: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: (candidate.gmacs, candidate.error)):
+        if not best or candidate.error < best[-1].error:
+            best.append(candidate)
+    return best
+
+
+def choose(
+    candidates: list[Candidate], full: Candidate, max_loss: float, score: Callable[[Policy | GivenExits], float]
+) -> Candidate:
+    """The cheapest that loses at most ``max_loss`` points to the full network.
+
+    The loss in ``score``, and the upper bound of what is added to the smooth error: the cheapest of many policies
+    has been lucky, so the bound is one for all of them together. Of those that cost about as little the one that
+    looks at the fewest exits, for a look also takes calls and reads weights, which GMACs do not tell. If none is
+    good enough, which is so where thresholds are fixed or all exits are poor, the one with the lowest bound.
+    """
+    limit = max_loss / 100
+    fit = [candidate for candidate in candidates if candidate.bound(len(candidates)) <= limit]
+    for cheapest in sorted(fit, key=lambda candidate: candidate.gmacs):
+        near = [candidate for candidate in fit if cheapest.gmacs <= candidate.gmacs <= NEAR * cheapest.gmacs]
+        near = [candidate for candidate in near if score(candidate.policy) >= score(full.policy) - limit]
+        if near:
+            return min(near, key=lambda candidate: (candidate.policy.exits_in_use(), candidate.gmacs))
+    return min(candidates, key=lambda candidate: candidate.bound(len(candidates)))
+
+
+def afford(candidates: list[Candidate], max_gmacs: float) -> Candidate:
+    """The one that adds least to the smooth error, by its upper bound, of those that cost at most ``max_gmacs``.
+
+    The cost by its upper bound too: a mean that just fits would be exceeded by every other set of videos. The
+    cheapest if none fits.
+    """
+    fit = [candidate for candidate in candidates if candidate.gmacs_bound <= max_gmacs]
+    if not fit:
+        return min(candidates, key=lambda candidate: candidate.gmacs)
+    return min(fit, key=lambda candidate: (candidate.bound(len(candidates)), candidate.gmacs))
+
+
+def _standard_error(values: torch.Tensor) -> float:
+    """Of their mean; one value alone does not tell."""
+    return values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.inf
+
+
+def _with(policy: Thresholds, coordinate: Coordinate, level: float) -> Thresholds:
+    name, depth = coordinate
+    values = list(getattr(policy, name))
+    values[depth] = level
+    return replace(policy, **{name: tuple(values)})

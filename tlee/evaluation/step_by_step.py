@@ -1,0 +1,43 @@
+"""Does the network do, run frame by frame with real exits, what the replay of stored features said?"""
+
+import pandas as pd
+import torch
+
+from tlee.evaluation.evaluate import Evaluation
+from tlee.frames import load_clips
+from tlee.model import load_trained
+from tlee.params import Params
+from tlee.policies.inference import follow, run
+from tlee.policies.policy import Policy
+from tlee.policies.sources import LiveFeatures, Remembered
+from tlee.subsets import spread
+
+VIDEOS = 256  #: of test, evenly spread, that are run
+
+
+def step_by_step_agreement(evaluation: Evaluation, params: Params) -> pd.Series:
+    """For each policy the share of test videos on which the network itself does as the replay did.
+
+    The same exits, the same prediction and the same cost; nothing of the stored features is used. A temporal
+    shift makes features depend on earlier exits, so there, and only there, the replay is an approximation.
+    """
+    model, _ = load_trained(params, "pretrain", "branches", "gates")
+    clips, split = load_clips("test", params), evaluation.test
+    rows = spread(len(clips), VIDEOS)
+    forgetful = not any(model.backbone.start_memory(params.model.input_size))
+    same = dict.fromkeys(evaluation.policies, 0)
+    for row in rows:
+        clip, _, _ = clips[row]
+        source = Remembered(LiveFeatures(model, clip)) if forgetful else None
+        for name, policy in evaluation.policies.items():
+            replayed, live = evaluation.outcomes[name], source or LiveFeatures(model, clip)
+            if isinstance(policy, Policy):
+                outcome = run(live, model.readout, policy, split.costs)
+            else:
+                outcome = follow(live, model.readout, replayed.exits[row : row + 1], split.costs)
+            same[name] += (
+                torch.equal(outcome.exits[0], replayed.exits[row])
+                and torch.equal(outcome.predictions[0], replayed.predictions[row])
+                and torch.equal(outcome.macs[0], replayed.macs[row])
+            )
+    return pd.Series(same, name="agreement") / len(rows)

@@ -1,0 +1,1 @@
+"""Where a policy exits, and why."""

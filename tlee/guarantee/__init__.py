@@ -1,0 +1,1 @@
+"""Calibrated confidences, and a policy whose harm is bounded by exact tests."""

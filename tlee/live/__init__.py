@@ -1,0 +1,1 @@
+"""The trained network on videos, cameras and streams."""

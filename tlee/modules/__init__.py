@@ -1,0 +1,11 @@
+"""The papers' three modules: branch head, feature reuse, gate.
+
+Each kind is one class, in the file of its family, with a line in the family's table; ``docs/extending.md``
+shows how to add one.
+"""
+
+from tlee.modules.branches import BRANCHES
+from tlee.modules.gates import GATES
+from tlee.modules.reuse import REUSES
+
+__all__ = ["BRANCHES", "GATES", "REUSES"]
