@@ -82,4 +82,4 @@ def test_every_branch_is_counted(branch, heads):
 
 @pytest.mark.usefixtures("five_layer_backbone")
 def test_what_lies_before_a_cut_does_not_depend_on_the_cuts():
-    assert sum(small_costs(exits=0).segments) == sum(small_costs(exits=3).segments)
+    assert sum(small_costs(num_branches=0).segments) == sum(small_costs(num_branches=3).segments)

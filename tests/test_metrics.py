@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tlee import intervals
-from tlee.metrics import METRIC_NAMES, METRICS, auroc, confusion, hits, mean_average_precision, top1, top5
+from tlee.metrics import METRIC_NAMES, METRICS, auroc, confusion, is_correct, mean_average_precision, top1, top5
 from tlee.params import EvaluateParams
 
 # isort: split
@@ -22,9 +22,9 @@ def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
 def test_hits_by_hand():
     scores = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
     truth = torch.tensor([[False, True, False], [False, True, True], [True, False, False]])
-    assert hits(scores, truth).tolist() == [True, False, False]
-    assert hits(scores, truth, among=2).tolist() == [True, True, False]
-    assert hits(scores, truth, among=5).all()  # there are no five classes
+    assert is_correct(scores, truth).tolist() == [True, False, False]
+    assert is_correct(scores, truth, among=2).tolist() == [True, True, False]
+    assert is_correct(scores, truth, among=5).all()  # there are no five classes
     assert (top1(scores, truth), top5(scores, truth)) == (pytest.approx(1 / 3), 1.0)
 
 

@@ -8,7 +8,8 @@ from support.small import T, identity_readout, random_clips, random_features, ra
 from torch import nn
 
 from tlee.costs import count_costs
-from tlee.model import TLEE, Readout
+from tlee.model import TLEE
+from tlee.readout import Readout
 
 pytestmark = pytest.mark.usefixtures("five_layer_backbone")
 
@@ -125,11 +126,11 @@ def test_the_loss_of_a_video_is_the_mean_over_its_steps():
 @pytest.mark.parametrize("exits", [0, 1, 3])
 @torch.inference_mode()
 def test_clips_become_features_of_every_exit(exits, mlp):
-    model = random_network(small_params(exits=exits, mlp=mlp))
+    model = random_network(small_params(num_branches=exits, mlp=mlp))
     clips = random_clips(model, videos=2)
     features = model.exit_features(clips)
     assert features.shape == (2, T, exits + 1, mlp or WIDTH)
-    assert model.exits == exits + 1
+    assert model.num_exits == exits + 1
     torch.testing.assert_close(model.full_features(clips), features[:, :, -1:])
     assert (mlp is None) == (len(model.mlp) == 0)
     assert not mlp or (features >= 0).all()  # it ends in a ReLU
@@ -202,7 +203,7 @@ def test_branches_in_windows_have_costs_of_their_own():
 
 def test_frameexit_is_the_network_without_branches():
     model = TLEE(small_params(method="frameexit"), classes=5)
-    assert (model.exits, len(model.branches)) == (1, 0)
+    assert (model.num_exits, len(model.branches)) == (1, 0)
     assert (len(model.readout.classifiers), len(model.readout.gates)) == (T, T - 2)
 
 

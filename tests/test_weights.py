@@ -18,7 +18,7 @@ from tlee.weights import load_state, load_tensors, save_tensors
 
 ROOT = Path(__file__).parents[1]
 
-PARAMS = load_params(ROOT / "params.yaml", {"model.exits": 3, "model.weights": None})
+PARAMS = load_params(ROOT / "params.yaml", {"model.num_branches": 3, "model.weights": None})
 STAGES = ("pretrain", "branches", "gates")
 CLASSES = ["Walk", "Bend", "Run"]
 
@@ -218,7 +218,7 @@ def test_a_network_for_other_classes_is_refused(trained):
 @pytest.mark.parametrize(
     ("values", "fault"),
     [
-        ({"exits": 2}, "has an unknown tensor `branches.2.alpha`"),
+        ({"num_branches": 2}, "has an unknown tensor `branches.2.alpha`"),
         ({"readout": "per_step"}, "lacks tensor `classifiers.1.bias`"),
         ({"mlp": 9}, "lacks tensor `mlp.0.bias`"),
         ({"reuse": "ema"}, "lacks tensor `reuse.logit`"),

@@ -1,9 +1,8 @@
-"""Import torchvision beside any build of torch.
+"""Import torchvision alongside any build of torch.
 
-A torchvision built for CUDA cannot load its compiled ops beside a CPU build of torch, and then its
-import stops at "operator torchvision::nms does not exist". The two detection ops whose schemas it
-takes for granted are never called here, so defining the schemas is enough: models and transforms
-work. On matching builds nothing is defined.
+A torchvision built for CUDA cannot load its compiled ops alongside a CPU build of torch, and its import fails with
+"operator torchvision::nms does not exist". The two detection ops whose schemas it expects are never called here, so
+defining the schemas is enough: models and transforms work. On matching builds nothing is defined.
 """
 
 import sys

@@ -1,12 +1,14 @@
-"""What each part of the network costs: multiply-accumulates, counted by running it once."""
+"""Cost of each part of the network and of every path through it: multiply-accumulates, counted by running it once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tlee.model import TLEE
+from tlee.readout import Accumulated
 
 GIGA = 1e9
 
@@ -16,40 +18,64 @@ class Costs:
     """MACs of one run of each part on one frame or feature.
 
     ``segments`` and ``heads`` have one entry a depth; the deepest head has no branch, only the MLP if there is one.
+    Any other additive quantity, such as bytes or layers, can stand in the place of MACs.
     """
 
-    segments: tuple[int, ...]
-    heads: tuple[int, ...]
-    reuse: int
-    classifier: int
-    gate: int
+    segments: tuple[float, ...]
+    heads: tuple[float, ...]
+    reuse: float
+    classifier: float
+    gate: float
 
-    def full_network(self, frames: int) -> int:
-        """All frames at full depth, classified once: what every saving is measured against."""
-        return frames * (sum(self.segments) + self.heads[-1]) + (frames - 1) * self.reuse + self.classifier
+    def of_paths(self, exit_depths: torch.Tensor, visited: bool) -> torch.Tensor:
+        """MACs ``[N]`` of leaving frames at ``exit_depths [N, T]`` (-1: not processed) without deciding on the way.
+
+        Each frame runs up to its depth with the head there, and the heads passed on the way if ``visited`` exits are
+        accumulated too; reuse runs for all features but the first, the classifier once.
+        """
+        processed, depths = exit_depths >= 0, exit_depths.clamp(min=0)
+        segments, heads = (torch.from_numpy(np.array(each)) for each in (self.segments, self.heads))
+        segments, heads = segments.cumsum(0), heads.cumsum(0) if visited else heads
+        frames = ((segments + heads)[depths] * processed).sum(1)
+        features = ((depths + 1 if visited else 1) * processed).sum(1)
+        return frames + (features - 1) * self.reuse + self.classifier
+
+    def full_network(self, frames: int) -> float:
+        """MACs of all frames at full depth, classified once: what every saving is measured against."""
+        deepest = len(self.segments) - 1
+        return self.of_paths(torch.full((1, frames), deepest), visited=False).item()
 
 
 def count_macs(run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """The result of ``run`` and its multiply-accumulates: convolutions and matrix products."""
+    """Return the result of ``run`` and its multiply-accumulates in convolutions and matrix products."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         result = run()
     return result, counter.get_total_flops() // 2
 
 
 def count_costs(model: TLEE) -> Costs:
-    """Count every part of ``model``, which is to be in evaluation mode, at its input size."""
+    """Count every part of ``model``, which must be in evaluation mode, at its input size."""
+    return measure_costs(model, lambda part, run: count_macs(run))
+
+
+def measure_costs(
+    model: TLEE, measure: Callable[[torch.nn.Module, Callable[[], torch.Tensor]], tuple[torch.Tensor, float]]
+) -> Costs:
+    """Cost of every part of ``model`` by ``measure(part, run)``, which returns the result of ``run`` and its cost."""
     backbone, readout = model.backbone, model.readout
     memory = backbone.start_memory(model.params.model.input_size)
     tap, segments, heads = torch.zeros(1, *model.input_shape), [], []
-    for depth in range(model.exits):
-        (tap, _), macs = count_macs(lambda depth=depth, tap=tap: backbone.step(depth, tap, memory[depth]))
-        segments.append(macs)
-        heads.append(count_macs(lambda depth=depth, tap=tap: model.head(depth)(tap))[1])
+    for depth, segment in enumerate(backbone.segments):
+        head = model.head(depth)
+        tap, cost = measure(segment, lambda depth=depth, tap=tap: backbone.step(depth, tap, memory[depth])[0])
+        segments.append(cost)
+        heads.append(measure(head, lambda head=head, tap=tap: head(tap))[1])
     feature = torch.zeros(1, readout.width)
+    known = readout.accumulate(Accumulated.nothing(1), feature)
     return Costs(
         tuple(segments),
         tuple(heads),
-        reuse=count_macs(lambda: readout.accumulate(feature, feature, 1))[1],
-        classifier=count_macs(lambda: readout.classify(feature, 0))[1],
-        gate=count_macs(lambda: readout.gate(feature, feature, 1))[1] if readout.gates else 0,
+        reuse=measure(readout, lambda: readout.accumulate(known, feature).z)[1],
+        classifier=measure(readout, lambda: readout.classify(feature, 0))[1],
+        gate=measure(readout, lambda: readout.gate(feature, feature, 1))[1] if readout.gates else 0,
     )

@@ -56,7 +56,7 @@ def store_features(model: TLEE, params: Params) -> None:
     FEATURES.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         table, batches = _prepare(model, params, split)
-        shape = (len(table.labels), params.extract.frames, model.exits, model.readout.width)
+        shape = (len(table.labels), params.extract.frames, model.num_exits, model.readout.width)
         stored = np.lib.format.open_memmap(FEATURES / f"{split}.npy", "w+", np.float32, shape)
         start = 0
         for batch in batches:

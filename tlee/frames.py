@@ -1,4 +1,4 @@
-"""The frame store, and batches of clips from it."""
+"""Stored frames as training and evaluation data: visiting order, frame store, clips and their transforms."""
 
 import io
 from collections.abc import Callable
@@ -6,33 +6,32 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
 from tlee._torchvision import transforms
-from tlee.errors import UserError
+from tlee.frame_format import read_split
 from tlee.params import Params
 from tlee.paths import FRAMES
 
 #: Data sets with classes such as "pushing something from left to right", whose mirror image is another class.
-TELL_LEFT_FROM_RIGHT = {"something_v2"}
+DIRECTIONAL_DATASETS = {"something_v2"}
 
 
-def visiting_order(frames: int, order: str) -> list[int]:
-    """The order in which ``frames`` frames are visited.
+def visiting_order(num_frames: int, order: str) -> list[int]:
+    """Return the positions in time of ``num_frames`` frames in the order in which they are visited.
 
-    ``sequential`` is temporal order. ``coarse_to_fine`` is middle, last or first, then again and
-    again the middle of the widest gap left. For 10 frames this is the papers' own list (FrameExit,
-    section 4.1; TLEE's settings), which is kept as printed since its ties follow no single rule.
+    ``sequential`` is temporal order. ``coarse_to_fine`` is middle, first, last, then repeatedly the middle of the
+    widest remaining gap. For 10 frames it is the list printed in both papers (FrameExit, section 4.1; TLEE's settings),
+    whose ties follow no single rule.
     """
     if order == "sequential":
-        return list(range(frames))
-    if frames == 10:
+        return list(range(num_frames))
+    if num_frames == 10:
         return [5, 0, 9, 2, 7, 4, 6, 3, 8, 1]
-    visited = list(dict.fromkeys([frames // 2, 0, frames - 1]))
-    while len(visited) < frames:
+    visited = list(dict.fromkeys([num_frames // 2, 0, num_frames - 1]))
+    while len(visited) < num_frames:
         known = sorted(visited)
         left, right = max(pairwise(known), key=lambda gap: gap[1] - gap[0])
         visited.append((left + right) // 2)
@@ -40,51 +39,45 @@ def visiting_order(frames: int, order: str) -> list[int]:
 
 
 class FrameStore:
-    """One split of the extracted frames, memory-mapped. Raises ``UserError`` if the file is not whole.
+    """One split of the extracted frames, memory-mapped. Raises ``UserError`` if the file is missing or damaged.
 
-    ``labels [N]`` is the first class of each video, ``truth [N, C]`` (booleans) says all of them.
+    ``labels [N]`` is the first class of each video, ``truth [N, C]`` (booleans) all of its classes.
     """
 
     def __init__(self, path: str | Path):
-        try:
-            self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            metadata = self._table.schema.metadata
-            self.classes = metadata[b"classes"].decode().split("\n")
-            self.clip_frames = int(metadata[b"clip_frames"])
-            columns = {name: self._table[name].to_pylist() for name in ("video", "group", "labels")}
-        except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
-            raise UserError(f"{path} is missing or damaged: run `dvc repro extract`") from None
-        self.videos: list[str] = columns["video"]
-        self.groups: list[str] = columns["group"]
-        self.labels = torch.tensor([labels[0] for labels in columns["labels"]])
+        stored = read_split(path)
+        self.videos, self.groups = stored.videos, stored.groups
+        self.classes, self.clip_frames = stored.classes, stored.clip_frames
+        self._frames = stored.frames
+        self.labels = torch.tensor([labels[0] for labels in stored.labels])
         self.truth = torch.zeros(len(self.videos), len(self.classes), dtype=torch.bool)
-        for row, labels in enumerate(columns["labels"]):
+        for row, labels in enumerate(stored.labels):
             self.truth[row, labels] = True
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return len(self.videos)
 
     @property
     def steps(self) -> int:
-        """``T``, time steps of each video."""
-        return len(self._table["frames"][0]) // self.clip_frames
+        """``T``, the number of time steps per video."""
+        return len(self._frames[0]) // self.clip_frames
 
     def targets(self, multi_label: bool) -> torch.Tensor:
-        """What is trained on: class indices ``[N]``, or zeros and ones ``[N, C]`` (see ``Readout.loss``)."""
+        """Training targets: class indices ``[N]``, or zeros and ones ``[N, C]`` (see ``Readout.loss``)."""
         return self.truth.float() if multi_label else self.labels
 
     def clip(self, row: int, steps: list[int]) -> list[Image.Image]:
-        """All frames of some time steps (``0..T-1`` in time) of a video, ``clip_frames`` a step."""
-        jpegs, length = self._table["frames"][row], self.clip_frames
+        """Decode all frames of the given time steps (``0..T-1`` in time) of a video, ``clip_frames`` per step."""
+        jpegs, length = self._frames[row], self.clip_frames
         positions = [step * length + offset for step in steps for offset in range(length)]
         return [Image.open(io.BytesIO(jpegs[position].as_py())).convert("RGB") for position in positions]
 
     def pictures(self, row: int, steps: list[int]) -> list[Image.Image]:
-        """One frame a time step, the middle one, for showing."""
+        """Decode the middle frame of each of the given time steps, for display."""
         return self.clip(row, steps)[self.clip_frames // 2 :: self.clip_frames]
 
     def one_of_each_class(self, at_most: int) -> list[tuple[str, list[Image.Image]]]:
-        """The first video of each class: its class and its frames in temporal order."""
+        """Return the class and the frames, in temporal order, of the first video of each of ``at_most`` classes."""
         labels = self.labels.tolist()
         present = [label for label in range(len(self.classes)) if label in labels]
         return [
@@ -96,9 +89,9 @@ class FrameStore:
 class ClipDataset(Dataset):
     """Clips of a ``FrameStore``: ``(float [T, 3, H, W], target, row)``, time steps in visiting order.
 
-    Where a time step is a short clip of ``L`` frames it is ``[T, 3, L, H, W]``.
-    ``draw`` steps of a video are drawn anew each time, without it all are returned; they come in random
-    order, or in visiting order if it is kept.
+    If a time step is a short clip of ``L`` frames, a clip is ``[T, 3, L, H, W]``. With ``draw``, that many time steps
+    are sampled anew at each access, in random order, or in visiting order with ``keep_order``; without it, all are
+    returned.
     """
 
     def __init__(
@@ -119,13 +112,13 @@ class ClipDataset(Dataset):
         return len(self.store)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-        frames = np.stack([np.asarray(picture) for picture in self.store.clip(row, self._steps())])
+        frames = np.stack([np.asarray(image) for image in self.store.clip(row, self._sample_steps())])
         clip = self.transform(torch.from_numpy(frames).permute(0, 3, 1, 2))
         if self.store.clip_frames > 1:
             clip = clip.unflatten(0, (-1, self.store.clip_frames)).transpose(1, 2)
         return clip, self.targets[row], row
 
-    def _steps(self) -> list[int]:
+    def _sample_steps(self) -> list[int]:
         if self.draw is None:
             return self.order
         drawn = torch.randperm(len(self.order))[: self.draw].tolist()
@@ -133,14 +126,14 @@ class ClipDataset(Dataset):
 
 
 def load_clips(split: str, params: Params, *, augment: bool = False, draw: int | None = None) -> ClipDataset:
-    """The clips of a split as the network sees them; ``augment`` and ``draw`` vary them anew each time.
+    """Load the clips of a split in the form that the network reads; ``augment`` and ``draw`` randomise each access.
 
-    A readout per step learns all steps in their order, and temporal shift needs an order.
+    A readout per step is trained on all steps in their order, and the temporal shift needs steps in order.
     Raises ``UserError`` if the store is missing or damaged.
     """
     model = params.model
     per_step = model.readout == "per_step"
-    mirror = params.dataset.name not in TELL_LEFT_FROM_RIGHT
+    mirror = params.dataset.name not in DIRECTIONAL_DATASETS
     return ClipDataset(
         FrameStore(FRAMES / f"{split}.arrow"),
         visiting_order(params.extract.frames, model.order),
@@ -152,18 +145,18 @@ def load_clips(split: str, params: Params, *, augment: bool = False, draw: int |
 
 
 def evaluation_transform(size: int) -> transforms.Compose:
-    """``uint8 [T, 3, H, W]`` to ``float [T, 3, size, size]`` in 0..1: the centre of each frame.
+    """Return the transform of ``uint8 [T, 3, H, W]`` to ``float [T, 3, size, size]`` in 0..1: a centre crop.
 
-    The crop is 7/8 of the short side, as usual for networks that saw random crops.
+    The crop is 7/8 of the short side, as usual for networks trained on random crops.
     """
     resize = transforms.Resize(round(size * 8 / 7))
     return transforms.Compose([resize, transforms.CenterCrop(size), _to_float()])
 
 
 def training_transform(size: int, mirror: bool = True) -> transforms.Compose:
-    """Like ``evaluation_transform`` with a random crop and colours, the same for all frames of a clip.
+    """Return a transform like ``evaluation_transform`` with random crop and colours, the same for all frames of a clip.
 
-    Half of the clips are mirrored, unless ``mirror`` forbids it.
+    With ``mirror``, half of the clips are mirrored.
     """
     return transforms.Compose(
         [

@@ -1,13 +1,13 @@
-"""What tables and figures call the policies, in their order."""
+"""Display names of the policies, in the order of tables and figures."""
 
 NAMES = {
     "full": "full network",
     "fixed_frames": "fixed frames",
     "fixed_depth": "fixed depth",
-    "frameexit": "FrameExit, the gate alone",
-    "temporal": "temporal only (FrameExit's way)",
+    "frameexit": "FrameExit, gate only",
+    "temporal": "temporal only (FrameExit style)",
     "layer": "layer only",
-    "tlee_gate": "TLEE, the gate alone",
+    "tlee_gate": "TLEE, gate only",
     "tlee": "TLEE",
     "confidence": "confidence (SDN)",
     "entropy": "entropy (BranchyNet)",

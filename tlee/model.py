@@ -1,4 +1,4 @@
-"""TLEE: a segmented backbone, its branches, and the readout that turns exit features into decisions.
+"""TLEE: a segmented backbone, its branches and the readout, and the weight files of its training stages.
 
 FrameExit is the case without branches whose readout has a classifier and a gate for each time step.
 """
@@ -11,97 +11,11 @@ from torch.nn.parameter import is_lazy
 
 from tlee.backbones import Backbone, build_backbone
 from tlee.errors import UserError
-from tlee.modules import BRANCHES, GATES, REUSES
+from tlee.modules import BRANCHES
 from tlee.params import Params
 from tlee.paths import MODELS
+from tlee.readout import Readout
 from tlee.weights import load_state, load_tensors, save_tensors
-
-
-class Readout(nn.Module):
-    """What happens after an exit feature exists: reuse, classifier, gate.
-
-    It needs no frame, so it runs on stored exit features exactly as it runs on fresh ones.
-    ``t`` is the time step in visiting order; only a readout per step asks for it.
-    """
-
-    def __init__(self, width: int, classes: int, params: Params):
-        super().__init__()
-        steps, per_step = params.extract.frames, params.model.readout == "per_step"
-        gate = GATES[params.model.gate]
-        gated = 0 if gate is None else max(steps - 2, 0)  # none at the first and the last step
-        gates = gated if per_step else min(gated, 1)
-        self.width, self.classes = width, classes
-        self.reuse = REUSES[params.model.reuse](width)
-        self.classifiers = nn.ModuleList(nn.Linear(width, classes) for _ in range(steps if per_step else 1))
-        self.gates = nn.ModuleList(gate(width) for _ in range(gates))
-        self.folds_visited = params.model.accumulate == "visited"
-        self.multi_label = params.dataset.labels == "multi"
-
-    @property
-    def per_step(self) -> bool:
-        """Whether time steps have classifiers and gates of their own."""
-        return len(self.classifiers) > 1
-
-    def accumulate(self, past: torch.Tensor | None, current: torch.Tensor, count: float | torch.Tensor) -> torch.Tensor:
-        """The next ``z``, ``[N, D]``, from one of ``count`` features. Where there is none it takes ``current``."""
-        return current if past is None else self.reuse(past, current, count)
-
-    def classify(self, z: torch.Tensor, t: int) -> torch.Tensor:
-        """``[N, D]`` after step ``t`` to logits ``[N, C]``."""
-        return self.classifiers[min(t, len(self.classifiers) - 1)](z)
-
-    def gate(self, current: torch.Tensor, past: torch.Tensor, t: int) -> torch.Tensor:
-        """Logits ``[N]`` of stopping at step ``0 < t < T - 1``."""
-        return self.gates[min(t, len(self.gates)) - 1](current, past)
-
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Of each class, ``[..., C]``: softmax, or sigmoid where videos have several labels."""
-        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
-
-    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """One value for each of ``logits [..., C]``: cross-entropy, or the mean binary one over all classes.
-
-        ``targets`` are class indices ``[...]``, for several labels zeros and ones ``[..., C]``.
-        """
-        if self.multi_label:
-            return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
-        losses = nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
-        return losses.unflatten(0, logits.shape[:-1])
-
-    def along(self, features: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
-        """``z`` after each step, ``[N, T, D]``, where step ``t`` of a video is left at depth ``depths[n, t]``.
-
-        ``features`` are ``[N, T, exits, D]``, of which those up to the depth are read.
-        """
-        past, count, steps = None, torch.zeros_like(depths[:, :1], dtype=features.dtype), []
-        for t in range(features.shape[1]):
-            depth = depths[:, t, None]
-            if self.folds_visited:
-                for b in range(int(depth.max()) + 1):
-                    folded = self.accumulate(past, features[:, t, b], count)
-                    past = folded if past is None else torch.where(b <= depth, folded, past)
-                    count = count + (b <= depth)
-            else:
-                current = features[torch.arange(len(features), device=features.device), t, depth[:, 0]]
-                past = self.accumulate(past, current, count)
-                count = count + 1
-            steps.append(past)
-        return torch.stack(steps, dim=1)
-
-    def prefix_logits(self, features: torch.Tensor, depths: torch.Tensor | int) -> torch.Tensor:
-        """What is known after each step, ``[N, T, C]``: see ``along``; one depth stands for all frames."""
-        if isinstance(depths, int):
-            depths = torch.full(features.shape[:2], depths, device=features.device)
-        z = self.along(features, depths)
-        if not self.per_step:
-            return self.classify(z, 0)
-        return torch.stack([self.classify(each, t) for t, each in enumerate(z.unbind(1))], dim=1)
-
-    def prefix_loss(self, features: torch.Tensor, depths: torch.Tensor | int, targets: torch.Tensor) -> torch.Tensor:
-        """Mean loss over videos and steps (TLEE section III-E, FrameExit 3.3); ``targets`` one of each video."""
-        logits = self.prefix_logits(features, depths)
-        steps = logits.shape[1]
-        return self.loss(logits, targets.unsqueeze(1).expand(-1, steps, *targets.shape[1:])).mean()
 
 
 class Head(nn.Module):
@@ -126,7 +40,7 @@ class TLEE(nn.Module):
     def __init__(self, params: Params, classes: int):
         super().__init__()
         self.params = params
-        self.backbone = build_backbone(params.model.backbone, params.model.exits, params.model.weights)
+        self.backbone = build_backbone(params.model.backbone, params.model.num_branches, params.model.weights)
         dim, width = self.backbone.feature_dim, params.model.mlp
         layers = [] if width is None else [nn.Linear(dim, width), nn.BatchNorm1d(width), nn.ReLU()]
         self.mlp = nn.Sequential(*layers)
@@ -134,7 +48,7 @@ class TLEE(nn.Module):
         self.branches = self.new_branches()  # last, so that they do not change how the others begin
 
     @property
-    def exits(self) -> int:
+    def num_exits(self) -> int:
         """``B + 1``."""
         return len(self.backbone.segments)
 

@@ -1,4 +1,4 @@
-"""Notebooks: what their first line does, and how the pipeline runs them."""
+"""Notebooks: their setup and figures, and their execution by the pipeline."""
 
 import os
 import sys
@@ -18,14 +18,14 @@ from tlee.figures.style import save
 from tlee.params import Params, load_params
 from tlee.paths import FIGURES, NOTEBOOKS, SOURCES, STRIPPED, find_root
 
-INCH = 100  # pixels of a notebook's page
+PIXELS_PER_INCH = 100  # of a figure shown in a notebook
 
-#: The kernel's own log: that it uses TCP, and how it ends when interrupted. What cells print is not part of it.
-KERNEL_IS_QUIET = ["--Application.log_level=ERROR", "--IPKernelApp.no_stderr=True"]
+#: Silences the kernel's own log (its use of TCP, its end when interrupted), not the output of cells.
+QUIET_KERNEL = ["--Application.log_level=ERROR", "--IPKernelApp.no_stderr=True"]
 
 
 def begin(*sections: str, overrides: dict[str, Any]) -> Params:
-    """Go to the project's root, read the parameters, show those of ``sections``.
+    """Change to the project's root, read the parameters and display those of ``sections``.
 
     ``overrides`` maps dotted keys to values that replace those of ``params.yaml``.
     """
@@ -36,24 +36,25 @@ def begin(*sections: str, overrides: dict[str, Any]) -> Params:
 
 
 def show(target: Axes | Figure, name: str) -> None:
-    """Save a figure as ``results/figures/<name>.png`` and show that file."""
+    """Save a figure as ``results/figures/<name>.png`` and display that file."""
     figure = target if isinstance(target, Figure) else target.figure
     path = save(figure, FIGURES / f"{name}.png")
     plt.close(figure)
-    display(Image(filename=path, width=INCH * figure.get_figwidth()))
+    display(Image(filename=path, width=PIXELS_PER_INCH * figure.get_figwidth()))
 
 
 def run_notebook(name: str) -> Path:
-    """Run a notebook with papermill from the project's root; return the executed one.
+    """Run a notebook with papermill from the project's root; return the path of the executed copy.
 
-    Those of the pipeline have been stripped into ``results/stripped/`` before, others are in ``notebooks/``.
-    What their cells print is printed here too. Raises ``UserError`` where a cell raised one.
+    Notebooks of the pipeline are read from ``results/stripped/``, others from ``notebooks/``. The output of cells is
+    also printed here. Raises ``UserError`` if a cell raised one, the notebook is missing or damaged, or the run was
+    interrupted.
     """
-    load_params()  # a typo is named at once, before a kernel starts
-    places = (STRIPPED / f"{name}.ipynb", SOURCES / f"{name}.ipynb")
-    source, target = next((path for path in places if path.exists()), None), NOTEBOOKS / f"{name}.ipynb"
+    load_params()  # reports a typo before a kernel starts
+    candidates = (STRIPPED / f"{name}.ipynb", SOURCES / f"{name}.ipynb")
+    source, target = next((path for path in candidates if path.exists()), None), NOTEBOOKS / f"{name}.ipynb"
     if source is None:
-        raise UserError(f"{places[1]} does not exist: name a notebook without its folder and ending")
+        raise UserError(f"{candidates[1]} does not exist: give the name of a notebook, without folder and extension")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
@@ -63,12 +64,12 @@ def run_notebook(name: str) -> Path:
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
-            extra_arguments=KERNEL_IS_QUIET,
+            extra_arguments=QUIET_KERNEL,
         )
     except KeyboardInterrupt:
-        raise UserError("interrupted; what is finished is kept, and the same command goes on from there") from None
+        raise UserError("interrupted; what is finished is kept: run the same command again to continue") from None
     except NotJSONError:
-        raise UserError(f"{source} is damaged: `dvc repro` makes it again from notebooks/{name}.ipynb") from None
+        raise UserError(f"{source} is damaged: `dvc repro` recreates it from notebooks/{name}.ipynb") from None
     except PapermillExecutionError as error:
         if error.ename == "UserError":
             raise UserError(error.evalue) from None

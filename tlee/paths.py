@@ -1,10 +1,11 @@
-"""Where the stages put what they make, below the project's root."""
+"""Paths of the files that the stages write, relative to the project root."""
 
 from pathlib import Path
 
 from tlee.errors import UserError
 
-SPLITS = ("train", "val", "test")  # name the files of a folder that holds something of each video
+#: Splits of the data set, and the names of the files of a folder with one file per split.
+SPLITS = ("train", "val", "test")
 
 SOURCES = Path("notebooks")
 
@@ -24,11 +25,12 @@ GUARANTEED_POLICY = RESULTS / "guaranteed_policy.json"
 TRACE = PLOTS / "evaluate" / "trace.csv"
 FAILED_VIDEOS = RESULTS / "failed_videos.csv"
 
-RUNS = Path("runs")  # unfinished training, outside of what DVC removes before it runs a stage
+#: State of unfinished stages, outside the outputs that DVC removes before it runs a stage.
+RUNS = Path("runs")
 
 
 def find_root(start: Path) -> Path:
-    """The nearest folder at or above ``start`` that holds ``params.yaml``; ``UserError`` if none does."""
+    """Return the nearest folder at or above ``start`` that contains ``params.yaml``; raise ``UserError`` if none does."""
     for folder in (start, *start.parents):
         if (folder / "params.yaml").exists():
             return folder

@@ -24,14 +24,14 @@ def save_table(stage: str, name: str, table: pd.DataFrame) -> Path:
 
 
 def save_json(path: Path, content: Any) -> Path:
-    """Write ``content``, indented."""
+    """Write ``content`` as indented JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
 
 
 def load_json(path: Path, stage: str) -> Any:
-    """Read ``path``; ``UserError`` names the stage that writes it if it is missing or damaged."""
+    """Read ``path``; raise ``UserError`` that names the stage that writes it if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -39,5 +39,5 @@ def load_json(path: Path, stage: str) -> Any:
 
 
 def rounded(content: Any) -> Any:
-    """What JSON makes of ``content``, numbers rounded to 6 digits."""
+    """Return ``content`` after a round trip through JSON, numbers rounded to 6 digits."""
     return json.loads(json.dumps(content), parse_float=lambda text: float(f"{float(text):.6g}"))

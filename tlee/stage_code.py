@@ -19,7 +19,7 @@ from tlee.paths import CODE, STRIPPED
 PACKAGE = Path(__file__).parent
 
 #: Modules that check, name, show and write results, but cannot change them: no stage depends on their code.
-BOOKKEEPING = {"tlee", "tlee.errors", "tlee.notebook", "tlee.params", "tlee.paths", "tlee.records"}
+BOOKKEEPING = {"tlee", "tlee.errors", "tlee.notebook", "tlee.param_types", "tlee.params", "tlee.paths", "tlee.records"}
 
 _UNSEEN = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 

@@ -1,4 +1,4 @@
-"""Some of many videos."""
+"""Subsets of videos: evenly spaced, one per group, or disjoint in their groups."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,28 +6,28 @@ import numpy as np
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 
 
-def spread(videos: int, at_most: int) -> list[int]:
-    """Rows of ``at_most`` videos at equal distances, or all if there are fewer."""
-    return np.unique(np.linspace(0, videos - 1, at_most).astype(int)).tolist()
+def spread(num_videos: int, at_most: int) -> list[int]:
+    """Return rows of ``at_most`` evenly spaced videos, or all rows if there are fewer."""
+    return np.unique(np.linspace(0, num_videos - 1, at_most).astype(int)).tolist()
 
 
 def halves(groups: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of two halves that have no group in common. Raises ``ValueError`` if there is one group only."""
+    """Return the rows of two halves without a common group. Raises ``ValueError`` if there is only one group."""
     splitter = GroupShuffleSplit(n_splits=1, test_size=0.5, random_state=seed)
     return next(splitter.split(np.zeros(len(groups)), groups=groups))
 
 
 def one_per_group(groups: Sequence[str], seed: int) -> np.ndarray:
-    """Rows of one video of each group, drawn by lot."""
+    """Return the rows of one video per group, chosen at random."""
     order = np.random.default_rng(seed).permutation(len(groups))
     _, first = np.unique(np.asarray(groups)[order], return_index=True)
     return np.sort(order[first])
 
 
 def folds(groups: Sequence[str], count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows inside and outside of ``count`` parts that have no group in common, or of as many as there are groups.
+    """Yield, for each of ``count`` cross-validation folds, the rows of all other folds and those of the fold.
 
-    Yields the rows of all other parts, then those of the part. Raises ``ValueError`` if there is one group only.
+    Folds have no group in common; there are no more folds than groups. Raises ``ValueError`` if there is only one group.
     """
     splitter = GroupKFold(min(count, len(set(groups))), shuffle=True, random_state=seed)
     yield from splitter.split(np.zeros(len(groups)), groups=groups)

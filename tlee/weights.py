@@ -1,4 +1,4 @@
-"""Tensors in ``.safetensors`` files, with what they are about; the same content gives the same bytes."""
+"""Tensors in ``.safetensors`` files, with JSON that describes them; the same content gives the same bytes."""
 
 import json
 from pathlib import Path
@@ -11,32 +11,32 @@ from torch import nn
 
 from tlee.errors import UserError
 
-_ABOUT = "tlee"  # one entry: the order of several would change from run to run
+_ABOUT = "tlee"  # a single metadata entry: the order of several would change from run to run
 _PICKLES = (".pth", ".pt")
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> Path:
-    """Write ``tensors`` and ``about``, which must be JSON."""
+    """Write ``tensors`` and their description ``about``, which must be JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    safetensors.torch.save_file(whole, path, {_ABOUT: json.dumps(about)})
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(contiguous, path, {_ABOUT: json.dumps(about)})
     return path
 
 
 def load_tensors(path: str | Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and what they are about (nothing, if another program wrote them).
+    """Read the tensors and their description (empty if another program wrote the file).
 
-    Raises ``UserError`` with ``remedy`` if the file is missing or not whole.
+    Raises ``UserError`` with ``remedy`` if the file is missing or damaged.
     """
     tensors, metadata = _read_safetensors(path, remedy)
     return tensors, json.loads(metadata.get(_ABOUT, "{}"))
 
 
 def read_weights(path: str | Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors and the raw metadata of a file that any program wrote: ``.safetensors``, ``.pth`` or ``.pt``.
+    """Read the tensors and the raw metadata of a file of any program: ``.safetensors``, ``.pth`` or ``.pt``.
 
-    A ``.pth`` or ``.pt`` file has no metadata, and nothing in it but tensors is ever loaded.
-    Raises ``UserError`` with ``remedy`` if the file is missing, not whole or of another kind.
+    A ``.pth`` or ``.pt`` file has no metadata, and nothing but tensors is ever loaded from it.
+    Raises ``UserError`` with ``remedy`` if the file is missing, damaged or of another kind.
     """
     if Path(path).suffix in _PICKLES:
         return _read_pickle(path, remedy), {}
@@ -50,31 +50,32 @@ def _read_safetensors(path: str | Path, remedy: str) -> tuple[dict[str, torch.Te
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {remedy}") from None
     except (safetensors.SafetensorError, OSError):
-        raise UserError(f"{path} is not a whole .safetensors file: {remedy}") from None
+        raise UserError(f"{path} is damaged or not a .safetensors file: {remedy}") from None
 
 
 def load_pickle(path: str | Path, remedy: str) -> Any:
-    """What ``torch.save`` wrote: tensors and plain containers, numbers and text; nothing else is ever loaded.
+    """Read a file of ``torch.save``: tensors, plain containers, numbers and text; nothing else is ever loaded.
 
-    Raises ``UserError`` with ``remedy`` if the file is missing, not whole or holds anything else.
+    Raises ``UserError`` with ``remedy`` if the file is missing, damaged or contains anything else.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {remedy}") from None
     except Exception:  # a damaged pickle can raise any
-        raise UserError(f"{path} is not a whole {Path(path).suffix} file of tensors alone: {remedy}") from None
+        suffix = Path(path).suffix
+        raise UserError(f"{path} is damaged or not a {suffix} file of nothing but tensors: {remedy}") from None
 
 
 def _read_pickle(path: str | Path, remedy: str) -> dict[str, torch.Tensor]:
     state = load_pickle(path, remedy)
-    if not is_table_of_tensors(state):
-        raise UserError(f"{path} is not a table of named tensors: {remedy}")
+    if not is_state_dict(state):
+        raise UserError(f"{path} is not a dictionary of tensors by name: {remedy}")
     return state
 
 
-def is_table_of_tensors(content: Any) -> bool:
-    """Whether it is a dictionary of tensors by name."""
+def is_state_dict(content: Any) -> bool:
+    """Return True if ``content`` is a dictionary of tensors by name."""
     return isinstance(content, dict) and all(_is_named_tensor(*item) for item in content.items())
 
 
@@ -89,10 +90,10 @@ def load_state(module: nn.Module, state: dict[str, torch.Tensor], path: str | Pa
     """
     own = module.state_dict()
     counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
-    state = counters | state  # of batch norm; old files have none, and evaluation needs none
+    state = counters | state  # of batch norm: old files have none, and inference needs none
     for problem, names in (("lacks", own.keys() - state.keys()), ("has an unknown", state.keys() - own.keys())):
         if names:
-            raise UserError(f"{path} {problem} tensor `{min(names)}`, so it is of another network: {remedy}")
+            raise UserError(f"{path} {problem} tensor `{min(names)}`, so it belongs to another network: {remedy}")
     for name, tensor in own.items():
         if tensor.shape != state[name].shape:
             shapes = f"{tuple(state[name].shape)} instead of {tuple(tensor.shape)}"

@@ -168,7 +168,7 @@ def test_the_deepest_cuts_are_used_and_change_nothing(name, exits):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_more_exits_than_cuts_are_refused(name):
     with torch.device("meta"):
-        assert one_line(lambda: BACKBONES[name](4)) == "model.exits is 4, but this backbone has 3 cuts: lower it"
+        assert one_line(lambda: BACKBONES[name](4)) == "model.num_branches is 4, but this backbone has 3 cuts: lower it"
 
 
 def test_a_time_step_is_a_frame_or_a_clip():

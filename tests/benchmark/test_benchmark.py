@@ -68,7 +68,7 @@ def test_the_policy_takes_all_exits_and_is_not_near_any_score():
     features = random_features(videos=12, width=12)
     policy = random_weights.mixed_policy(model, features, COSTS)
     watched = Watched(policy)
-    exits = run(StoredFeatures(features), model.readout, watched, COSTS).exits
+    exits = run(StoredFeatures(features), model.readout, watched, COSTS).exit_depths
     assert set(exits.unique().tolist()) == {-1, 0, 1, 2}
     assert len((exits >= 0).sum(1).unique()) > 1
     assert watched.margin > random_weights.CLEAR
@@ -96,6 +96,6 @@ def test_memory_that_is_taken_is_seen_though_it_was_free_before():
 def test_it_is_of_224_pixels_ten_frames_and_three_branches(root, monkeypatch):
     monkeypatch.chdir(root)
     params = benchmark._params("resnet50")
-    assert (params.model.input_size, params.extract.frames, params.model.exits) == (224, 10, 3)
+    assert (params.model.input_size, params.extract.frames, params.model.num_branches) == (224, 10, 3)
     assert params.model.weights is None
     assert params.model_copy(update={"model": load_params().model, "extract": load_params().extract}) == load_params()

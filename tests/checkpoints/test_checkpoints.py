@@ -111,7 +111,7 @@ def test_frameexit_videos_stop_where_the_authors_do(frameexit_state, frameexit_m
     confidences = authors.apply_linear(frameexit_state, "classifiers.0", features[:, 0, 0]).softmax(1).amax(1)
     first = authors.between(confidences, 0.8)
     used, logits = authors.frameexit_decisions(frameexit_state, features, first)
-    policy = Thresholds(leave=(), first=(first,), gate=(0.5,), sure=(1.0,))
+    policy = Thresholds(layer=(), first=(first,), gate=(0.5,), stop=(1.0,))
     outcomes = run(StoredFeatures(model.exit_features(clips)), model.readout, policy, count_costs(model))
     assert outcomes.frames.tolist() == used
     assert len(set(used)) > 2
@@ -121,7 +121,7 @@ def test_frameexit_videos_stop_where_the_authors_do(frameexit_state, frameexit_m
 def test_frameexit_needs_no_further_parameter(frameexit_model):
     _, params = frameexit_model
     model, evaluate = params.model, params.evaluate
-    assert (model.method, model.backbone, model.mlp, model.exits) == ("frameexit", "resnet50", 96, 0)
+    assert (model.method, model.backbone, model.mlp, model.num_exits) == ("frameexit", "resnet50", 96, 0)
     assert (model.readout, model.gate, model.reuse) == ("per_step", "frameexit", "max")
     assert (evaluate.first_threshold, evaluate.gate_threshold, params.extract.frames) == (0.99, 0.5, authors.FRAMES)
 
@@ -149,7 +149,7 @@ def test_tlee_videos_and_frames_are_left_where_the_authors_tensors_say(clips, tm
     state = tlee_state(clips, gate, mlp)
     training = {"module." + name: tensor for name, tensor in state.items()}
     model, params = imported(tmp_path, {"state_dict": training, "epoch": 25, "best_prec1": 80.5}, "tlee")
-    assert (params.model.exits, params.model.gate, params.model.mlp) == (3, gate, mlp)
+    assert (params.model.num_branches, params.model.gate, params.model.mlp) == (3, gate, mlp)
 
     theirs, ours = authors.tlee_features(state, clips), model.exit_features(clips)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
@@ -160,9 +160,9 @@ def test_tlee_videos_and_frames_are_left_where_the_authors_tensors_say(clips, tm
     confidences = authors.apply_linear(state, "classifiers.0", theirs).softmax(-1).amax(-1)
     first, leave = authors.between(confidences[:, 0], 0.9), authors.between(confidences, 0.8)
     paths, logits = authors.tlee_decisions(state, theirs, first, leave)
-    policy = Thresholds(leave=(leave,) * 3, first=(first,) * 4, gate=(0.5,) * 4, sure=(1.0,) * 4)
+    policy = Thresholds(layer=(leave,) * 3, first=(first,) * 4, gate=(0.5,) * 4, stop=(1.0,) * 4)
     outcomes = run(StoredFeatures(ours), model.readout, policy, count_costs(model))
-    assert outcomes.exits.tolist() == paths
+    assert outcomes.exit_depths.tolist() == paths
     assert len({depth for path in paths for depth in path}) > 2
     torch.testing.assert_close(outcomes.logits, logits, rtol=1e-3, atol=1e-3)
 
@@ -170,11 +170,11 @@ def test_tlee_videos_and_frames_are_left_where_the_authors_tensors_say(clips, tm
 @torch.inference_mode()
 def test_tlee_exits_of_frames_are_the_same_live(clips, tmp_path):
     model, _ = imported(tmp_path, tlee_state(clips, "mlp", None), "tlee")
-    policy = Thresholds(leave=(0.3,) * 3, first=(0.9,) * 4, gate=(0.5,) * 4, sure=(1.0,) * 4)
+    policy = Thresholds(layer=(0.3,) * 3, first=(0.9,) * 4, gate=(0.5,) * 4, stop=(1.0,) * 4)
     costs = count_costs(model)
     live = run(LiveFeatures(model, clips[0]), model.readout, policy, costs)
     stored = run(StoredFeatures(model.exit_features(clips[:1])), model.readout, policy, costs)
-    assert torch.equal(live.exits, stored.exits)
+    assert torch.equal(live.exit_depths, stored.exit_depths)
 
 
 def test_tlee_without_a_gate_has_confidence_alone(clips, tmp_path):
@@ -202,7 +202,7 @@ def test_tlee_other_backbones_are_known_by_their_layers(name, builder, tmp_path)
     state = {f"backbone.baseModel.{key}": tensor for key, tensor in features.state_dict().items()}
     state |= authors.linear("classifiers.0", authors.CLASSES, 512 if name == "vgg16" else 1536)
     _, params = imported(tmp_path, state, "tlee")
-    assert (params.model.backbone, params.model.exits) == (name, 0)
+    assert (params.model.backbone, params.model.num_branches) == (name, 0)
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +235,7 @@ def test_tlee_branches_that_pool_to_a_grid_are_known(clips, tmp_path):
 def test_tlee_branches_can_be_left_out(clips, tmp_path):
     state = authors.tlee_checkpoint(clips, "mlp", None, authors.WINDOWS)
     model, params = imported(tmp_path, state, "tlee", branches=False)
-    assert params.model.exits == 0
+    assert params.model.num_branches == 0
     alone = {name: tensor for name, tensor in state.items() if "branches" not in name}
     torch.testing.assert_close(model.exit_features(clips), authors.tlee_features(alone, clips), rtol=1e-3, atol=1e-3)
 

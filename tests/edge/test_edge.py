@@ -35,7 +35,12 @@ OFF = (NEVER,) * EXITS
 @pytest.fixture(scope="module")
 def model() -> TLEE:
     """Random weights, with normalisation statistics and a classifier that let confidences vary."""
-    overrides = {"extract.frames": FRAMES, "model.input_size": 64, "model.exits": EXITS - 1, "model.weights": None}
+    overrides = {
+        "extract.frames": FRAMES,
+        "model.input_size": 64,
+        "model.num_branches": EXITS - 1,
+        "model.weights": None,
+    }
     torch.manual_seed(0)
     model = TLEE(load_params(ROOT / "params.yaml", overrides), classes=5)
     for module in model.modules():
@@ -83,16 +88,16 @@ def _deepest(values: tuple[float, ...]) -> tuple[float, ...]:
 POLICIES = {
     "never": lambda middle: Thresholds.never(EXITS),
     "temporal": lambda middle: Thresholds(
-        OFF[1:], _deepest(middle.first), _deepest(middle.gate), _deepest(middle.sure)
+        OFF[1:], _deepest(middle.first), _deepest(middle.gate), _deepest(middle.stop)
     ),
-    "layer": lambda middle: Thresholds(middle.leave, OFF, OFF, OFF),
-    "gate alone stops": lambda middle: replace(middle, sure=OFF),
+    "layer": lambda middle: Thresholds(middle.layer, OFF, OFF, OFF),
+    "gate alone stops": lambda middle: replace(middle, stop=OFF),
     "confidence alone stops": lambda middle: replace(middle, gate=OFF),
     "all": lambda middle: middle,
     "without exit 1": lambda middle: Thresholds(
-        *(_without(values, 1) for values in (middle.leave, middle.first, middle.gate, middle.sure))
+        *(_without(values, 1) for values in (middle.layer, middle.first, middle.gate, middle.stop))
     ),
-    "exit 1 stops only": lambda middle: replace(middle, leave=_without(middle.leave, 1)),
+    "exit 1 stops only": lambda middle: replace(middle, layer=_without(middle.layer, 1)),
     "always at exit 1": lambda middle: Thresholds((NEVER, ALWAYS, NEVER), OFF, OFF, OFF),
 }
 
@@ -121,9 +126,9 @@ def test_engine_decides_as_pytorch_and_runs_only_what_it_needs(name, model, clip
         expected = run(source, model.readout, policy, costs)
         calls.clear()
         verdict = engine.run(clip)
-        taken.append(verdict.exits)
+        taken.append(verdict.exit_depths)
 
-        assert verdict.exits == expected.exits[0].tolist()
+        assert verdict.exit_depths == expected.exit_depths[0].tolist()
         assert verdict.logits.argmax() == expected.predictions.item()
         np.testing.assert_allclose(verdict.logits, expected.logits[0], atol=1e-4)
 
@@ -252,9 +257,9 @@ def test_a_chunk_decides_the_same_and_runs_a_stage_once_if_a_frame_needs_it(
         expected = engine.run(clip)
         calls.clear()
         verdict = engine.run(clip, chunked=True)
-        assert verdict.exits == expected.exits
+        assert verdict.exit_depths == expected.exit_depths
         np.testing.assert_allclose(verdict.logits, expected.logits, atol=1e-4)
-        deepest = max(verdict.exits[:3])
+        deepest = max(verdict.exit_depths[:3])
         needed = [graph.name for depth, graph in engine.chunk.stages if depth <= deepest]
         assert {graph: count for graph, count in calls.items() if graph.startswith("chunk")} == dict.fromkeys(needed, 1)
         assert Counter(verdict.ran) == _only_segments(calls)

@@ -76,10 +76,10 @@ def test_it_says_what_is_run_and_what_must_come_out(model, policy, folder):
     assert about["preprocessing"]["centre_crop"] == 16
     assert about["timing"] == {"threads": 1, "warmup": 20, "repeats": 3}
     assert len(about["looks"]) == T
-    assert about["looks"][1][0]["leave"] == policy.leave[0]
+    assert about["looks"][1][0]["leave"] == policy.layer[0]
     for clip, video in zip(as_pixels(random_clips(model, VIDEOS)), about["videos"], strict=True):
         expected = run(LiveFeatures(model, clip), model.readout, policy, costs)
-        assert video["exits"] == expected.exits[0].tolist()
+        assert video["exit_depths"] == expected.exit_depths[0].tolist()
         assert video["label"] == expected.predictions.item()
         assert video["logits"] == pytest.approx(expected.logits[0].tolist(), rel=1e-4)
     listed = set(about["files"]) | {"bundle.json"}
@@ -115,7 +115,7 @@ def test_the_margin_is_the_smallest_distance_in_log_odds(model):
         stops = Thresholds((1.0,) * 2, (threshold, 1.0, 1.0), (1.0,) * 3, (1.0,) * 3)
         expected = expect(model, stops, clip, costs, None)
         distance = math.log(confidence / (1 - confidence)) - math.log(threshold / (1 - threshold))
-        assert expected["exits"] == [0, -1, -1, -1]
+        assert expected["exit_depths"] == [0, -1, -1, -1]
         assert expected["margin"] == pytest.approx(min(distance, first - second), abs=1e-4)
 
 
@@ -132,8 +132,8 @@ def test_what_pytorch_expects_comes_out(model, folder):
 def test_random_exits_are_checked_too(tmp_path):
     model = random_network(small_params(method="random"))
     folder = bundle_of(model, RandomExits(0.3, seed=0), tmp_path, VIDEOS)
-    paths = RandomExits(0.3, seed=0).paths(VIDEOS, T, model.exits).tolist()
-    assert [video["exits"] for video in manifest(folder)["videos"]] == paths
+    paths = RandomExits(0.3, seed=0).exit_depths(VIDEOS, T, model.num_exits).tolist()
+    assert [video["exit_depths"] for video in manifest(folder)["videos"]] == paths
     assert jetson.check(jetson.Runner(folder, "onnxruntime"))["same"] == VIDEOS
 
 
@@ -141,7 +141,7 @@ def test_random_exits_are_checked_too(tmp_path):
     ("values", "message"),
     [
         (
-            {"exits": [0, 0, 0, 0], "margin": 9.0},
+            {"exit_depths": [0, 0, 0, 0], "margin": 9.0},
             r"^wrong result, nothing is timed: exits of 1\.mp4 are .*\[0, 0, 0, 0\]",
         ),
         ({"label": 7, "margin": 9.0}, r"^wrong result, nothing is timed: label of 1\.mp4 are \d, expected 7"),
@@ -157,7 +157,7 @@ def test_a_wrong_result_is_an_error(folder, values, message):
         jetson.check(jetson.Runner(folder, "onnxruntime"))
 
 
-@pytest.mark.parametrize("values", [{"exits": [0, 0, 0, 0]}, {"label": 7}])
+@pytest.mark.parametrize("values", [{"exit_depths": [0, 0, 0, 0]}, {"label": 7}])
 def test_near_a_threshold_a_video_may_come_out_otherwise(folder, values):
     change(folder, 1, margin=WIDE, **values)
     found = jetson.check(jetson.Runner(folder, "onnxruntime"))
@@ -198,7 +198,7 @@ def test_every_system_is_timed_on_every_video(folder):
     assert [row[:3] for row in rows] == [
         (system, video, repeat) for repeat in range(2) for video in range(VIDEOS) for system in systems
     ]
-    frames = [sum(depth >= 0 for depth in video["exits"]) for video in manifest(folder)["videos"]]
+    frames = [sum(depth >= 0 for depth in video["exit_depths"]) for video in manifest(folder)["videos"]]
     for system, video, _, count, total, network, preparation in rows:
         needed = {"real": frames[video], "ideal": frames[video], "real, chunked": max(frames[video], 3)}
         assert count == needed.get(system, T)

@@ -80,9 +80,9 @@ def program_of(model: TLEE, policy: Thresholds | RandomExits, exits: list[list[i
     """The parts of a bundle that tell what runs."""
     return {
         "decides": isinstance(policy, Thresholds),
-        "visited": model.readout.folds_visited,
+        "visited": model.readout.accumulates_visited,
         "looks": [[look.program for look in looks] for looks in compile_policy(policy, model, T)],
-        "videos": [{"exits": each} for each in exits],
+        "videos": [{"exit_depths": each} for each in exits],
     }
 
 
@@ -93,7 +93,7 @@ def test_work_is_what_the_policy_is_charged_for(accumulate, reuse):
     clips, costs = as_pixels(random_clips(model, VIDEOS)), count_costs(model)
     policy = policy_amid(model, clips)
     outcomes = [run(LiveFeatures(model, clip), model.readout, policy, costs) for clip in clips]
-    done = work_of_videos(model, program_of(model, policy, [each.exits[0].tolist() for each in outcomes]))
+    done = work_of_videos(model, program_of(model, policy, [each.exit_depths[0].tolist() for each in outcomes]))
     assert list(done) == ["full", "depth 0", "depth 1", "real", "ideal"]
     assert done["real"][:, 0] == pytest.approx([each.gmacs.item() for each in outcomes])
     assert done["full"][:, 0] == pytest.approx(costs.full_network(T) / GIGA)
@@ -107,7 +107,7 @@ def test_work_is_what_the_policy_is_charged_for(accumulate, reuse):
 def test_work_of_random_exits_is_that_of_their_paths(accumulate):
     model, policy = random_network(small_params(method="random", accumulate=accumulate)), RandomExits(0.3, seed=0)
     clips, costs = random_clips(model, VIDEOS), count_costs(model)
-    paths = policy.paths(VIDEOS, T, model.exits)
+    paths = policy.exit_depths(VIDEOS, T, model.num_exits)
     done = work_of_videos(model, program_of(model, policy, paths.tolist()))["real"]
     looks = done[:, 0] - [
         follow(LiveFeatures(model, clip), model.readout, path[None], costs).gmacs.item()

@@ -14,7 +14,7 @@ from support.margins import policy_amid
 from support.small import CLASSES, T, in_place_of_resnet18, random_clips, random_network, small_params
 
 from tlee.edge import runner as jetson
-from tlee.edge.precisions import FP32, INT8, compare
+from tlee.edge.precisions import FP32, INT8, compare_precisions
 from tlee.edge.quantise import quantise, record
 from tlee.edge.runner import FULL, REAL
 from tlee.model import TLEE
@@ -120,7 +120,9 @@ def test_random_exits_are_quantised_with_their_paths(tmp_path):
     model, _, clips = setting()
     folder = bundle_of(model, RandomExits(0.5, seed=0), tmp_path, 3)
     eight = jetson.Bundle(quantise(folder, clips[:2]))
-    assert [video["exits"] for video in eight.videos] == [video["exits"] for video in jetson.Bundle(folder).videos]
+    assert [video["exit_depths"] for video in eight.videos] == [
+        video["exit_depths"] for video in jetson.Bundle(folder).videos
+    ]
     assert jetson.check(jetson.Runner(eight.folder, "onnxruntime"))["same"] == 3
 
 
@@ -129,13 +131,13 @@ def test_precisions_stand_side_by_side(folder):
     runners = {FP32: jetson.Runner(folder, "onnxruntime"), INT8: jetson.Runner(folder / "int8", "onnxruntime")}
     labels = [video["label"] for video in runners[FP32].bundle.videos]
     truth = torch.nn.functional.one_hot(torch.tensor(labels), CLASSES).bool()  # so that fp32 is always right
-    found = compare(runners, model, truth, [str(row) for row in range(VIDEOS)], seed=0)
+    found = compare_precisions(runners, model, truth, [str(row) for row in range(VIDEOS)], seed=0)
     table = found.table.set_index(["precision", "system"])
     assert list(table.index) == [(FP32, FULL), (FP32, REAL), (INT8, FULL), (INT8, REAL)]
     assert table.loc[(FP32, REAL), "accuracy"] == table.loc[(FP32, REAL), "same"] == 1
     eight = table.loc[(INT8, REAL)]
     pairs = zip(*(runner.bundle.videos for runner in runners.values()), strict=True)
-    assert eight["same"] == np.mean([all(a[key] == b[key] for key in ("exits", "label")) for a, b in pairs])
+    assert eight["same"] == np.mean([all(a[key] == b[key] for key in ("exit_depths", "label")) for a, b in pairs])
     assert eight["difference"] == pytest.approx(eight["accuracy"] - 1)
     assert eight["difference_low"] <= eight["difference"] <= eight["difference_high"]
     assert table["gmacs"][FP32, FULL] == table["gmacs"][INT8, FULL] > table["gmacs"][FP32, REAL]

@@ -32,7 +32,7 @@ five_layers = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone
 
 def agrees(engine: Engine, clip: torch.Tensor, expected: Outcomes, path: list[int] | None = None) -> None:
     verdict = engine.run(clip.numpy(), path)
-    assert verdict.exits == expected.exits[0].tolist()
+    assert verdict.exit_depths == expected.exit_depths[0].tolist()
     np.testing.assert_allclose(verdict.logits, expected.logits[0], atol=1e-4, rtol=1e-4)
     assert verdict.logits.argmax() == expected.predictions.item()
 
@@ -42,17 +42,17 @@ def engine_agrees(model: TLEE, folder: Path, videos: int = 12) -> set[tuple[int,
     """Policies that decide and paths that are given; the paths that were taken by decision."""
     clips, costs = random_clips(model, videos), count_costs(model)
     taken = set()
-    for policy in (policy_amid(model, clips), Thresholds.never(model.exits)):
+    for policy in (policy_amid(model, clips), Thresholds.never(model.num_exits)):
         engine = engine_of(model, policy, folder / "decided")
         for clip in clips:
             source = LiveFeatures(model, clip)
             expected = run(source, model.readout, policy, costs)
             agrees(engine, clip, expected)
             agrees(engine, clip, expected)  # nothing is left of the video before
-            taken.add(tuple(expected.exits[0].tolist()))
+            taken.add(tuple(expected.exit_depths[0].tolist()))
     random = RandomExits(0.3, seed=1)
     engine = engine_of(model, random, folder / "given")
-    for clip, path in zip(clips, random.paths(videos, T, model.exits), strict=True):
+    for clip, path in zip(clips, random.exit_depths(videos, T, model.num_exits), strict=True):
         source = LiveFeatures(model, clip)
         expected = follow(source, model.readout, path[None], costs)
         agrees(engine, clip, expected, path.tolist())
@@ -90,7 +90,7 @@ def test_every_method(method, tmp_path):
         {"model.mlp": 20},
         {"dataset.labels": "multi"},
         {"model.mlp": 20, "model.reuse": "mean", "model.accumulate": "visited", "model.readout": "per_step"},
-        {"model.exits": 3, "model.accumulate": "visited", "model.gate": "frameexit", "dataset.labels": "multi"},
+        {"model.num_branches": 3, "model.accumulate": "visited", "model.gate": "frameexit", "dataset.labels": "multi"},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
@@ -102,7 +102,7 @@ def test_other_settings(settings: dict[str, Any], tmp_path):
 
 
 def test_the_temporal_shift_remembers_what_was_run_and_forgets_the_video_before(tmp_path):
-    model = random_network(small_params(backbone="mobilenet_v2_tsm", input_size=32, exits=2, crm_scale=3))
+    model = random_network(small_params(backbone="mobilenet_v2_tsm", input_size=32, num_branches=2, crm_scale=3))
     assert len(engine_agrees(model, tmp_path, videos=6)) > 2
 
 
@@ -116,7 +116,7 @@ def test_a_backbone_that_reads_clips(monkeypatch, tmp_path):
         return backbone
 
     monkeypatch.setitem(BACKBONES, "x3d_s", shorter)
-    params = small_params({"extract.clip_frames": 13}, backbone="x3d_s", input_size=32, exits=1, crm_scale=3)
+    params = small_params({"extract.clip_frames": 13}, backbone="x3d_s", input_size=32, num_branches=1, crm_scale=3)
     assert len(engine_agrees(random_network(params), tmp_path, videos=4)) > 1
 
 

@@ -143,7 +143,7 @@ def test_what_batches_do_by_hand():
     assert table.index.tolist() == ["full network", "full network, one batch", "TLEE, chunked", "TLEE", "ideal"]
     assert table["p50"].tolist() == [9, 6, 5, 5, 3]
     assert table["frames"].tolist() == [4, 4, 3, 2, 2]
-    assert table["in_vain"].tolist() == [0.5, 0.5, pytest.approx(1 / 3), 0, 0]
+    assert table["wasted"].tolist() == [0.5, 0.5, pytest.approx(1 / 3), 0, 0]
     found = ratios(pd.DataFrame(times))
     assert (found["real_to_batch"], found["chunked_to_real"]) == (pytest.approx(5 / 6), 1)
 

@@ -32,7 +32,7 @@ KINDS = {
     "default": {},
     "visited, mean, per step": {"accumulate": "visited", "reuse": "mean", "readout": "per_step"},
     "random exits": {"method": "random"},
-    "temporal shift": {"backbone": "mobilenet_v2_tsm", "input_size": 32, "exits": 1, "crm_scale": 3},
+    "temporal shift": {"backbone": "mobilenet_v2_tsm", "input_size": 32, "num_branches": 1, "crm_scale": 3},
 }
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from support.small import COSTS, identity_readout, random_features, video
+from support.small import COSTS, identity_readout, observe, random_features, video
 
 from tlee.evaluation.baselines import (
     CHANCES,
@@ -22,7 +22,6 @@ from tlee.features import FeatureTable
 from tlee.levels import ALWAYS, NEVER
 from tlee.policies.given import FixedExits
 from tlee.policies.inference import follow, run, run_any
-from tlee.policies.policy import Look
 from tlee.policies.sources import StoredFeatures
 from tlee.policies.stops import StopAbove, certainty
 from tlee.policies.thresholds import Thresholds
@@ -36,7 +35,7 @@ NONE = {"reuse": "none"}  # so that each exit says what stands in the table
 
 
 def exits(policy: StopAbove, source: StoredFeatures = VIDEO) -> list[int]:
-    return run(source, identity_readout(**NONE), policy, COSTS).exits[0].tolist()
+    return run(source, identity_readout(**NONE), policy, COSTS).exit_depths[0].tolist()
 
 
 def above(score: str, threshold: float, shallowest: int = 0, weights: tuple[float, ...] = ()) -> StopAbove:
@@ -55,12 +54,12 @@ def test_confidence_stops_the_video_at_the_first_exit_that_is_sure():
 
 def test_certainty_is_one_minus_the_entropy():
     readout = identity_readout()
-    look = Look(readout, torch.tensor([[0.0, 0.0], [100.0, 0.0], [math.log(3), 0.0]]), None, 0, 0, 3)
+    seen = observe(readout, torch.tensor([[0.0, 0.0], [100.0, 0.0], [math.log(3), 0.0]]))
     entropy = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
-    assert certainty(look).tolist() == pytest.approx([0, 1, 1 - entropy], abs=1e-6)
+    assert certainty(seen).tolist() == pytest.approx([0, 1, 1 - entropy], abs=1e-6)
     readout.multi_label = True
-    look = Look(readout, torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]), None, 0, 0, 3)
-    assert certainty(look).tolist() == pytest.approx([0, (1 - entropy) / 2], abs=1e-6)
+    seen = observe(readout, torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]))
+    assert certainty(seen).tolist() == pytest.approx([0, (1 - entropy) / 2], abs=1e-6)
     assert exits(above("certainty", 0.5)) == [2, 0, -1]  # of 0.88 and 0.95: 0.47 and 0.73
 
 
@@ -81,7 +80,7 @@ def test_an_ensemble_multiplies_and_answers_with_the_product():
     policy = above("ensemble", 0.97, weights=weights)
     outcomes = run(VIDEO, identity_readout(**NONE), policy, COSTS)
     # Log-odds of class 0 after each exit: 1, 1 + 0.5 * 0, 1 - 2 * 2 = -3; then -3 + 3 = 0, 2, 2; then 2 + 5 = 7.
-    assert outcomes.exits[0].tolist() == [2, 2, 0]
+    assert outcomes.exit_depths[0].tolist() == [2, 2, 0]
     odds = outcomes.logits[0, 0] - outcomes.logits[0, 1]
     assert odds.item() == pytest.approx(1 + 0 - 4 + 3 + 2 + 0 + 5)
     assert exits(above("ensemble", 0.9, weights=weights)) == [2, -1, -1]  # sigmoid(3) = 0.95
@@ -89,8 +88,8 @@ def test_an_ensemble_multiplies_and_answers_with_the_product():
 
 def test_fixed_exits_look_at_nothing():
     readout, costs = identity_readout(), COSTS
-    outcomes = follow(VIDEO, readout, FixedExits(frames=2, depth=1).paths(1, 3, 3), costs)
-    assert outcomes.exits.tolist() == [[1, 1, -1]]
+    outcomes = follow(VIDEO, readout, FixedExits(frames=2, depth=1).exit_depths(1, 3, 3), costs)
+    assert outcomes.exit_depths.tolist() == [[1, 1, -1]]
     assert outcomes.macs.tolist() == [2 * (10 + 20 + 2) + 5]
 
 
@@ -137,7 +136,9 @@ def test_a_budgeted_policy_takes_its_mix_of_exits():
     val = split()
     policies = budgeted(val, 0)
     outcomes = [val.run(policy) for policy in policies]
-    assert any(np.allclose(shares(each.exits), 1 / 12, atol=1 / 200) for each in outcomes)  # the even mix, to a video
+    assert any(
+        np.allclose(shares(each.exit_depths), 1 / 12, atol=1 / 200) for each in outcomes
+    )  # the even mix, to a video
     costs = [each.gmacs.mean().item() for each in outcomes]
     assert costs == sorted(costs, reverse=True)
 
@@ -164,12 +165,12 @@ def test_the_weights_of_an_ensemble_trust_what_is_right_more():
 
 def test_calibrated_confidence_is_what_policies_see():
     policy, readout = above("confidence", 0.9), identity_readout(**NONE)
-    assert run(VIDEO, readout, policy, COSTS).exits[0].tolist() == [2, 0, -1]
-    assert run(VIDEO, readout, policy, COSTS, temperatures=(0.1, 1.0, 1.0)).exits[0].tolist() == [0, -1, -1]
+    assert run(VIDEO, readout, policy, COSTS).exit_depths[0].tolist() == [2, 0, -1]
+    assert run(VIDEO, readout, policy, COSTS, temperatures=(0.1, 1.0, 1.0)).exit_depths[0].tolist() == [0, -1, -1]
 
 
 def test_several_labels_are_multiplied_apart():
     readout = identity_readout(**NONE)
     readout.multi_label = True
     outcomes = run(VIDEO, readout, above("ensemble", 0.98, weights=(1.0,) * 3), COSTS)
-    assert outcomes.exits[0].tolist() == [2, 0, -1]  # logits of class 0: 1, 2, 2, 5
+    assert outcomes.exit_depths[0].tolist() == [2, 0, -1]  # logits of class 0: 1, 2, 2, 5

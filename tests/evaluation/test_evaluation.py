@@ -9,17 +9,17 @@ import torch
 from support.small import T, identity_readout, small_params
 
 from tlee.costs import Costs
-from tlee.evaluation.comparison import compare
+from tlee.evaluation.comparison import policy_row
 from tlee.evaluation.evaluate import Evaluation, cross_validate, evaluate, family_names, fixed_thresholds
 from tlee.evaluation.oracle import oracle, oracle_curve
 from tlee.evaluation.replay import Split
 from tlee.features import FeatureTable
 from tlee.methods import NAMES
 from tlee.metrics import mean_average_precision
-from tlee.model import Readout
 from tlee.params import METHOD_SETTINGS, Params
 from tlee.policies.files import read_policy
 from tlee.policies.inference import Outcomes, follow
+from tlee.readout import Readout
 from tlee.records import load_json
 
 COSTS = Costs(segments=(10, 20), heads=(1, 0), reuse=0, classifier=5, gate=7)
@@ -53,14 +53,14 @@ VIDEOS = torch.tensor(
 
 def test_the_oracle_takes_the_cheapest_exit_that_is_right(readout):
     outcomes = oracle(split(VIDEOS, [0, 0, 0, 0], readout))
-    assert outcomes.exits.tolist() == [[0, -1], [1, -1], [0, 0], [1, 1]]
+    assert outcomes.exit_depths.tolist() == [[0, -1], [1, -1], [0, 0], [1, 1]]
     assert outcomes.macs.tolist() == [10 + 1 + 5, 10 + 20 + 5, 2 * (10 + 1) + 5, 2 * (10 + 20) + 5]
     assert outcomes.predictions.tolist() == [0, 0, 0, 1]
 
 
 def test_any_of_several_labels_is_right_to_the_oracle(readout):
     outcomes = oracle(split(VIDEOS, [[0, 1], [0], [0], [0, 1]], readout))
-    assert outcomes.exits.tolist() == [[0, -1], [1, -1], [0, 0], [0, -1]]
+    assert outcomes.exit_depths.tolist() == [[0, -1], [1, -1], [0, 0], [0, -1]]
 
 
 @pytest.mark.parametrize("accumulate", ["exit", "visited"])
@@ -71,7 +71,7 @@ def test_the_oracle_costs_and_says_what_its_path_does(accumulate, steps):
     labels, test = noisy(60, seed=0, skill=0.5)
     data = split(test, labels, readout, replace(COSTS, reuse=3))
     outcomes = oracle(data)
-    again = follow(data.source, readout, outcomes.exits, data.costs)
+    again = follow(data.source, readout, outcomes.exit_depths, data.costs)
     assert torch.equal(outcomes.macs, again.macs)
     torch.testing.assert_close(outcomes.logits, again.logits)
     assert len(outcomes.macs.unique()) > 3
@@ -96,7 +96,7 @@ def outcomes(predictions: list[int]) -> Outcomes:
 
 def row_of(predictions: list[int], full: list[int], labels: list, **settings: Any) -> dict:
     data = split(torch.zeros(len(labels), 3, 2, 2), labels, identity_readout(), **settings)
-    return compare("tlee", data, outcomes(predictions), outcomes(full), resamples=100, seed=0)
+    return policy_row("tlee", data, outcomes(predictions), outcomes(full), resamples=100, seed=0)
 
 
 def test_a_row_of_the_table_by_hand():
@@ -124,7 +124,7 @@ def test_a_row_of_mean_average_precision_by_hand():
 
 def test_a_number_in_the_parameters_fixes_a_threshold():
     overrides = {"evaluate.layer_threshold": 0.8, "evaluate.stop_threshold": 1, "evaluate.gate_threshold": "auto"}
-    assert fixed_thresholds(small_params(overrides).evaluate) == {"leave": 0.8, "sure": 1.0}
+    assert fixed_thresholds(small_params(overrides).evaluate) == {"layer": 0.8, "stop": 1.0}
 
 
 # --- the whole comparison ----------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def splits(params: Params, metric: str = "top1") -> tuple[Split, Split]:
     torch.manual_seed(0)
     readout = Readout(2, 2, params)
     readout.classifiers.load_state_dict(identity_readout(readout=params.model.readout).classifiers.state_dict())
-    depths = params.model.exits + 1
+    depths = params.model.num_branches + 1
     costs = Costs((10,) * depths, (1,) * (depths - 1) + (0,), 0, 5, 7 if readout.gates else 0)
     val, test = (noisy(60, seed) for seed in (0, 1))
     val, test = (split(x[:, :, -depths:], y, readout.eval(), costs, metric) for y, x in (val, test))
@@ -153,7 +153,7 @@ def found(params: Params, metric: str = "top1") -> Evaluation:
 
 
 def test_the_comparison_has_every_policy_and_repeats_exactly():
-    first, second = (found(small_params(exits=1)) for _ in range(2))
+    first, second = (found(small_params(num_branches=1)) for _ in range(2))
     assert list(first.table["method"]) == [*family_names("tlee", first.test), "oracle"]
     assert set(first.table["method"]) == set(NAMES)
     assert first.table.equals(second.table)
@@ -164,15 +164,15 @@ def test_the_comparison_has_every_policy_and_repeats_exactly():
     assert first.exit_shares().shape == (T, 2)
     assert first.exit_shares()[0].sum() == pytest.approx(1)
     assert first.confusion().sum() == 60
-    assert list(first.thresholds().index) == ["leave", "first", "gate", "sure"]
+    assert list(first.thresholds().index) == ["layer", "first", "gate", "stop"]
     assert first.thresholds().shape == (4, 2)
 
 
 @pytest.mark.parametrize("method", METHOD_SETTINGS)
 def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exits = METHOD_SETTINGS[method].get("exits", 1)
-    evaluation = found(small_params(method=method, exits=exits))
+    exits = METHOD_SETTINGS[method].get("num_branches", 1)
+    evaluation = found(small_params(method=method, num_branches=exits))
     policies = [*family_names(method, evaluation.test), "oracle"]
     assert list(evaluation.table["method"]) == policies
     assert set(policies) <= set(NAMES)
@@ -182,9 +182,9 @@ def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkey
     assert list(evaluation.paired["against"]) == [name for name in policies if name != method]
 
     trace = evaluation.trace(evaluation.method)
-    assert trace["right"].mean() == pytest.approx(known.at[method, "score"])
+    assert trace["correct"].mean() == pytest.approx(known.at[method, "score"])
     assert trace["gmacs"].mean() == pytest.approx(known.at[method, "gmacs"])
-    assert trace["frames"].tolist() == [len(path.split()) for path in trace["exits"]]
+    assert trace["frames"].tolist() == [len(path.split()) for path in trace["exit_depths"]]
     assert evaluation.thresholds().notna().any(axis=None)
 
     evaluation.write(agreement=pd.Series({"full": 1.0, method: 0.5}))
@@ -196,30 +196,30 @@ def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkey
 
 def test_steps_may_be_classified_apart_and_exits_accumulate_otherwise():
     for settings in ({"readout": "per_step"}, {"accumulate": "visited", "reuse": "mean"}, {"gate": "confidence"}):
-        evaluation = found(small_params(exits=1, **settings))
+        evaluation = found(small_params(num_branches=1, **settings))
         assert evaluation.table.set_index("method").at["tlee", "share_of_full"] < 1
         assert ("tlee_gate" in evaluation.policies) == (settings.get("gate") != "confidence")
 
 
 def test_the_metric_that_counts_is_the_one_that_is_compared():
-    table = found(small_params({"evaluate.bootstrap": 50}, exits=1), metric="map").table.set_index("method")
+    table = found(small_params({"evaluate.bootstrap": 50}, num_branches=1), metric="map").table.set_index("method")
     assert table["score"].equals(table["map"].rename("score"))
     assert (table["low"] <= table["score"]).all() and (table["score"] <= table["high"]).all()
 
 
 def test_a_budget_is_kept():
-    params = small_params({"evaluate.max_gmacs": 40e-9, "evaluate.bootstrap": 50}, exits=1)
+    params = small_params({"evaluate.max_gmacs": 40e-9, "evaluate.bootstrap": 50}, num_branches=1)
     rows = found(params).table.set_index("method")
     assert rows.at["full", "val_gmacs"] > 40e-9  # it has no choice
     assert rows.at["fixed_frames", "val_gmacs"] == pytest.approx(25e-9)  # one frame
     assert (rows.loc[["tlee", "temporal", "confidence"], "val_gmacs"] < 40e-9).all()
-    dearer = found(small_params({"evaluate.max_gmacs": 80e-9, "evaluate.bootstrap": 50}, exits=1))
+    dearer = found(small_params({"evaluate.max_gmacs": 80e-9, "evaluate.bootstrap": 50}, num_branches=1))
     assert 40e-9 < dearer.table.set_index("method").at["tlee", "val_gmacs"] < 80e-9  # to be surer
 
 
 def test_cross_validation_runs_each_video_on_a_policy_that_has_not_seen_it():
     """All policies of ``random`` cost more or less whatever they see, so the folds' choices show."""
-    params = small_params({"evaluate.folds": 3}, exits=1)
+    params = small_params({"evaluate.folds": 3}, num_branches=1)
     val, _ = splits(params)
     unseen = cross_validate(val, params)
     assert unseen.logits.shape == (60, 2)

@@ -10,9 +10,9 @@ from tlee.evaluation.replay import Split
 from tlee.evaluation.search import COMPARED, Candidate, Search, afford, choose, families, frontier
 from tlee.features import FeatureTable
 from tlee.levels import ALWAYS, NEVER
-from tlee.model import Readout
 from tlee.params import METHOD_SETTINGS
 from tlee.policies.thresholds import Thresholds
+from tlee.readout import Readout
 
 CLASSES = 3
 LEVELS = (ALWAYS, 0.7, 0.9, 0.99, NEVER)
@@ -58,7 +58,7 @@ def test_every_single_axis_policy_is_part_of_tlee():
         assert spaces["layer"] <= spaces["tlee"]
         assert spaces["tlee_gate"] <= spaces["tlee"]
         assert all(depth == exits - 1 for _, depth in spaces["temporal"])
-        assert {name for name, _ in spaces["layer"]} <= {"leave"}
+        assert {name for name, _ in spaces["layer"]} <= {"layer"}
 
 
 def test_the_families_of_each_method():
@@ -75,7 +75,7 @@ def test_the_families_of_each_method():
 
 def test_frameexit_is_the_gate_after_the_first_frame():
     spaces = families("frameexit", 1, gated=True)
-    assert spaces == {"frameexit": (("first", 0), ("gate", 0)), "temporal": (("first", 0), ("gate", 0), ("sure", 0))}
+    assert spaces == {"frameexit": (("first", 0), ("gate", 0)), "temporal": (("first", 0), ("gate", 0), ("stop", 0))}
 
 
 @pytest.mark.parametrize("method", COMPARED)
@@ -108,13 +108,13 @@ def test_an_exit_that_does_not_pay_is_switched_off(readout):
     """The first head knows nothing, so that each look at it is lost."""
     search = Search(split(*easy_and_hard_videos(skill=(0.0, 6.0, 7.0)), readout))
     policy = choose(search.explore(spaces()["tlee"], {}), search.full, 1.0, search.score).policy
-    assert not any(policy.looks(t, 0, frames=4) for t in range(4))
-    assert policy.looks(0, 1, frames=4)
+    assert not any(policy.uses_exit(t, 0, frames=4) for t in range(4))
+    assert policy.uses_exit(0, 1, frames=4)
 
 
 def test_fixed_thresholds_stay(search):
-    seen = search.explore(spaces()["tlee"], {"leave": 0.8, "gate": NEVER})
-    assert {candidate.policy.leave for candidate in seen} == {(0.8, 0.8)}
+    seen = search.explore(spaces()["tlee"], {"layer": 0.8, "gate": NEVER})
+    assert {candidate.policy.layer for candidate in seen} == {(0.8, 0.8)}
     assert {candidate.policy.gate for candidate in seen} == {(NEVER,) * 3}
     assert len({candidate.policy.first for candidate in seen}) > 1
 
@@ -124,7 +124,7 @@ def test_a_space_holds_only_its_own_policies(search):
     for candidate in search.explore(spaces()["layer"], {}):
         never = Thresholds.never(3)
         policy = candidate.policy
-        assert (policy.first, policy.gate, policy.sure) == (never.first, never.gate, never.sure)
+        assert (policy.first, policy.gate, policy.stop) == (never.first, never.gate, never.stop)
 
 
 def test_a_policy_is_run_once(search):
@@ -214,14 +214,14 @@ def test_at_about_the_same_cost_fewer_exits_are_chosen():
 
     full, many = policy(NEVER, 10), policy(0.9, 2.0)
     near, far = policy(NEVER, 2.09), policy(NEVER, 2.11)
-    assert many.policy.exits_in_use() == near.policy.exits_in_use() + 1
+    assert many.policy.num_exits_used() == near.policy.num_exits_used() + 1
     assert choose([many, near], full, 1.0, lambda policy: 0.9) is near
     assert choose([many, far], full, 1.0, lambda policy: 0.9) is many
 
 
 def test_thresholds_that_the_user_fixed_are_kept_even_if_they_lose(search):
-    chosen = choose(search.explore(spaces()["layer"], {"leave": ALWAYS}), search.full, 0.0, search.score)
-    assert chosen.policy.leave == (ALWAYS, ALWAYS)
+    chosen = choose(search.explore(spaces()["layer"], {"layer": ALWAYS}), search.full, 0.0, search.score)
+    assert chosen.policy.layer == (ALWAYS, ALWAYS)
     assert chosen.added > 0
 
 

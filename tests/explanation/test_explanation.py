@@ -56,11 +56,11 @@ def part(
             "group": "g",
             "truth": list(truth),
             "prediction": list(prediction),
-            "right": [one == other for one, other in zip(truth, prediction, strict=True)],
+            "correct": [one == other for one, other in zip(truth, prediction, strict=True)],
             "confidence": confidence or [0.9] * len(paths),
             "frames": [len(path) for path in depths],
             "gmacs": [sum(SEGMENTS[: depth + 1].sum() + overhead for depth in path) for path in depths],
-            "exits": paths,
+            "exit_depths": paths,
         }
     )
 
@@ -112,7 +112,7 @@ def random_trace(videos: int, classes: int, exits: int, methods: tuple[str, ...]
         made[name] = rows.assign(
             truth=[f"class {each}" for each in truth],
             prediction=[f"class {each}" for each in guess],
-            right=guess == truth,
+            correct=guess == truth,
             confidence=rng.random(videos),
         )
     return made
@@ -190,7 +190,7 @@ def test_every_video_has_its_difficulty():
 
 def test_an_oracle_may_cost_more_than_the_full_network(trace):
     """Where visited exits count too, the heads on the way do; and six digits are not exact."""
-    dear = trace["oracle"].assign(gmacs=[16.00001, 16.0, 15.99999, 17.0], right=True)
+    dear = trace["oracle"].assign(gmacs=[16.00001, 16.0, 15.99999, 17.0], correct=True)
     table = by_difficulty(trace | {"oracle": dear}, "tlee")
     assert table["difficulty"].tolist() == ["up to 1", "up to 2"]
     assert table["videos"].tolist() == [3, 1]
@@ -244,9 +244,9 @@ def test_flips_count_each_video_once():
 
 def test_examples_by_hand(trace):
     examples = pick_examples(trace, "tlee").set_index("name")
-    assert examples["row"].to_dict() == {"earliest_right": 0, "latest_right": 2, "wrongly_early_1": 1}
+    assert examples["row"].to_dict() == {"cheapest_correct": 0, "most_expensive_correct": 2, "early_error_1": 1}
     assert examples["finding"].tolist() == ["a: right", "b: right", "a: taken for b"]
-    assert examples.at["latest_right", "share_of_full"] == 6 / 16
+    assert examples.at["most_expensive_correct", "share_of_full"] == 6 / 16
     assert explained(trace).early_errors() == "wrong where the full network is right: 1 of 4 videos"
 
 
@@ -254,24 +254,24 @@ def test_the_surest_of_the_wrong_are_shown_first(trace):
     trace["full"] = part(FULL)
     trace["tlee"] = part(["0", "1", "2", "0"], TRUTH.replace("b", "a"), "bbbb", [0.5, 0.8, 0.7, 0.6])
     names = pick_examples(trace, "tlee").set_index("name")["row"].to_dict()
-    assert [names[f"wrongly_early_{number}"] for number in (1, 2, 3)] == [1, 2, 3]
-    assert "wrongly_early_4" not in names
+    assert [names[f"early_error_{number}"] for number in (1, 2, 3)] == [1, 2, 3]
+    assert "early_error_4" not in names
 
 
 def test_where_none_is_wrong_the_least_sure_that_left_early_is_shown(trace):
     trace["tlee"] = part(["0", "2 2 2 2", "2 1", "2"], TRUTH, "aaba", [0.9, 0.3, 0.6, 0.1])
     explanation = explained(trace)
-    assert explanation.examples["name"].tolist() == ["earliest_right", "latest_right", "least_sure"]
+    assert explanation.examples["name"].tolist() == ["cheapest_correct", "most_expensive_correct", "least_confident"]
     assert explanation.examples["row"].tolist()[-1] == 2  # 1 did not leave early, 3 is wrong anyhow
     assert explanation.early_errors().endswith("0 of 4 videos; in their place the least sure that left early")
 
 
 def test_examples_of_the_full_network_and_where_none_is_right(trace):
-    assert pick_examples(trace, "full")["name"].tolist() == ["earliest_right", "latest_right"]
+    assert pick_examples(trace, "full")["name"].tolist() == ["cheapest_correct", "most_expensive_correct"]
     trace["tlee"] = part(["0", "1", "2", "2 2"], TRUTH, "bbaa")
     examples = pick_examples(trace, "tlee").set_index("name")
-    assert examples.loc[["earliest_right", "latest_right"], "row"].tolist() == [0, 3]
-    assert examples.at["latest_right", "finding"] == "b: taken for a"
+    assert examples.loc[["cheapest_correct", "most_expensive_correct"], "row"].tolist() == [0, 3]
+    assert examples.at["most_expensive_correct", "finding"] == "b: taken for a"
 
 
 # --- files --------------------------------------------------------------------------------------------
@@ -342,12 +342,12 @@ def test_film_strips_show_the_frames_that_were_looked_at(written):
     write_small_stores([0, 0, 1, 1])
     params = small_params(order="sequential")
     strips = strips_of(pick_examples(written, "tlee"), params)
-    assert list(strips) == ["earliest_right", "latest_right", "wrongly_early_1"]
-    latest = strips["latest_right"]
+    assert list(strips) == ["cheapest_correct", "most_expensive_correct", "early_error_1"]
+    latest = strips["most_expensive_correct"]
     assert len(latest.pictures) == T
     assert latest.visits == {0: (1, "depth 2"), 1: (2, "depth 1")}
     assert latest.title == f"b: right, 0.90 sure, after 2 of {T} frames, 38% of the full network's GMACs"
-    coarse = strips_of(pick_examples(written, "tlee"), small_params())["latest_right"]
+    coarse = strips_of(pick_examples(written, "tlee"), small_params())["most_expensive_correct"]
     assert coarse.visits == {2: (1, "depth 2"), 0: (2, "depth 1")}
 
 
@@ -424,7 +424,7 @@ def test_bars_of_frames_and_depth_end_at_the_saving(trace):
     assert [text.get_text() for text in axes.texts] == ["2.56x", "2.56x", "2.00x", "1.83x"]
 
 
-@pytest.mark.parametrize(("videos", "classes", "exits"), [(2, 1, 1), (60, 8, 3), (1200, 101, 3)])
+@pytest.mark.parametrize(("videos", "classes", "exit_depths"), [(2, 1, 1), (60, 8, 3), (1200, 101, 3)])
 def test_figures_stay_legible(videos, classes, exits):
     for name, figure in drawn(explained(random_trace(videos, classes, exits))).items():
         figure.draw_without_rendering()

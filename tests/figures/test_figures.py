@@ -54,9 +54,9 @@ STRATEGIES = pd.DataFrame(
         ("distilled", "depth 0", 0.6, True),
         ("distilled", "mixed depths", 0.9, True),
     ],
-    columns=["strategy", "exits", "accuracy", "kept"],
+    columns=["strategy", "depths", "accuracy", "kept"],
 )
-SCORES = pd.DataFrame({"score": [0.9, 0.8, 0.7, 0.2], "right": [True, True, False, False]})
+SCORES = pd.DataFrame({"score": [0.9, 0.8, 0.7, 0.2], "correct": [True, True, False, False]})
 CURVES = pd.DataFrame(
     [("temporal", 1.0, 0.7), ("temporal", 2.0, 0.9), ("tlee", 0.5, 0.8), ("tlee", 1.0, 0.95)],
     columns=["method", "gmacs", "score"],
@@ -252,7 +252,7 @@ def test_branches_that_are_kept_as_they_are_have_no_rivals():
 
 @pytest.mark.parametrize(("right", "scale"), [(8, "linear"), (800, "log")])
 def test_the_scale_of_gate_scores_follows_the_counts(right: int, scale: str):
-    table = pd.DataFrame({"score": [0.99] * right + [0.1] * 4, "right": [True] * right + [False] * 4})
+    table = pd.DataFrame({"score": [0.99] * right + [0.1] * 4, "correct": [True] * right + [False] * 4})
     assert gate_scores(table, auroc=1.0).get_yscale() == scale
 
 

@@ -201,7 +201,7 @@ def test_one_half_orders_and_the_other_tests():
     assert found.passed > 0
     inside = torch.tensor([group in found.tested.groups for group in val.table.groups])
     assert len(set(found.tested.groups)) == 30
-    assert inside.sum() == found.tested.videos == 120  # all of these groups' videos, so none of them was searched
+    assert inside.sum() == found.tested.num_videos == 120  # all of these groups' videos, so none of them was searched
 
     garbled = replace(val.table, features=torch.where(inside[:, None, None, None], 0, val.table.features))
     again = certify(replace(val, table=garbled), test, params)
@@ -211,7 +211,7 @@ def test_one_half_orders_and_the_other_tests():
 
 def test_one_video_of_each_group_may_be_asked_for():
     found = certify(noisy(0), noisy(1), layer_params(guarantee__one_per_group=True))
-    assert found.tested.videos == len(set(found.tested.groups)) == 30
+    assert found.tested.num_videos == len(set(found.tested.groups)) == 30
     assert found.passed == 0  # 59 are needed
     assert found.plan().loc["videos at hand", "videos"] == 30
     assert set(found.simulate().index.get_level_values("drawn")) == {"videos"}
@@ -229,7 +229,7 @@ def test_a_single_group_leaves_nothing_to_test_on(one_per_group):
 @pytest.mark.parametrize("method", ["full", "random", "frameexit"])
 def test_every_method_has_a_path(method):
     settings = small_params({"evaluate.bootstrap": 50}, method=method)
-    val, test = (noisy(seed, 80, exits=settings.model.exits + 1, method=method) for seed in (0, 1))
+    val, test = (noisy(seed, 80, exits=settings.model.num_branches + 1, method=method) for seed in (0, 1))
     found = certify(val, test, settings)
     assert (len(found.path) == 1) == (method == "full")
     assert len(found.tests()) == len(found.path) - 1

@@ -19,19 +19,19 @@ def beyond_luck(draws: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("max_loss", "videos", "may_harm"),
+    ("max_harm", "videos", "may_harm"),
     [(1, 298, -1), (1, 299, 0), (1, 500, 1), (1, 1000, 4), (1, 2000, 12), (1, 3783, 27), (2, 500, 4), (2, 1000, 12)],
 )
-def test_how_many_videos_may_be_harmed(max_loss, videos, may_harm):
-    assert plan([videos], max_loss, 0.95)["may_harm"].item() == may_harm
+def test_how_many_videos_may_be_harmed(max_harm, videos, may_harm):
+    assert plan([videos], max_harm, 0.95)["may_harm"].item() == may_harm
 
 
-@pytest.mark.parametrize(("max_loss", "needed"), [(1, 299), (2, 149), (5, 59), (10, 29), (0.5, 598)])
-def test_how_many_videos_a_promise_takes(max_loss, needed):
-    assert needed_videos(max_loss, 0.95) == needed
-    assert p_values(0, needed, max_loss) <= DELTA < p_values(0, needed - 1, max_loss)
-    smallest = plan([needed - 1, needed], max_loss, 0.95)["promise"]
-    assert smallest[0] > max_loss >= smallest[1]
+@pytest.mark.parametrize(("max_harm", "needed"), [(1, 299), (2, 149), (5, 59), (10, 29), (0.5, 598)])
+def test_how_many_videos_a_promise_takes(max_harm, needed):
+    assert needed_videos(max_harm, 0.95) == needed
+    assert p_values(0, needed, max_harm) <= DELTA < p_values(0, needed - 1, max_harm)
+    smallest = plan([needed - 1, needed], max_harm, 0.95)["promise"]
+    assert smallest[0] > max_harm >= smallest[1]
 
 
 def test_the_smallest_promise_by_hand():
@@ -42,16 +42,16 @@ def test_the_smallest_promise_by_hand():
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
-@pytest.mark.parametrize("max_loss", [0.5, 3, 20])
-def test_the_test_and_the_bound_are_the_exact_ones_and_agree(max_loss, confidence):
+@pytest.mark.parametrize("max_harm", [0.5, 3, 20])
+def test_the_test_and_the_bound_are_the_exact_ones_and_agree(max_harm, confidence):
     for videos in (1, 7, 120):
         harmful = np.arange(videos + 1)
-        exact = [binomtest(int(k), videos, max_loss / 100, alternative="less") for k in harmful]
+        exact = [binomtest(int(k), videos, max_harm / 100, alternative="less") for k in harmful]
         bounds = upper_bound(harmful, videos, confidence)
-        np.testing.assert_allclose(p_values(harmful, videos, max_loss), [each.pvalue for each in exact])
+        np.testing.assert_allclose(p_values(harmful, videos, max_harm), [each.pvalue for each in exact])
         np.testing.assert_allclose(bounds, [each.proportion_ci(confidence).high for each in exact])
-        passes = p_values(harmful, videos, max_loss) <= 1 - confidence
-        assert (passes == (bounds <= max_loss / 100)).all()
+        passes = p_values(harmful, videos, max_harm) <= 1 - confidence
+        assert (passes == (bounds <= max_harm / 100)).all()
 
 
 # --- the sequence ------------------------------------------------------------------------------------
@@ -74,22 +74,22 @@ def population(rates: list[float], videos: int = 1000, nested: bool = False) -> 
     return np.stack([(order if nested else rng.permutation(videos)) < round(rate * videos) for rate in rates])
 
 
-def violation_rate(harm: np.ndarray, videos: int, max_loss: float, groups: np.ndarray | None = None) -> float:
+def violation_rate(harm: np.ndarray, videos: int, max_harm: float, groups: np.ndarray | None = None) -> float:
     groups = np.arange(harm.shape[1]) if groups is None else groups
-    table = simulate(harm, np.zeros(len(harm)), groups, videos, [max_loss], 0.95, seed=1)
+    table = simulate(harm, np.zeros(len(harm)), groups, videos, [max_harm], 0.95, seed=1)
     return table["violation_rate"].item()
 
 
-@pytest.mark.parametrize(("videos", "max_loss"), [(80, 5), (300, 5), (500, 1), (1000, 2)])
-def test_the_promise_is_kept_where_harm_grows_along_the_path(videos, max_loss):
-    rates = np.linspace(0, 4 * max_loss / 100, 40)
-    assert violation_rate(population(rates.tolist(), nested=True), videos, max_loss) <= beyond_luck(DRAWS)
+@pytest.mark.parametrize(("videos", "max_harm"), [(80, 5), (300, 5), (500, 1), (1000, 2)])
+def test_the_promise_is_kept_where_harm_grows_along_the_path(videos, max_harm):
+    rates = np.linspace(0, 4 * max_harm / 100, 40)
+    assert violation_rate(population(rates.tolist(), nested=True), videos, max_harm) <= beyond_luck(DRAWS)
 
 
 def test_the_promise_is_kept_against_an_adversary():
     """All policies harm just more than is allowed, each other videos: whatever passes breaks the promise."""
     harm, videos = population([0.051] * 30), 300
-    kept = violation_rate(harm, videos, max_loss=5)
+    kept = violation_rate(harm, videos, max_harm=5)
     assert 0.02 <= kept <= beyond_luck(DRAWS)  # the test is nearly exact, so it does happen
     rng = np.random.default_rng(0)
     drawn = [harm[:, rng.integers(harm.shape[1], size=videos)].sum(1) for _ in range(500)]
@@ -129,8 +129,8 @@ def test_what_a_simulation_reports_by_hand():
     harm, share = np.zeros((2, 50), bool), np.array([0.5, 0.2])
     harm[1, :25] = True
     enough, few = (simulate(harm, share, range(50), count, [5.0], 0.95, 0).iloc[0].to_dict() for count in (59, 58))
-    assert enough == {"max_loss": 5, "violation_rate": 0, "never_rate": 0, "harm": 0, "share_of_full": 0.5}
-    assert few == {"max_loss": 5, "violation_rate": 0, "never_rate": 1, "harm": 0, "share_of_full": 1}
+    assert enough == {"max_harm": 5, "violation_rate": 0, "never_rate": 0, "harm": 0, "share_of_full": 0.5}
+    assert few == {"max_harm": 5, "violation_rate": 0, "never_rate": 1, "harm": 0, "share_of_full": 1}
     generous = simulate(harm, share, range(50), 59, [99.0], 0.95, 0).iloc[0]
     assert generous[["harm", "share_of_full"]].tolist() == pytest.approx([0.5, 0.2])
     nothing = simulate(harm[:0], share[:0], range(50), 59, [5.0], 0.95, 0).iloc[0]

@@ -73,12 +73,12 @@ def call(*arguments: str) -> Result:
 @pytest.mark.parametrize("policy", ["tlee", "full"])
 def test_a_test_video_is_told_as_in_the_trace(project, traces, policy):
     trace = traces[policy]
-    assert len(trace["exits"].unique()) > (2 if policy == "tlee" else 0)
+    assert len(trace["exit_depths"].unique()) > (2 if policy == "tlee" else 0)
     predictor = load_predictor(load_params(), policy)
     for row in trace.itertuples():
         found = predict(predictor, project / "videos" / row.video, row.video).answer
-        assert (found.label, " ".join(map(str, found.exits))) == (row.prediction, row.exits)
-        assert (len(found.exits), found.gmacs) == (row.frames, row.gmacs)
+        assert (found.label, " ".join(map(str, found.exit_depths))) == (row.prediction, row.exit_depths)
+        assert (len(found.exit_depths), found.gmacs) == (row.frames, row.gmacs)
         assert found.confidence == pytest.approx(row.confidence, abs=1e-5)
         assert (found.share == 1) == (policy == "full")
 
@@ -108,7 +108,7 @@ def test_what_was_looked_at_is_told_by_its_place_in_the_file(predictor, tmp_path
     assert seen(found.pictures) == sampled
     at_first = replace(predictor, policy=Thresholds((1.0, 1.0), (0.0, 1.0, 1.0), (1.0,) * 3, (1.0,) * 3))
     found = predict(at_first, path, "grey.mp4")
-    assert (found.answer.exits, found.indices) == ([0], [sampled[ORDER[0]]])
+    assert (found.answer.exit_depths, found.indices) == ([0], [sampled[ORDER[0]]])
 
 
 def test_a_segment_that_is_skipped_is_never_run(predictor, tmp_path, monkeypatch):
@@ -122,7 +122,7 @@ def test_a_segment_that_is_skipped_is_never_run(predictor, tmp_path, monkeypatch
     monkeypatch.setattr(Backbone, "step", counted)
     shallow = Thresholds((1.0, ALWAYS), *((1.0,) * 3,) * 3)
     found = predict(replace(predictor, policy=shallow), encode(tmp_path / "grey.mp4"), "grey.mp4")
-    assert found.answer.exits == [1] * T
+    assert found.answer.exit_depths == [1] * T
     assert ran == [0, 1] * T
     assert found.answer.share < 1
 
@@ -130,7 +130,9 @@ def test_a_segment_that_is_skipped_is_never_run(predictor, tmp_path, monkeypatch
 def test_random_exits_are_drawn_anew_for_each_video_and_are_the_same_again(predictor, tmp_path):
     path = encode(tmp_path / "grey.mp4")
     by_chance = replace(predictor, policy=RandomExits(0.3, seed=0))
-    first, second = ([predict(by_chance, path, "", number).answer.exits for number in range(20)] for _ in range(2))
+    first, second = (
+        [predict(by_chance, path, "", number).answer.exit_depths for number in range(20)] for _ in range(2)
+    )
     assert first == second
     assert len(set(map(tuple, first))) > 5
 
@@ -171,7 +173,7 @@ def test_frames_of_several_shapes_are_refused(predictor, tmp_path):
 
 
 def told(video: str = "a/wave.mp4", **changes: object) -> Prediction:
-    answer = replace(Answer({"blue": 0.98765432}, exits=[2, 0], gmacs=0.012345678, share=0.25), **changes)
+    answer = replace(Answer({"blue": 0.98765432}, exit_depths=[2, 0], gmacs=0.012345678, share=0.25), **changes)
     return Prediction(video, answer, [12, 0], ORDER, [noisy(0, step) for step in range(T)])
 
 
@@ -182,7 +184,7 @@ def test_a_prediction_as_json():
         "confidence": 0.987654,
         "labels": {"blue": 0.987654},
         "frames": 2,
-        "exits": [2, 0],
+        "exit_depths": [2, 0],
         "indices": [12, 0],
         "gmacs": 0.0123457,
         "saving": 0.75,
@@ -192,7 +194,7 @@ def test_a_prediction_as_json():
 def test_lines_of_a_table_stand_below_each_other():
     videos = ["a/wave.mp4", "longer/name/of/a/video.avi"]
     table = Table.of(videos, CLASSES)
-    more = told(video=videos[1], labels={"red": 1.0}, exits=[0], gmacs=12.5, share=1.001)
+    more = told(video=videos[1], labels={"red": 1.0}, exit_depths=[0], gmacs=12.5, share=1.001)
     heading, first, second = table.heading(), table.line(told()), table.line(more)
     assert first.split() == ["a/wave.mp4", "blue", "0.988", "2", "of", "4", "0.0123", "75%", "2", "0"]
     assert second.split() == [videos[1], "red", "1.000", "1", "of", "4", "12.5000", "0%", "0"]
@@ -254,7 +256,7 @@ def test_a_policy_is_chosen_by_its_name(project):
     done = {name: call("videos/0.mp4", "--json", "--policy", name) for name in ("full", "random")}
     exits = {name: json.loads(each.stdout)["exits"] for name, each in done.items()}
     by_chance = load_predictor(load_params(), "random")
-    assert exits == {"full": [2] * T, "random": predict(by_chance, Path("videos/0.mp4"), "").answer.exits}
+    assert exits == {"full": [2] * T, "random": predict(by_chance, Path("videos/0.mp4"), "").answer.exit_depths}
     assert str(call("videos/0.mp4", "--policy", "fast").exception) == (
         "results/policy.json holds no policy `fast`, it has full, random, tlee: run `dvc repro evaluate`"
     )

@@ -18,7 +18,7 @@ from support.refusals import one_line
 from tlee.errors import UserError
 from tlee.extraction.videos import upright
 from tlee.live import streams
-from tlee.live.streams import Following, LostError, Reader, Sampler, Source, Step, Stream, open_source, without_password
+from tlee.live.streams import Capture, Following, LostError, Reader, Sampler, Step, Stream, open_source, without_password
 
 SHORT = 0.2  # seconds of silence after which a source counts as lost
 QUICK = Following(queue=100, timeout=SHORT, retries=2, pause=0.001)
@@ -46,12 +46,12 @@ def fails(error: Exception) -> Callable[[], None]:
     return fail
 
 
-def recording(*numbers: int, **settings: Any) -> Source:
-    return Source(False, frames(*numbers, **settings))
+def recording(*numbers: int, **settings: Any) -> Capture:
+    return Capture(False, frames(*numbers, **settings))
 
 
-def live(*numbers: int, **settings: Any) -> Source:
-    return Source(True, frames(*numbers, **settings))
+def live(*numbers: int, **settings: Any) -> Capture:
+    return Capture(True, frames(*numbers, **settings))
 
 
 class All(Sampler):
@@ -64,7 +64,7 @@ class All(Sampler):
         return [frame]
 
 
-def reader(source: Source, size: int = 100, realtime: bool = False, sampler: Sampler | None = None) -> Reader:
+def reader(source: Capture, size: int = 100, realtime: bool = False, sampler: Sampler | None = None) -> Reader:
     return Reader(lambda: source, sampler or All(), lambda frame: frame, size, realtime, time.monotonic())
 
 
@@ -73,11 +73,11 @@ def numbers(reader: Reader) -> list[int]:
     return [step.pictures[0] for step in iter(lambda: reader.next(5.0), None)]
 
 
-def stream(*sources: Source | Exception, following: Following = QUICK) -> tuple[Stream, list[str]]:
+def stream(*sources: Capture | Exception, following: Following = QUICK) -> tuple[Stream, list[str]]:
     """A source that is each of these in turn, or cannot be connected to; and what it tells."""
     turns, told = iter(sources), []
 
-    def connect() -> Source:
+    def connect() -> Capture:
         source = next(turns)
         if isinstance(source, Exception):
             raise source
@@ -139,7 +139,7 @@ def test_old_frames_of_a_live_source_make_way_and_are_counted():
 
 def test_a_recording_waits_and_loses_none():
     given = []
-    source = Source(False, ((float(number), given.append(number) or number) for number in range(20)))
+    source = Capture(False, ((float(number), given.append(number) or number) for number in range(20)))
     slow = reader(source, size=3)
     assert slow.next(5.0) == Step(0.0, [0])
     time.sleep(0.02)
@@ -157,7 +157,7 @@ def test_a_recording_in_real_time_takes_its_time_and_drops_as_a_camera_does():
         ended.set()
 
     begin = time.monotonic()
-    played = reader(Source(False, shown()), size=2, realtime=True)
+    played = reader(Capture(False, shown()), size=2, realtime=True)
     assert ended.wait(5)
     assert time.monotonic() - begin >= 0.1
     assert numbers(played) == [4, 5]
@@ -165,7 +165,7 @@ def test_a_recording_in_real_time_takes_its_time_and_drops_as_a_camera_does():
 
 
 def test_seconds_are_those_of_a_recording_and_those_since_watching_began():
-    shown = reader(Source(False, ((20 + number / 4, number) for number in range(3))))
+    shown = reader(Capture(False, ((20 + number / 4, number) for number in range(3))))
     assert [shown.next(5.0).seconds for _ in range(3)] == [0, 0.25, 0.5]
     step = Reader(lambda: live(7), All(), str, 1, False, began=time.monotonic() - 100).next(5.0)
     assert step.pictures == ["7"]
@@ -182,7 +182,7 @@ def test_silence_of_a_live_source_is_noticed(released):
 
 
 def test_a_source_that_cannot_be_reached_is_noticed_too(released):
-    def connect() -> Source:
+    def connect() -> Capture:
         released.wait()
         return live()
 
@@ -196,7 +196,7 @@ def test_frames_that_are_not_sampled_are_no_silence():
             time.sleep(SHORT / 10)
             yield 0.0, number
 
-    busy = reader(Source(True, steady()), sampler=Sampler(fps=0.01))
+    busy = reader(Capture(True, steady()), sampler=Sampler(fps=0.01))
     assert [busy.next(SHORT).pictures, busy.next(SHORT)] == [[0], None]
 
 
@@ -307,7 +307,7 @@ def test_a_stream_that_is_left_lets_its_source_go():
         finally:
             closed.set()
 
-    steps = iter(stream(Source(False, endless()))[0])
+    steps = iter(stream(Capture(False, endless()))[0])
     next(steps)
     steps.close()
     assert closed.wait(5)

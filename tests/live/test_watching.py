@@ -26,7 +26,7 @@ from tlee.errors import UserError
 from tlee.levels import ALWAYS, NEVER
 from tlee.live import streams, watching
 from tlee.live.prediction import Answer, Predictor, load_predictor, predict, to_clip
-from tlee.live.streams import Following, LostError, Source, Step
+from tlee.live.streams import Capture, Following, LostError, Step
 from tlee.live.watching import Decision, Log, Window, open_stream, to_json, warning, watch
 from tlee.params import change, load_params
 from tlee.policies.given import RandomExits
@@ -73,7 +73,7 @@ def expected(predictor: Predictor, numbers: Sequence[int]) -> Answer:
 
 
 def agree(answer: Answer, other: Answer) -> None:
-    assert (answer.exits, answer.gmacs, answer.label) == (other.exits, other.gmacs, other.label)
+    assert (answer.exit_depths, answer.gmacs, answer.label) == (other.exit_depths, other.gmacs, other.label)
     assert answer.confidence == pytest.approx(other.confidence, abs=1e-5)
 
 
@@ -135,7 +135,7 @@ def test_a_segment_that_is_skipped_is_never_run(predictor, monkeypatch):
 
 def test_random_exits_are_drawn_anew_for_each_window(predictor):
     by_chance = replace(predictor, policy=RandomExits(0.5, seed=0))
-    assert len({tuple(decision.answer.exits) for decision in watch(by_chance, Steps(*range(40)))}) > 3
+    assert len({tuple(decision.answer.exit_depths) for decision in watch(by_chance, Steps(*range(40)))}) > 3
 
 
 def test_waiting_is_not_counted_as_work(predictor):
@@ -159,7 +159,7 @@ def test_frames_that_were_dropped_are_told(predictor):
 
 
 def test_a_window_reads_short_clips_where_time_steps_are_such(five_layer_backbone):
-    params = small_params({"extract.clip_frames": 13}, backbone="x3d_s", input_size=16, exits=0)
+    params = small_params({"extract.clip_frames": 13}, backbone="x3d_s", input_size=16, num_branches=0)
     model = random_network(small_params())
     model.params, model.backbone.clip_frames = params, 13
     step = Step(0.0, [picture(number) for number in range(13)])
@@ -195,7 +195,7 @@ def test_what_does_not_is_not(reuse):
 
 
 def decision(**changes: Any) -> Decision:
-    answer = Answer({"blue": 0.98765432}, exits=[2, 0, 0], gmacs=0.0123456789, share=0.25)
+    answer = Answer({"blue": 0.98765432}, exit_depths=[2, 0, 0], gmacs=0.0123456789, share=0.25)
     at = datetime(2024, 5, 1, 14, 3, 7, 123456, tzinfo=UTC)
     return replace(Decision(answer, 62.5, at, frames=2, milliseconds=3.25, dropped=7), **changes)
 
@@ -208,7 +208,7 @@ def test_a_decision_as_json():
         "confidence": 0.987654,
         "labels": {"blue": 0.987654},
         "frames": 2,
-        "exits": [2, 0],
+        "exit_depths": [2, 0],
         "gmacs": 0.0123457,
         "milliseconds": 3.25,
         "dropped": 7,
@@ -306,7 +306,7 @@ def camera(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                     yield frame.time, frame
             then()
 
-        monkeypatch.setattr(watching, "open_source", lambda *_: Source(True, shown()))
+        monkeypatch.setattr(watching, "open_source", lambda *_: Capture(True, shown()))
 
     return install
 

@@ -11,8 +11,8 @@ from tlee.paper.folds import join_folds, markdown, pool_folds, read_traces
 def fold(groups: str, right: list[int], gmacs: float = 1.0) -> pd.DataFrame:
     """A video for each letter of ``groups``; TLEE is right at the cost ``gmacs``, the full network always, at 2."""
     videos = pd.DataFrame({"video": [f"{group}{i}.avi" for i, group in enumerate(groups)], "group": list(groups)})
-    tlee = videos.assign(method="tlee", right=np.array(right, bool), gmacs=gmacs, frames=3)
-    return pd.concat([videos.assign(method="full", right=True, gmacs=2.0, frames=10), tlee], ignore_index=True)
+    tlee = videos.assign(method="tlee", correct=np.array(right, bool), gmacs=gmacs, frames=3)
+    return pd.concat([videos.assign(method="full", correct=True, gmacs=2.0, frames=10), tlee], ignore_index=True)
 
 
 def test_all_videos_count_alike():

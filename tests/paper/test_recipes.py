@@ -90,7 +90,7 @@ def test_the_network_of_a_recipe_can_be_built(recipe):
         model = TLEE(load_params(FILES[recipe.name], {"model.weights": None}), classes=3).eval()
         features = model.exit_features(torch.zeros(1, 2, *model.input_shape))
     width = model.backbone.feature_dim if model.params.model.mlp is None else model.params.model.mlp
-    assert features.shape == (1, 2, model.params.model.exits + 1, width)
+    assert features.shape == (1, 2, model.params.model.num_branches + 1, width)
 
 
 # --- running them ----------------------------------------------------------------------------------

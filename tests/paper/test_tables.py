@@ -25,7 +25,7 @@ from tlee.paper.tables import (
     EVALUATION,
     SHOWN,
     TABLES,
-    Policy,
+    PolicyMetrics,
     Run,
     gather_runs,
     measured_points,
@@ -40,7 +40,7 @@ SETTINGS = {
     "model.backbone": "resnet50",
     "model.weights": "imagenet",
     "model.trained": None,
-    "model.exits": 3,
+    "model.num_branches": 3,
     "extract.frames": 10,
     "evaluate.metric": "top1",
     "gates.beta": 0.5,
@@ -48,11 +48,11 @@ SETTINGS = {
 }
 
 
-def policy(score: float, gmacs: float = 1.0, **interval: float) -> Policy:
-    return Policy(score=score, gmacs=gmacs, share_of_full=gmacs / 40, frames=4.0, **interval)
+def policy(score: float, gmacs: float = 1.0, **interval: float) -> PolicyMetrics:
+    return PolicyMetrics(score=score, gmacs=gmacs, share_of_full=gmacs / 40, frames=4.0, **interval)
 
 
-def run(seed: int = 0, policies: dict[str, Policy] | None = None, **settings: Any) -> Run:
+def run(seed: int = 0, policies: dict[str, PolicyMetrics] | None = None, **settings: Any) -> Run:
     """A run with the full network and TLEE, or ``policies``; double underscores stand for dots."""
     changed = {key.replace("__", "."): value for key, value in settings.items()}
     given = policies or {"tlee": policy(0.8, low=0.7, high=0.9), "full": policy(0.9, 40.0, low=0.8, high=1.0)}
@@ -162,7 +162,7 @@ def test_a_printed_row():
         "backbone": "resnet50",
         "pretraining": "ImageNet",
         "T": "10",
-        "exits": "3",
+        "branches": "3",
         "gates.beta": "0.1",
         "policy": "TLEE",
         "top-1 (%)": "80.0",
@@ -391,7 +391,7 @@ def test_the_notebook_runs(inside, root, capsys):
 def test_the_table_of_the_committed_run(root):
     """What the pipeline writes can be read."""
     metrics = json.loads((root / "results/metrics/evaluate.json").read_text())
-    policies = {name: Policy(**row) for name, row in metrics.items() if isinstance(row, dict)}
+    policies = {name: PolicyMetrics(**row) for name, row in metrics.items() if isinstance(row, dict)}
     table = policy_table([run(0, policies)])
     assert set(table["policy"]) == set(policies) and table["policy"].iloc[0] == "full"
     assert {*SHOWN, "pretraining"} < set(table)

@@ -11,15 +11,16 @@ from support.small import COSTS, T, identity_readout, random_features, small_par
 from torch import nn
 
 from tlee.levels import ALWAYS, NEVER
-from tlee.model import Readout
 from tlee.modules import GATES, REUSES
 from tlee.policies import inference
 from tlee.policies.given import RandomExits
 from tlee.policies.inference import Outcomes, follow, run, run_together
 from tlee.policies.policy import Policy
+from tlee.policies.reference import run_one_video
 from tlee.policies.sources import StoredFeatures
 from tlee.policies.stops import StopAbove
 from tlee.policies.thresholds import Thresholds
+from tlee.readout import Readout
 
 OFF = (NEVER,) * 3
 WITH_REUSE = replace(COSTS, reuse=100)
@@ -49,14 +50,14 @@ def test_a_path_by_hand(readout):
         [(0, 3), (2, 4), (9, 0)],
         [(9, 0), (9, 0), (9, 0)],
     )
-    policy = Thresholds(leave=(0.9, NEVER), first=(NEVER, NEVER, 0.99), gate=(NEVER, 0.5, NEVER), sure=OFF)
+    policy = Thresholds(layer=(0.9, NEVER), first=(NEVER, NEVER, 0.99), gate=(NEVER, 0.5, NEVER), stop=OFF)
     outcomes = run(source, readout, policy, COSTS)
     # Frame 1: depth 0 is 0.73 sure, below 0.9; depth 1 can decide nothing and its head is not run; depth 2
     # is 0.88 sure, below 0.99. Frame 2: depth 0 (z = 2, 3) is 0.73 sure; at depth 1 z = (2, 4) has grown
     # by 4, the gate stops the video. Frame 3 is never looked at.
     first = (10 + 1 + 5) + 20 + (30 + 0 + 5)
     second = (10 + 1 + 5) + (20 + 2 + 7 + 5)
-    assert outcomes.exits.tolist() == [[2, 1, -1]]
+    assert outcomes.exit_depths.tolist() == [[2, 1, -1]]
     assert outcomes.logits.tolist() == [[2, 4]]
     assert outcomes.predictions.tolist() == [1]
     assert outcomes.frames.tolist() == [2]
@@ -65,20 +66,20 @@ def test_a_path_by_hand(readout):
     assert run(source, readout, policy, WITH_REUSE).macs.tolist() == [first + second + 2 * 100]
 
 
-def test_a_path_by_hand_that_folds_visited_exits(readout):
-    readout.folds_visited = True
+def test_a_path_by_hand_that_accumulates_visited_exits(readout):
+    readout.accumulates_visited = True
     source = video(
         [(1, 0), (9, 9), (0, 1)],
         [(0, 3), (2, 4), (9, 0)],
         [(9, 0), (9, 0), (9, 0)],
     )
-    policy = Thresholds(leave=(0.9, NEVER), first=(NEVER, NEVER, 0.99), gate=(NEVER, 0.5, NEVER), sure=OFF)
+    policy = Thresholds(layer=(0.9, NEVER), first=(NEVER, NEVER, 0.99), gate=(NEVER, 0.5, NEVER), stop=OFF)
     outcomes = run(source, readout, policy, WITH_REUSE)
     # Frame 1: z = (1, 0), is not asked for at depth 1, then max((1, 0), (0, 1)) = (1, 1): 0.5 sure. Frame 2:
     # depth 0: (1, 3), 0.88 sure; depth 1: (2, 4), which the gate compares with (1, 1): grown by 4.
     first = (10 + 1 + 5) + 20 + (30 + 0 + 100 + 5)
     second = (10 + 1 + 100 + 5) + (20 + 2 + 100 + 7 + 5)
-    assert outcomes.exits.tolist() == [[2, 1, -1]]
+    assert outcomes.exit_depths.tolist() == [[2, 1, -1]]
     assert outcomes.logits.tolist() == [[2, 4]]
     assert outcomes.macs.tolist() == [first + second]
 
@@ -93,17 +94,17 @@ def test_a_path_by_hand_that_folds_visited_exits(readout):
 def test_a_mean_counts_what_it_is_made_of(accumulate, logits):
     readout = identity_readout(reuse="mean", accumulate=accumulate)
     source = video([(-3, 0), (1, 0)], [(9, 4), (5, 8)])
-    policy = Thresholds(leave=(0.999999,), first=(NEVER,) * 2, gate=(NEVER,) * 2, sure=(NEVER,) * 2)
+    policy = Thresholds(layer=(0.999999,), first=(NEVER,) * 2, gate=(NEVER,) * 2, stop=(NEVER,) * 2)
     costs = replace(COSTS, segments=(10, 20), heads=(1, 0))
     outcomes = run(source, readout, policy, costs)
-    assert outcomes.exits.tolist() == [[1, 1]]
+    assert outcomes.exit_depths.tolist() == [[1, 1]]
     assert outcomes.logits.tolist() == [list(logits)]
 
 
 def test_confidence_stops_a_later_frame_only_where_it_may(readout):
     source = video([(1, 0)] * 3, [(1, 0), (1, 5), (1, 5)], [(9, 0)] * 3)
-    policy = replace(Thresholds.never(3), sure=(NEVER, 0.9, NEVER))
-    assert run(source, readout, policy, COSTS).exits.tolist() == [[2, 1, -1]]
+    policy = replace(Thresholds.never(3), stop=(NEVER, 0.9, NEVER))
+    assert run(source, readout, policy, COSTS).exit_depths.tolist() == [[2, 1, -1]]
 
 
 def test_the_first_frame_just_takes_its_feature(readout):
@@ -114,13 +115,13 @@ def test_the_first_frame_just_takes_its_feature(readout):
 
 
 def test_at_the_last_frame_the_video_stops_at_its_layer_exit(readout):
-    policy = replace(Thresholds.never(3), leave=(NEVER, 0.9))
+    policy = replace(Thresholds.never(3), layer=(NEVER, 0.9))
     outcomes = run(video([(1, 0)] * 3, [(1, 0), (9, 0), (1, 0)]), readout, policy, COSTS)
-    assert outcomes.exits.tolist() == [[2, 1]]
+    assert outcomes.exit_depths.tolist() == [[2, 1]]
 
 
 def test_always_leaving_needs_no_classifier_until_the_end(readout):
-    policy = replace(Thresholds.never(3), leave=(NEVER, ALWAYS))
+    policy = replace(Thresholds.never(3), layer=(NEVER, ALWAYS))
     outcomes = run(video(*[[(1, 0)] * 3] * 4), readout, policy, WITH_REUSE)
     assert outcomes.macs.tolist() == [4 * (10 + 20 + 2) + 3 * 100 + 5]
 
@@ -142,7 +143,7 @@ def test_each_step_has_its_classifier_and_gate():
     readout.gates = nn.ModuleList([Gate(-1.0), Gate(1.0)])  # of the steps 1 and 2
     policy = replace(Thresholds.never(3), gate=(NEVER, NEVER, 0.5))
     outcomes = run(video(*[[(1, 2)] * 3] * 4), readout, policy, COSTS)
-    assert outcomes.exits.tolist() == [[2, 2, 2, -1]]
+    assert outcomes.exit_depths.tolist() == [[2, 2, 2, -1]]
     assert outcomes.logits.tolist() == [[21, 2]]
     policy = replace(Thresholds.never(3), first=(NEVER, ALWAYS, NEVER))
     assert run(video(*[[(1, 2)] * 3] * 4), readout, policy, COSTS).logits.tolist() == [[1, 2]]
@@ -165,7 +166,7 @@ def test_given_paths_by_hand(readout):
     )
     paths = torch.tensor([[0, 1, -1], [2, -1, -1], [0, 0, 2]])
     outcomes = follow(source, readout, paths, WITH_REUSE)
-    assert torch.equal(outcomes.exits, paths)
+    assert torch.equal(outcomes.exit_depths, paths)
     assert outcomes.frames.tolist() == [2, 1, 3]
     assert outcomes.logits.tolist() == [[1, 3], [2, 1], [1, 4]]
     # Nothing is decided: one head a frame, reuse from the second frame on, the classifier once.
@@ -177,7 +178,7 @@ def test_given_paths_by_hand(readout):
 
 
 def test_given_paths_fold_all_exits_on_the_way_where_visited_ones_count(readout):
-    readout.folds_visited = True
+    readout.accumulates_visited = True
     source = video([(1, 0), (0, 2), (9, 9)], [(0, 3), (9, 9), (9, 9)])
     outcomes = follow(source, readout, torch.tensor([[1, 0]]), WITH_REUSE)
     assert outcomes.logits.tolist() == [[1, 3]]
@@ -190,7 +191,7 @@ def test_given_paths_fold_all_exits_on_the_way_where_visited_ones_count(readout)
 def random_policies(count: int = 30) -> list[Thresholds]:
     generator = np.random.default_rng(0)
     levels = [ALWAYS, 0.6, 0.8, 0.9, NEVER, NEVER]
-    sizes = {"leave": 2, "first": 3, "gate": 3, "sure": 3}
+    sizes = {"layer": 2, "first": 3, "gate": 3, "stop": 3}
     return [
         Thresholds(**{name: tuple(generator.choice(levels, size).tolist()) for name, size in sizes.items()})
         for _ in range(count)
@@ -216,44 +217,6 @@ def any_readout(request: pytest.FixtureRequest) -> Readout:
     return random_readout(**request.param)
 
 
-def walk(features: torch.Tensor, readout: Readout, policy: Thresholds) -> tuple[list[int], torch.Tensor]:
-    """The paper's loop, one video at a time, with nothing shared with the kit's: exits and logits."""
-    frames, depths = features.shape[:2]
-    folded: list[torch.Tensor] = []  # what z is made of, so that it can be made anew
-    path: list[int] = []
-
-    def z_of(parts: list[torch.Tensor]) -> torch.Tensor:
-        z = parts[0][None]
-        for count, part in enumerate(parts[1:], start=1):
-            z = readout.reuse(z, part[None], count)
-        return z
-
-    def logits_of(z: torch.Tensor, t: int) -> torch.Tensor:
-        return readout.classifiers[t if len(readout.classifiers) > 1 else 0](z)
-
-    for t in range(frames):
-        past, inside = list(folded), list(folded)
-        for b in range(depths):
-            if not policy.looks(t, b, frames):
-                continue
-            inside = [*(inside if readout.folds_visited else past), features[t, b]]
-            z = z_of(inside)
-            logits = logits_of(z, t)
-            sure = readout.probabilities(logits).max().item()
-            if t < frames - 1:
-                stop = sure > (policy.first[b] if t == 0 else policy.sure[b])
-                if t > 0 and policy.gate[b] < NEVER:
-                    gate = readout.gates[t - 1 if len(readout.gates) > 1 else 0]
-                    stop = stop or torch.sigmoid(gate(z, z_of(past))).item() > policy.gate[b]
-                if stop:
-                    return [*path, b], logits[0]
-            if b == depths - 1 or sure > policy.leave[b]:
-                break
-        folded = inside
-        path.append(b)
-    return path, logits[0]
-
-
 @torch.inference_mode()
 def test_the_loop_does_what_the_paper_says(any_readout):
     features = random_features(videos=12)
@@ -261,9 +224,9 @@ def test_the_loop_does_what_the_paper_says(any_readout):
         policy = policy if any_readout.gates else replace(policy, gate=OFF)
         outcomes = run(StoredFeatures(features), any_readout, policy, COSTS)
         for row, clip in enumerate(features):
-            path, logits = walk(clip, any_readout, policy)
-            assert outcomes.exits[row, : len(path)].tolist() == path
-            assert outcomes.exits[row, len(path) :].eq(-1).all()
+            path, logits = run_one_video(clip, any_readout, policy)
+            assert outcomes.exit_depths[row, : len(path)].tolist() == path
+            assert outcomes.exit_depths[row, len(path) :].eq(-1).all()
             torch.testing.assert_close(outcomes.logits[row], logits)
 
 
@@ -273,7 +236,7 @@ def test_a_path_that_is_given_again_ends_in_the_same_place(any_readout):
     features = StoredFeatures(random_features(videos=12))
     policy = Thresholds((0.7, 0.7), (0.9,) * 3, OFF, (0.95,) * 3)
     decided = run(features, any_readout, policy, WITH_REUSE)
-    again = follow(features, any_readout, decided.exits, WITH_REUSE)
+    again = follow(features, any_readout, decided.exit_depths, WITH_REUSE)
     torch.testing.assert_close(again.logits, decided.logits)
     assert again.macs.le(decided.macs).all()
 
@@ -282,7 +245,7 @@ def test_a_path_that_is_given_again_ends_in_the_same_place(any_readout):
 def test_given_paths_are_those_that_training_folds(any_readout):
     """``Readout.along`` and ``follow`` are the same fold, written for batches of one length and of many."""
     features = random_features(videos=12)
-    paths = RandomExits(0.2, seed=0).paths(12, T, 3)
+    paths = RandomExits(0.2, seed=0).exit_depths(12, T, 3)
     outcomes = follow(StoredFeatures(features), any_readout, paths, COSTS)
     logits = any_readout.prefix_logits(features, paths.clamp(min=0))
     torch.testing.assert_close(outcomes.logits, logits[torch.arange(12), outcomes.frames - 1])
@@ -294,7 +257,7 @@ def test_thresholds_of_one_are_the_full_network(any_readout):
     outcomes = run(StoredFeatures(features), any_readout, Thresholds.never(3), WITH_REUSE)
     expected = any_readout.prefix_logits(features[:, :, -1:], 0)[:, -1]  # whatever is folded: nothing else is visited
     torch.testing.assert_close(outcomes.logits, expected)
-    assert outcomes.exits.eq(2).all()
+    assert outcomes.exit_depths.eq(2).all()
     assert outcomes.macs.eq(WITH_REUSE.full_network(T)).all()
 
 
@@ -316,7 +279,7 @@ def test_no_policy_costs_more_than_every_look_at_everything(any_readout):
 
 
 def same(together: Outcomes, alone: list[Outcomes]) -> None:
-    for name in ("exits", "macs"):
+    for name in ("exit_depths", "macs"):
         assert torch.equal(getattr(together, name), torch.cat([getattr(each, name) for each in alone]))
     torch.testing.assert_close(together.logits, torch.cat([each.logits for each in alone]))
 
@@ -327,7 +290,7 @@ def test_a_video_comes_out_the_same_alone_and_among_others(any_readout):
         policy = policy if any_readout.gates else replace(policy, gate=OFF)
         alone = [run(StoredFeatures(clip[None]), any_readout, policy, WITH_REUSE) for clip in features]
         same(run(StoredFeatures(features), any_readout, policy, WITH_REUSE), alone)
-    paths = RandomExits(0.2, seed=0).paths(12, T, 3)
+    paths = RandomExits(0.2, seed=0).exit_depths(12, T, 3)
     alone = [
         follow(StoredFeatures(clip[None]), any_readout, path[None], WITH_REUSE)
         for clip, path in zip(features, paths, strict=True)

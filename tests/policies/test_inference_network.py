@@ -29,16 +29,16 @@ def replayed(model: TLEE, clips: torch.Tensor) -> StoredFeatures:
 
 def policies(model: TLEE, clips: torch.Tensor) -> list[Thresholds]:
     """Policies that part the clips: along each axis, and along all."""
-    found = [Thresholds.never(model.exits), policy_amid(model, clips), policy_amid(model, clips, ("first", "sure"))]
-    if model.exits > 1:
-        found.append(policy_amid(model, clips, ("leave",)))
+    found = [Thresholds.never(model.num_exits), policy_amid(model, clips), policy_amid(model, clips, ("first", "stop"))]
+    if model.num_exits > 1:
+        found.append(policy_amid(model, clips, ("layer",)))
     if model.readout.gates:
-        found.append(policy_amid(model, clips, ("leave", "gate")))
+        found.append(policy_amid(model, clips, ("layer", "gate")))
     return found
 
 
 def agree(live: Outcomes, stored: Outcomes, row: int) -> None:
-    assert torch.equal(live.exits[0], stored.exits[row])
+    assert torch.equal(live.exit_depths[0], stored.exit_depths[row])
     assert torch.equal(live.macs[0], stored.macs[row])
     torch.testing.assert_close(live.logits[0], stored.logits[row], atol=1e-3, rtol=1e-3)  # one frame or many at once
 
@@ -56,10 +56,10 @@ def step_by_step_agrees(params: Params, videos: int) -> list[Outcomes]:
         for row, clip in enumerate(clips):
             live = LiveFeatures(model, clip)
             agree(run(live, model.readout, policy, costs), stored, row)
-            depths = [depth for depth in stored.exits[row].tolist() if depth >= 0]
-            assert live.segment_runs == [sum(depth >= b for depth in depths) for b in range(model.exits)]
+            depths = [depth for depth in stored.exit_depths[row].tolist() if depth >= 0]
+            assert live.segment_runs == [sum(depth >= b for depth in depths) for b in range(model.num_exits)]
             assert all(heads <= runs for heads, runs in zip(live.head_runs, live.segment_runs, strict=True))
-    paths = RandomExits(0.3, seed=0).paths(len(clips), T, model.exits)
+    paths = RandomExits(0.3, seed=0).exit_depths(len(clips), T, model.num_exits)
     stored = follow(source, model.readout, paths, costs)
     for row, clip in enumerate(clips):
         agree(follow(LiveFeatures(model, clip), model.readout, paths[row : row + 1], costs), stored, row)
@@ -76,7 +76,7 @@ five_layers = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone
 @pytest.mark.parametrize(("reuse", "accumulate"), list(product(REUSES, ("exit", "visited"))))
 def test_every_reuse(reuse, accumulate):
     outcomes = step_by_step_agrees(small_params(reuse=reuse, accumulate=accumulate), videos=6)
-    assert len({tuple(path) for each in outcomes for path in each.exits.tolist()}) > 3
+    assert len({tuple(path) for each in outcomes for path in each.exit_depths.tolist()}) > 3
 
 
 @five_layers
@@ -104,7 +104,7 @@ def test_every_branch(branch):
         {"model.mlp": 20},
         {"dataset.labels": "multi"},
         {"model.mlp": 20, "model.reuse": "mean", "model.accumulate": "visited", "model.readout": "per_step"},
-        {"model.order": "sequential", "model.exits": 3},
+        {"model.order": "sequential", "model.num_branches": 3},
     ],
     ids=lambda settings: "-".join(settings),
 )
@@ -112,7 +112,7 @@ def test_other_settings(settings: dict[str, Any]):
     step_by_step_agrees(small_params(settings), videos=6)
 
 
-TWO_EXITS = {"input_size": 64, "exits": 1, "crm_scale": 2}
+TWO_EXITS = {"input_size": 64, "num_branches": 1, "crm_scale": 2}
 
 
 @pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"mobilenet_v2_tsm", "x3d_s"}))
@@ -134,7 +134,7 @@ def short_clips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_backbone_that_reads_clips(short_clips):
-    params = small_params({"extract.clip_frames": 13}, backbone="x3d_s", input_size=32, exits=1)
+    params = small_params({"extract.clip_frames": 13}, backbone="x3d_s", input_size=32, num_branches=1)
     step_by_step_agrees(params, videos=2)
 
 
@@ -173,7 +173,7 @@ def test_the_temporal_shift_remembers_what_was_run_and_not_what_might_have_been(
 
 @pytest.fixture
 def model(five_layer_backbone) -> TLEE:
-    return random_network(small_params(exits=3))
+    return random_network(small_params(num_branches=3))
 
 
 def ran(model: TLEE, policy: Thresholds) -> tuple[list[int], list[int]]:
@@ -185,17 +185,17 @@ def ran(model: TLEE, policy: Thresholds) -> tuple[list[int], list[int]]:
 def test_policies_may_share_the_features_of_one_clip(model):
     """What one policy has asked for is remembered, and one that looks elsewhere, or earlier, is told the same."""
     (clip,), costs = random_clips(model, videos=1, seed=5), count_costs(model)
-    deep = Thresholds.never(model.exits)
-    shallow = replace(deep, leave=(ALWAYS, *deep.leave[1:]))
+    deep = Thresholds.never(model.num_exits)
+    shallow = replace(deep, layer=(ALWAYS, *deep.layer[1:]))
     source = Remembered(LiveFeatures(model, clip))
     for policy in (deep, shallow, deep):
         alone, shared = (run(each, model.readout, policy, costs) for each in (LiveFeatures(model, clip), source))
-        assert torch.equal(alone.exits, shared.exits)
+        assert torch.equal(alone.exit_depths, shared.exit_depths)
         assert torch.equal(alone.logits, shared.logits)
 
 
 def test_a_segment_runs_only_where_it_is_needed(model):
-    policy = replace(Thresholds.never(4), leave=(NEVER, ALWAYS, NEVER))
+    policy = replace(Thresholds.never(4), layer=(NEVER, ALWAYS, NEVER))
     assert ran(model, policy) == ([4, 4, 0, 0], [0, 4, 0, 0])
     policy = replace(policy, first=(NEVER, ALWAYS, NEVER, NEVER))
     assert ran(model, policy) == ([1, 1, 0, 0], [0, 1, 0, 0])
@@ -205,7 +205,7 @@ def test_a_segment_runs_only_where_it_is_needed(model):
 def test_given_paths_run_what_lies_on_them(model):
     clip, paths = random_clips(model, videos=1)[0], torch.tensor([[1, 3, 0, -1]])
     for visited, heads in ((False, [1, 1, 0, 1]), (True, [3, 2, 1, 1])):
-        model.readout.folds_visited = visited
+        model.readout.accumulates_visited = visited
         source = LiveFeatures(model, clip)
         follow(source, model.readout, paths, Costs((1,) * 4, (0,) * 4, 0, 0, 0))
         assert source.segment_runs == [3, 2, 1, 1]

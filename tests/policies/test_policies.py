@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from support.small import COSTS, identity_readout, random_features
+from support.small import COSTS, identity_readout, observe, random_features
 
 from tlee.levels import ALWAYS, NEVER
 from tlee.policies.given import RandomExits
 from tlee.policies.inference import run
-from tlee.policies.policy import Look
 from tlee.policies.sources import StoredFeatures
 from tlee.policies.thresholds import Thresholds
 
@@ -16,8 +15,8 @@ from tlee.policies.thresholds import Thresholds
 
 def test_the_full_network_looks_at_the_deepest_exit_only():
     never = Thresholds.never(3)
-    assert never == Thresholds(leave=(NEVER,) * 2, first=(NEVER,) * 3, gate=(NEVER,) * 3, sure=(NEVER,) * 3)
-    assert [never.looks(t, b, frames=4) for t in (0, 2, 3) for b in range(3)] == [False, False, True] * 3
+    assert never == Thresholds(layer=(NEVER,) * 2, first=(NEVER,) * 3, gate=(NEVER,) * 3, stop=(NEVER,) * 3)
+    assert [never.uses_exit(t, b, frames=4) for t in (0, 2, 3) for b in range(3)] == [False, False, True] * 3
 
 
 def test_each_decision_is_looked_for_where_it_can_be_taken():
@@ -26,14 +25,14 @@ def test_each_decision_is_looked_for_where_it_can_be_taken():
         "leave": (Thresholds((0.9,), off, off, off), [True] * 4),
         "first": (Thresholds((NEVER,), (0.9, NEVER), off, off), [True, False, False, False]),
         "gate": (Thresholds((NEVER,), off, (0.5, NEVER), off), [False, True, True, False]),
-        "sure": (Thresholds((NEVER,), off, off, (0.9, NEVER)), [False, True, True, False]),
+        "stop": (Thresholds((NEVER,), off, off, (0.9, NEVER)), [False, True, True, False]),
     }
     for name, (policy, looks) in cases.items():
-        assert [policy.looks(t, 0, frames=4) for t in range(4)] == looks, name
+        assert [policy.uses_exit(t, 0, frames=4) for t in range(4)] == looks, name
 
 
 def test_thresholds_that_cannot_be_reached_do_not_matter():
-    policy = Thresholds(leave=(0.9, ALWAYS), first=(0.9, 0.9, 0.5), gate=(0.5,) * 3, sure=(0.9,) * 3)
+    policy = Thresholds(layer=(0.9, ALWAYS), first=(0.9, 0.9, 0.5), gate=(0.5,) * 3, stop=(0.9,) * 3)
     pruned = policy.reachable()
     assert pruned == Thresholds((0.9, ALWAYS), (0.9, 0.9, NEVER), (0.5, 0.5, NEVER), (0.9, 0.9, NEVER))
     source, readout = StoredFeatures(random_features()), identity_readout()
@@ -42,41 +41,41 @@ def test_thresholds_that_cannot_be_reached_do_not_matter():
 
 def test_what_a_look_does_not_ask_for_costs_nothing():
     readout = identity_readout()
-    look = Look(readout, torch.tensor([[2.0, 0.0]]), torch.zeros(1, 2), t=1, b=0, frames=4)
-    assert (look.classified, look.macs(COSTS)) == (False, 0)
-    assert look.confidence.item() == pytest.approx(0.8808, abs=1e-4)  # 1 / (1 + exp(-2))
-    assert (look.classified, look.macs(COSTS)) == (True, COSTS.classifier)
-    assert 0 < look.gate_score.item() < 1
-    assert look.macs(COSTS) == COSTS.classifier + COSTS.gate
+    seen = observe(readout, torch.tensor([[2.0, 0.0]]), torch.zeros(1, 2), t=1)
+    assert (seen.classified, seen.macs(COSTS)) == (False, 0)
+    assert seen.confidence.item() == pytest.approx(0.8808, abs=1e-4)  # 1 / (1 + exp(-2))
+    assert (seen.classified, seen.macs(COSTS)) == (True, COSTS.classifier)
+    assert 0 < seen.gate_score.item() < 1
+    assert seen.macs(COSTS) == COSTS.classifier + COSTS.gate
 
 
 def test_confidence_with_several_labels_is_that_of_the_likeliest():
-    look = Look(identity_readout(), torch.tensor([[2.0, 0.0]]), None, t=0, b=0, frames=4)
-    look.readout.multi_label = True
-    assert look.confidence.item() == pytest.approx(0.8808, abs=1e-4)  # sigmoid(2)
-    look = Look(look.readout, torch.tensor([[-3.0, -4.0]]), None, t=0, b=0, frames=4)
-    assert look.confidence.item() == pytest.approx(0.0474, abs=1e-4)
+    seen = observe(identity_readout(), torch.tensor([[2.0, 0.0]]))
+    seen.readout.multi_label = True
+    assert seen.confidence.item() == pytest.approx(0.8808, abs=1e-4)  # sigmoid(2)
+    seen = observe(seen.readout, torch.tensor([[-3.0, -4.0]]))
+    assert seen.confidence.item() == pytest.approx(0.0474, abs=1e-4)
 
 
 # --- random exits ----------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_draws_the_same_paths():
-    first, second = (RandomExits(0.3, seed=5).paths(50, 4, 3) for _ in range(2))
+    first, second = (RandomExits(0.3, seed=5).exit_depths(50, 4, 3) for _ in range(2))
     assert torch.equal(first, second)
-    assert not torch.equal(first, RandomExits(0.3, seed=6).paths(50, 4, 3))
+    assert not torch.equal(first, RandomExits(0.3, seed=6).exit_depths(50, 4, 3))
 
 
 def test_without_a_chance_all_frames_run_to_the_end():
-    assert RandomExits(0.0, seed=0).paths(5, 4, 3).eq(2).all()
+    assert RandomExits(0.0, seed=0).exit_depths(5, 4, 3).eq(2).all()
 
 
 def test_a_sure_chance_is_the_first_exit_of_the_first_frame():
-    assert RandomExits(1.0, seed=0).paths(5, 4, 3).tolist() == [[0, -1, -1, -1]] * 5
+    assert RandomExits(1.0, seed=0).exit_depths(5, 4, 3).tolist() == [[0, -1, -1, -1]] * 5
 
 
 def test_a_path_is_a_depth_for_each_frame_until_it_ends():
-    paths = RandomExits(0.3, seed=0).paths(500, 4, 3)
+    paths = RandomExits(0.3, seed=0).exit_depths(500, 4, 3)
     looked = paths >= 0
     assert looked[:, 0].all()
     assert (looked[:, 1:] <= looked[:, :-1]).all()  # no frame after one that was not looked at
@@ -87,7 +86,7 @@ def test_a_path_is_a_depth_for_each_frame_until_it_ends():
 @pytest.mark.parametrize("chance", [0.1, 0.5])
 def test_frames_and_videos_end_as_often_as_they_should(chance):
     """At each exit two coins are thrown: one stops the video (and leaves the frame), one leaves the frame."""
-    paths = RandomExits(chance, seed=0).paths(100_000, 2, 3)
+    paths = RandomExits(chance, seed=0).exit_depths(100_000, 2, 3)
     first = paths[:, 0]
     leaves_here = 1 - (1 - chance) ** 2
     assert (first == 0).double().mean().item() == pytest.approx(leaves_here, abs=0.01)

@@ -41,8 +41,8 @@ def test_every_kind_of_policy_is_read_back():
     [
         (None, "policy.json is missing or damaged: run `dvc repro evaluate`"),
         ({"full": {}}, "policy.json holds no policy `tlee`, it has full: run `dvc repro evaluate`"),
-        ({"tlee": {"leave": [1.0]}}, "policy.json is of an older kit or damaged: run `dvc repro evaluate`"),
-        ({"tlee": {"kind": "Thresholds", "leave": [1.0]}}, "is of an older kit or damaged: run `dvc repro evaluate`"),
+        ({"tlee": {"layer": [1.0]}}, "policy.json is of an older kit or damaged: run `dvc repro evaluate`"),
+        ({"tlee": {"kind": "Thresholds", "layer": [1.0]}}, "is of an older kit or damaged: run `dvc repro evaluate`"),
     ],
 )
 def test_a_policy_that_cannot_be_read_names_the_stage(content, message):

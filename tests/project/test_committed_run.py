@@ -114,7 +114,7 @@ def test_the_committed_run_shows_what_the_kit_is_for(committed):
     assert tlee["score"] >= full["score"] - 0.01
     assert tlee["share_of_full"] <= 0.35
     trace = pd.read_csv(io.BytesIO(committed["results/plots/evaluate/trace.csv"]))
-    right = trace.pivot(index="video", columns="method", values="right").astype(bool)
+    right = trace.pivot(index="video", columns="method", values="correct").astype(bool)
     for single in ("temporal", "layer"):
         assert tlee["gmacs"] <= 0.8 * methods[single]["gmacs"]
         won, lost = (right["tlee"] & ~right[single]).sum(), (right[single] & ~right["tlee"]).sum()
@@ -122,7 +122,7 @@ def test_the_committed_run_shows_what_the_kit_is_for(committed):
     assert methods["step_by_step_agreement"] == 1.0
     guarantee = json.loads(committed["results/metrics/guarantee.json"])
     assert guarantee["simulated_violation_rate"] <= guarantee["allowed_violation_rate"]
-    assert guarantee["test"]["harm"] <= guarantee["max_loss"] / 100
+    assert guarantee["test"]["harm"] <= guarantee["max_harm"] / 100
     assert latency["real_to_ideal"] <= 1.3
     assert latency["real_to_full"] <= 0.5
 

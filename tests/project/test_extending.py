@@ -40,6 +40,6 @@ def test_an_example_runs(example, monkeypatch):
         table.update(before)
     params = load_params()
     clips, frames, depths, _ = names["features"].shape
-    assert (clips, frames, depths) == (1, params.extract.frames, params.model.exits + 1)
+    assert (clips, frames, depths) == (1, params.extract.frames, params.model.num_branches + 1)
     assert torch.all((names["exits"] >= -1) & (names["exits"] < depths))
     assert names["exits"][0, 0] >= 0

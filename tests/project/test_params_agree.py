@@ -35,30 +35,30 @@ def test_every_method_can_be_settled_and_compared():
 @pytest.mark.parametrize(
     ("method", "values"),
     [
-        ("tlee", {"exits": 2, "readout": "shared", "gate": "mlp"}),
-        ("frameexit", {"exits": 0, "readout": "per_step", "gate": "frameexit"}),
-        ("layer", {"exits": 2, "readout": "shared", "gate": "confidence"}),
-        ("full", {"exits": 0, "readout": "shared", "gate": "confidence"}),
-        ("random", {"exits": 2, "readout": "shared", "gate": "random"}),
+        ("tlee", {"num_branches": 2, "readout": "shared", "gate": "mlp"}),
+        ("frameexit", {"num_branches": 0, "readout": "per_step", "gate": "frameexit"}),
+        ("layer", {"num_branches": 2, "readout": "shared", "gate": "confidence"}),
+        ("full", {"num_branches": 0, "readout": "shared", "gate": "confidence"}),
+        ("random", {"num_branches": 2, "readout": "shared", "gate": "random"}),
     ],
 )
 def test_a_method_settles_what_makes_it_and_nothing_else(shipped, method, values):
-    as_written = {"exits": 2, "readout": "shared", "gate": "mlp"}
+    as_written = {"num_branches": 2, "readout": "shared", "gate": "mlp"}
     before = settled(shipped, **as_written).model.model_dump()
     after = settled(shipped, method=method, **as_written).model.model_dump()
     assert after == before | {"method": method} | values
 
 
 def test_what_a_method_settles_shows_in_the_table(shipped):
-    table = settled(shipped, method="frameexit", exits=3).table("model")
-    assert table.at["model.exits", "value"] == 0
+    table = settled(shipped, method="frameexit", num_branches=3).table("model")
+    assert table.at["model.num_branches", "value"] == 0
     assert table.at["model.readout", "value"] == "per_step"
 
 
 @pytest.mark.parametrize("method", METHOD_SETTINGS)
 def test_a_random_gate_is_the_random_method(shipped, method):
-    params = settled(shipped, method=method, gate="random", exits=2)
-    assert params.model == settled(shipped, method="random", exits=2).model
+    params = settled(shipped, method=method, gate="random", num_branches=2)
+    assert params.model == settled(shipped, method="random", num_branches=2).model
 
 
 def test_the_rest_of_the_parameters_is_not_the_methods(shipped):
@@ -68,7 +68,9 @@ def test_the_rest_of_the_parameters_is_not_the_methods(shipped):
 
 
 def test_a_wrong_value_is_refused_even_where_the_method_settles_it(shipped):
-    assert refusal(shipped, {"model.method": "frameexit", "model.exits": -1}).startswith("`model.exits` is -1")
+    assert refusal(shipped, {"model.method": "frameexit", "model.num_branches": -1}).startswith(
+        "`model.num_branches` is -1"
+    )
 
 
 # --- time steps ----------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ def test_a_test_video_is_told_as_in_the_table(project):
     ]
     assert [each["video"] for each in told] == videos
     for each, row in zip(told, rows, strict=True):
-        assert (each["label"], " ".join(map(str, each["exits"]))) == (row["prediction"], row["exits"])
+        assert (each["label"], " ".join(map(str, each["exit_depths"]))) == (row["prediction"], row["exit_depths"])
         assert (each["frames"], each["gmacs"]) == (int(row["frames"]), float(row["gmacs"]))
         assert each["confidence"] == pytest.approx(float(row["confidence"]), abs=1e-5)
 
@@ -169,7 +169,7 @@ def test_running_everything_again_gives_the_same_to_the_last_digit(project):
     ("section", "key", "value", "stages"),
     [
         ("evaluate", "layer_threshold", 0.8, {"evaluate", "guarantee"}),
-        ("guarantee", "max_loss", 2.0, {"guarantee"}),
+        ("guarantee", "max_harm", 2.0, {"guarantee"}),
         ("latency", "repeats", 2, {"latency"}),
         ("gates", "beta", 0.3, {"gates"}),
         ("extract", "short_side", 80, {"extract", "latency"}),

@@ -8,7 +8,7 @@ from tlee.stage_code import PACKAGE, imported_modules, source_file
 ORDER = [
     *("errors", "paths", "records", "params", "stage_code", "levels", "methods", "subsets", "intervals"),
     *("_torchvision", "metrics", "weights", "datasets", "extraction", "frames", "backbones", "modules"),
-    *("model", "costs", "features", "figures", "notebook", "policies", "training", "evaluation"),
+    *("readout", "model", "costs", "features", "figures", "notebook", "policies", "training", "evaluation"),
     *("explanation", "guarantee", "edge", "live", "paper", "benchmark", "demo", "checkpoints", "__main__"),
 ]
 

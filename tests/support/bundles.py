@@ -77,7 +77,7 @@ def bundle_of(model: TLEE, policy: Thresholds | RandomExits, folder: Path, video
     clips = as_pixels(random_clips(model, videos))
     paths = None
     if isinstance(policy, RandomExits):
-        paths = policy.paths(videos, model.params.extract.frames, model.exits).tolist()
+        paths = policy.exit_depths(videos, model.params.extract.frames, model.num_exits).tolist()
     names = [f"{row}.mp4" for row in range(videos)]
     write_bundle(model, policy, Videos(names, lambda row: clips[row], paths), ["a", "b", "c"], folder)
     return folder

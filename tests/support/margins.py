@@ -13,12 +13,12 @@ from tlee.costs import count_costs
 from tlee.levels import ALWAYS, NEVER
 from tlee.model import TLEE
 from tlee.policies.inference import run
-from tlee.policies.policy import Look, Policy
+from tlee.policies.policy import Observation, Policy
 from tlee.policies.sources import LiveFeatures
 from tlee.policies.thresholds import Thresholds
 
 WIDE = 1e-4
-FIELDS = ("leave", "first", "gate", "sure")
+FIELDS = ("layer", "first", "gate", "stop")
 
 
 @dataclass
@@ -28,27 +28,27 @@ class Margin(Policy):
     policy: Thresholds
     smallest: float = inf
 
-    def looks(self, t: int, b: int, frames: int) -> bool:
-        return self.policy.looks(t, b, frames)
+    def uses_exit(self, t: int, b: int, frames: int) -> bool:
+        return self.policy.uses_exit(t, b, frames)
 
-    def stop_video(self, look: Look) -> torch.Tensor:
-        confidence, gate = self.policy.stop_above(look.t, look.b, look.frames)
-        self._note(look, "confidence", confidence)
-        self._note(look, "gate_score", gate)
-        return self.policy.stop_video(look)
+    def stop_video(self, seen: Observation) -> torch.Tensor:
+        confidence, gate = self.policy.stop_above(seen.t, seen.b, seen.num_frames)
+        self._note(seen, "confidence", confidence)
+        self._note(seen, "gate_score", gate)
+        return self.policy.stop_video(seen)
 
-    def leave_frame(self, look: Look) -> torch.Tensor:
-        self._note(look, "confidence", self.policy.leave[look.b])
-        return self.policy.leave_frame(look)
+    def leave_frame(self, seen: Observation) -> torch.Tensor:
+        self._note(seen, "confidence", self.policy.layer[seen.b])
+        return self.policy.leave_frame(seen)
 
-    def _note(self, look: Look, name: str, threshold: float) -> None:
+    def _note(self, seen: Observation, name: str, threshold: float) -> None:
         if ALWAYS < threshold < NEVER:
-            self.smallest = min(self.smallest, (getattr(look, name) - threshold).abs().min().item())
+            self.smallest = min(self.smallest, (getattr(seen, name) - threshold).abs().min().item())
 
 
 def policy_amid(model: TLEE, clips: torch.Tensor, fields: tuple[str, ...] = FIELDS) -> Thresholds:
     """Thresholds of ``fields`` that part the clips, and that none meets by rounding; the others are at ``NEVER``."""
-    costs, features, never = count_costs(model), model.exit_features(clips), Thresholds.never(model.exits)
+    costs, features, never = count_costs(model), model.exit_features(clips), Thresholds.never(model.num_exits)
     for share in (0.45, 0.4, 0.5, 0.35, 0.55, 0.3, 0.6, 0.25, 0.65):
         found = _thresholds(model, features, share)
         margin = Margin(replace(never, **{field: getattr(found, field) for field in fields}))
@@ -60,10 +60,10 @@ def policy_amid(model: TLEE, clips: torch.Tensor, fields: tuple[str, ...] = FIEL
 
 
 def _thresholds(model: TLEE, features: torch.Tensor, share: float) -> Thresholds:
-    readout, exits = model.readout, range(model.exits)
+    readout, exits = model.readout, range(model.num_exits)
     logits = torch.stack([readout.prefix_logits(features, b) for b in exits])
     confidence = readout.probabilities(logits).amax(-1)  # [B + 1, N, T]
-    gate = [NEVER] * model.exits
+    gate = [NEVER] * model.num_exits
     if readout.gates:
         known = [readout.along(features, torch.full(features.shape[:2], b)) for b in exits]
         steps = range(1, features.shape[1] - 1)

@@ -12,9 +12,11 @@ from torch import nn
 from tlee.backbones import BACKBONES, Backbone, Cuts
 from tlee.backbones.parts import pooled
 from tlee.costs import Costs
-from tlee.model import TLEE, Readout
+from tlee.model import TLEE
 from tlee.params import Params, load_params
+from tlee.policies.policy import ExitScores, Observation
 from tlee.policies.sources import StoredFeatures
+from tlee.readout import Accumulated, Readout
 
 ROOT = Path(__file__).parents[2]
 T, SIDE, CLASSES = 4, 16, 3
@@ -33,7 +35,7 @@ def small_params(overrides: dict[str, Any] | None = None, **model: Any) -> Param
         "model.weights": None,
         "model.trained": None,
         "model.input_size": SIDE,
-        "model.exits": 2,
+        "model.num_branches": 2,
     }
     return load_params(ROOT / "params.yaml", settings | (overrides or {}) | {f"model.{k}": v for k, v in model.items()})
 
@@ -44,6 +46,15 @@ def identity_readout(**model: Any) -> Readout:
     for classifier in readout.classifiers:
         classifier.weight.data, classifier.bias.data = torch.eye(2), torch.zeros(2)
     return readout
+
+
+def observe(
+    readout: Readout, current: torch.Tensor, past: torch.Tensor | None = None, t: int = 0, num_frames: int = T
+) -> Observation:
+    """What a policy sees of the videos with ``z_tb [n, D]`` at depth 0."""
+    count = torch.ones(len(current), 1)
+    scores = ExitScores(readout, Accumulated(current, count), Accumulated(past, count), t, b=0)
+    return Observation(scores, torch.arange(len(current)), num_frames)
 
 
 def video(*frames: list[tuple[float, float]]) -> StoredFeatures:

@@ -179,7 +179,7 @@ def test_more_frozen_layers_than_there_are_name_the_parameter():
 )
 def test_channels_go_last_and_nothing_else_changes(settings):
     """Branches of a network over clips read maps without time, so that both kinds of weights occur."""
-    model = TLEE(small_params(settings, exits=1, crm_scale=3), classes=2).eval()
+    model = TLEE(small_params(settings, num_branches=1, crm_scale=3), classes=2).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert to_fastest_layout(model) is model
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -266,7 +266,7 @@ def test_labels_are_given_at_each_depth_and_step(monkeypatch):
     task = gate_task(reuse="none", frames=6, beta=0.4)  # ln 2 / 0.4 = exp(0.5498): patience 3: from t = 2 on
     pairs = task.pairs(torch.zeros(1, 6, 3, 2), torch.tensor([0]), torch.tensor([[True, False]]))
     assert pairs.stop.view(4, 3).tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 1], [1, 1, 1]]
-    assert pairs.right.all()  # of equal scores the first counts
+    assert pairs.correct.all()  # of equal scores the first counts
 
 
 class Recorder(nn.Module):
@@ -285,7 +285,7 @@ def gate_task(frames: int = T, beta: float = 0.5, **model: Any) -> GateTask:
     """Of a readout whose logits are its two features."""
     settings = {"extract.frames": frames, "gates.beta": beta}
     network = nn.Module()
-    network.params, network.exits = small_params(settings, **model), 3
+    network.params, network.num_exits = small_params(settings, **model), 3
     network.readout = identity_readout(**model)
     return GateTask(network)
 
@@ -344,7 +344,7 @@ def test_several_labels_have_one_loss_and_any_is_right(monkeypatch):
     task.readout.multi_label = True
     truth = torch.tensor([[True, True]])
     pairs = task.pairs(FEATURES, truth.float(), truth)
-    assert pairs.right.all()
+    assert pairs.correct.all()
     assert pairs.confidence[0].item() == pytest.approx(torch.tensor(3.0).sigmoid().item())  # of class 0, at 3
 
 

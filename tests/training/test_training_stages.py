@@ -78,12 +78,12 @@ def test_every_method_is_trained(stores, method):
     assert list(history.columns)[2:] == [f"val top-1, {count}" for count in ("1 frame", "3 frames", "4 frames")]
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 
-    exits = params.model.exits
+    exits = params.model.num_branches
     strategies = set(STRATEGIES) if exits else {AS_THEY_ARE}
     kinds = [*(f"depth {depth}" for depth in range(exits + 1)), "mixed depths"]
     comparison = tables["strategies"]
     assert set(comparison["strategy"]) == strategies
-    assert all(list(rows["exits"]) == kinds for _, rows in comparison.groupby("strategy"))
+    assert all(list(rows["depths"]) == kinds for _, rows in comparison.groupby("strategy"))
     assert comparison["kept"].sum() == len(kinds)
     assert len(tables["branches"]) == (2 if exits else 0)
 
@@ -159,7 +159,7 @@ def test_several_labels_are_trained_by_binary_cross_entropy(stores):
         [label in ([labels] if isinstance(labels, int) else labels) for label in range(3)] for labels in SEVERAL
     ]
     assert math.isfinite(tables["gates"]["loss"].iloc[-1])
-    assert pairs.right.any()
+    assert pairs.correct.any()
 
 
 def test_two_time_steps_leave_nothing_to_decide_for_a_gate(stores):
@@ -182,7 +182,7 @@ def test_a_network_over_clips_is_trained(stores, monkeypatch, exits):
     monkeypatch.setitem(BACKBONES, "x3d_s", shorter)
     write_small_stores(LABELS[:6], clip_frames=3)
     once = {"pretrain.epochs": 1, "branches.epochs": 1, "branches.train_views": 1, "extract.clip_frames": 13}
-    _, tables, pairs = train(quick(once, backbone="x3d_s", exits=exits, crm_scale=3))
+    _, tables, pairs = train(quick(once, backbone="x3d_s", num_branches=exits, crm_scale=3))
     assert math.isfinite(tables["pretrain"]["loss"].item())
     assert load_features("val").features.shape == (6, T, exits + 1, 2048)
     assert torch.isfinite(pairs.scores).all()

@@ -43,7 +43,7 @@ BLOCKS = {
 }
 
 
-def bn_inception(exits: int) -> Backbone:
+def bn_inception(num_branches: int) -> Backbone:
     """BN-Inception, cut after block 2 (the second pooling), 3c and 4e."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=_convolution(3, 64, kernel=7, stride=2),
@@ -58,7 +58,7 @@ def bn_inception(exits: int) -> Backbone:
         channels = block.channels
     features = nn.Sequential(layers)
     body = initialise(nn.ModuleDict({"features": features}))
-    return Backbone(body, pooled(features), Cuts((5, 8, 13), (192, 576, 1056)), channels, exits)
+    return Backbone(body, pooled(features), Cuts((5, 8, 13), (192, 576, 1056)), channels, num_branches)
 
 
 class Inception(nn.ModuleDict):

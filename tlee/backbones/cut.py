@@ -28,11 +28,11 @@ class Backbone(nn.Module):
     ``[3, L, H, W]``. Segment 0 begins with the normalisation, whose buffers are saved with the weights.
 
     ``body`` holds the parameters under the names that published weights give them, whatever the cuts.
-    ``layers`` is the same network as a sequence that ends with features ``[N, D]``; the ``exits`` (``B``)
+    ``layers`` is the same network as a sequence that ends with features ``[N, D]``; the ``num_branches`` (``B``)
     deepest of ``cuts`` are used. ``imagenet`` names the torchvision architecture with whose ImageNet
     weights ``body`` can begin.
 
-    Raises ``UserError`` if there are fewer cuts than ``exits``.
+    Raises ``UserError`` if there are fewer cuts than ``num_branches``.
     """
 
     def __init__(
@@ -41,20 +41,22 @@ class Backbone(nn.Module):
         layers: nn.Sequential,
         cuts: Cuts,
         feature_dim: int,
-        exits: int,
+        num_branches: int,
         *,
         imagenet: str | None = None,
         clip_frames: int = 1,
     ):
         super().__init__()
-        if exits > len(cuts.after):
-            raise UserError(f"model.exits is {exits}, but this backbone has {len(cuts.after)} cuts: lower it")
+        if num_branches > len(cuts.after):
+            raise UserError(
+                f"model.num_branches is {num_branches}, but this backbone has {len(cuts.after)} cuts: lower it"
+            )
         self.body = body
         self.normalise = Normalise()
         self.feature_dim = feature_dim
         self.imagenet = imagenet
         self.clip_frames = clip_frames
-        first = len(cuts.after) - exits
+        first = len(cuts.after) - num_branches
         self.tap_channels = cuts.tap_channels[first:]
         spans = [layers[start:end] for start, end in pairwise([0, *cuts.after[first:], len(layers)])]
         spans[0] = nn.Sequential(self.normalise, *spans[0])

@@ -19,10 +19,10 @@ SHARE = 8  #: one of this many channels comes from the frame before
 Exchange = Callable[[torch.Tensor], torch.Tensor]  #: takes shifted channels, gives those of the frame before
 
 
-def mobilenet_v2_tsm(exits: int) -> Backbone:
+def mobilenet_v2_tsm(num_branches: int) -> Backbone:
     """MobileNetV2 1.0 with the online temporal shift, cut as MobileNetV2; ImageNet weights are the same."""
     body = mobilenet_v2_body()
-    return TemporalShift(body, pooled(body.features), MOBILENET_CUTS, 1280, exits, imagenet="mobilenet_v2")
+    return TemporalShift(body, pooled(body.features), MOBILENET_CUTS, 1280, num_branches, imagenet="mobilenet_v2")
 
 
 class TemporalShift(Backbone):

@@ -22,7 +22,7 @@ EXPANSION = 2.25
 FEATURE_DIM = 2048
 
 
-def x3d_s(exits: int) -> Backbone:
+def x3d_s(num_branches: int) -> Backbone:
     """X3D-S, cut after res3, res4 and res5; what follows is conv5, pooling and the first linear layer."""
     stages = [
         nn.ModuleDict({"res_blocks": _stage(before, width, depth)})
@@ -33,7 +33,7 @@ def x3d_s(exits: int) -> Backbone:
     blocks = [block for stage in stages for block in stage["res_blocks"]]
     layers = nn.Sequential(body["blocks"][0], *blocks, *end["pool"], nn.Flatten())
     after = tuple(1 + blocks_so_far for blocks_so_far in accumulate(DEPTHS))
-    return Backbone(body, layers, Cuts(after[1:], WIDTHS[1:]), FEATURE_DIM, exits, clip_frames=CLIP_FRAMES)
+    return Backbone(body, layers, Cuts(after[1:], WIDTHS[1:]), FEATURE_DIM, num_branches, clip_frames=CLIP_FRAMES)
 
 
 def _stem() -> nn.Sequential:

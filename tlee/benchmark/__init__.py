@@ -46,6 +46,6 @@ def _with_quartiles(row: Any) -> str:
 
 
 def _params(name: str) -> Params:
-    model = {"backbone": name, "weights": None, "trained": None, "method": "tlee", "input_size": 224, "exits": 3}
+    model = {"backbone": name, "weights": None, "trained": None, "method": "tlee", "input_size": 224, "num_branches": 3}
     settings = {f"model.{key}": value for key, value in model.items()}
     return load_params(overrides=settings | {"extract.frames": 10})

@@ -49,7 +49,7 @@ def _rounding(model: TLEE, clips: torch.Tensor, runner: jetson.Runner) -> dict[s
     Between PyTorch and ONNX Runtime lies what both of them round.
     """
     model, bundle = model.double(), runner.bundle
-    exits = torch.tensor([video["exits"] for video in bundle.videos])
+    exits = torch.tensor([video["exit_depths"] for video in bundle.videos])
     every = model.readout.prefix_logits(_exit_features(model, clips.double()), exits.clamp(min=0))
     exact = every[torch.arange(len(exits)), (exits >= 0).sum(1) - 1].numpy()
     found = {
@@ -71,7 +71,7 @@ def _rows(
     took = times.pivot(index=["video", "repeat"], columns="system", values="milliseconds")
     frames = times.pivot(index=["video", "repeat"], columns="system", values="frames")
     full = took[FULL].groupby("video").median()
-    left = [depth for video in videos for depth in video["exits"] if depth >= 0]
+    left = [depth for video in videos for depth in video["exit_depths"] if depth >= 0]
     rows = [row(name, f"frames left at depth {depth}, share", left.count(depth) / len(left)) for depth in range(exits)]
     rows += [
         row(name, "frames a video", frames[REAL]),

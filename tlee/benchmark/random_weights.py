@@ -9,7 +9,8 @@ from torch import nn
 from tlee.costs import Costs
 from tlee.edge.bundle import Watched
 from tlee.levels import NEVER
-from tlee.model import TLEE, Readout
+from tlee.model import TLEE
+from tlee.readout import Readout
 from tlee.params import Params
 from tlee.policies.inference import run
 from tlee.policies.sources import StoredFeatures
@@ -56,7 +57,7 @@ def mixed_policy(model: TLEE, features: torch.Tensor, costs: Costs) -> Threshold
 
     No score comes near a threshold.
     """
-    exits, frames, readout = model.exits, features.shape[1], model.readout
+    exits, frames, readout = model.num_exits, features.shape[1], model.readout
     confidence = torch.stack([readout.probabilities(readout.prefix_logits(features, b)).amax(-1) for b in range(exits)])
     gate = gate_scores(readout, features)
     lowest, highest = np.array([[0.2], [0.7], [0.9], [0.9]]), np.array([[1], [1.4], [1.3], [1.3]])
@@ -70,7 +71,7 @@ def mixed_policy(model: TLEE, features: torch.Tensor, costs: Costs) -> Threshold
             tuple(_amid(confidence[b, :, 1:], sure[b]) for b in range(exits)),
         )
         watched = Watched(policy)
-        taken = run(StoredFeatures(features), readout, watched, costs).exits
+        taken = run(StoredFeatures(features), readout, watched, costs).exit_depths
         if watched.margin > CLEAR and (found := _mix(taken, exits)) > most:
             best, most = policy, found
     assert best is not None, f"none of {TRIALS} policies over {frames} frames stays away from all scores"

@@ -20,7 +20,8 @@ from tlee.benchmark.rows import row
 from tlee.costs import Costs, count_costs
 from tlee.evaluation.replay import Split
 from tlee.features import FeatureTable
-from tlee.model import TLEE, Readout
+from tlee.model import TLEE
+from tlee.readout import Readout
 from tlee.params import Params
 from tlee.policies.thresholds import Thresholds
 
@@ -32,13 +33,13 @@ def time_replay(params: Params, videos: int, points: int) -> list[tuple]:
     torch.manual_seed(params.seed)
     model = TLEE(params, CLASSES).eval()
     readout, costs = model.readout, count_costs(model)
-    shape = (videos, params.extract.frames, model.exits, readout.width)
+    shape = (videos, params.extract.frames, model.num_exits, readout.width)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.npy"
         _write_features(path, shape, params.seed)
         split = _split(path, readout, costs)
         policies = _random_policies(split, points)
-        never = Thresholds.never(model.exits)
+        never = Thresholds.never(model.num_exits)
         split.run(never)
         full = np.median([_seconds(lambda: split.run(never)) for _ in range(3)])
         with _memory() as memory:
@@ -86,10 +87,10 @@ def _split(path: Path, readout: Readout, costs: Costs) -> Split:
 @torch.inference_mode()
 def _random_policies(split: Split, points: int) -> list[Thresholds]:
     """Thresholds at random quantiles of the scores of some videos."""
-    features, readout, exits = split.table.features[:64], split.readout, range(split.exits)
+    features, readout, exits = split.table.features[:64], split.readout, range(split.num_exits)
     confidence = [readout.probabilities(readout.prefix_logits(features, b)).amax(-1).flatten() for b in exits]
     gate = [scores.flatten() for scores in gate_scores(readout, features)]
-    draws = torch.rand(points, 4, split.exits, generator=torch.Generator().manual_seed(0)).tolist()
+    draws = torch.rand(points, 4, split.num_exits, generator=torch.Generator().manual_seed(0)).tolist()
     return [
         Thresholds(
             tuple(confidence[b].quantile(leave[b]).item() for b in exits[:-1]),

@@ -25,7 +25,7 @@ def frameexit(state: State, path: Path) -> Found:
             "extract.clip_frames": 1,
             "model.method": "frameexit",
             "model.backbone": which_resnet(state, "backbone."),
-            "model.exits": 0,
+            "model.num_branches": 0,
             "model.mlp": state["mlp.layers.0.weight"].shape[0],
             "model.reuse": "max",
             "model.readout": "per_step",

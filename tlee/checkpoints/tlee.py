@@ -27,8 +27,8 @@ def tlee(state: State, path: Path) -> Found:
     """
     demand(state, ("classifiers.0.weight",), path, "TLEE")
     backbone, prefixes = _backbone(state, path)
-    exits = len(numbered(state, "backbone.branches.#.fc1.weight"))
-    for index in range(exits):
+    num_branches = len(numbered(state, "backbone.branches.#.fc1.weight"))
+    for index in range(num_branches):
         prefixes |= _branch_prefixes(state, index, path)
     gate, notes = _gate(state)
     prefixes |= frameexit_gate_prefixes(0) if gate == "frameexit" else {"gates.": "exit_selector."}
@@ -38,8 +38,8 @@ def tlee(state: State, path: Path) -> Found:
             "extract.clip_frames": 1,
             "model.method": "tlee",
             "model.backbone": backbone,
-            "model.exits": exits,
-            **_branch_settings(state, exits),
+            "model.num_branches": num_branches,
+            **_branch_settings(state, num_branches),
             "model.mlp": None if mlp is None else mlp.shape[0],
             "model.reuse": "max",
             "model.readout": "shared",
@@ -91,18 +91,18 @@ def _branch_prefixes(state: State, index: int, path: Path) -> dict[str, str]:
     return convolutions | {f"{ours}fc.": f"{theirs}fc1.", f"{ours}alpha": f"{theirs}alpha"}
 
 
-def _branch_settings(state: State, exits: int) -> dict[str, Any]:
+def _branch_settings(state: State, num_branches: int) -> dict[str, Any]:
     """Those of the branches, by the first of them; nothing where there is none.
 
     Pooled to a grid all have the same number of places; in windows, as many as there are at the authors' input size.
     """
-    if not exits:
+    if not num_branches:
         return {}
     numbers = numbered(state, "backbone.branches.0.crm.conv#.weight")
     narrowed, channels = state[f"backbone.branches.0.crm.conv{numbers[0]}.weight"].shape[:2]
     scale = (channels // narrowed).bit_length() - 1
     settings = {"model.branch": "crm", "model.crm_convs": len(numbers), "model.crm_scale": scale}
-    if all(_reads_a_grid(state, f"backbone.branches.{index}.") for index in range(exits)):
+    if all(_reads_a_grid(state, f"backbone.branches.{index}.") for index in range(num_branches)):
         return settings | {"model.crm_pool": "grid"}
     return settings | {"model.crm_pool": "windows", "model.input_size": PIXELS}
 

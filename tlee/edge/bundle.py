@@ -40,7 +40,7 @@ from tlee.levels import ALWAYS, NEVER
 from tlee.model import TLEE
 from tlee.policies.given import RandomExits
 from tlee.policies.inference import follow, run
-from tlee.policies.policy import Look, Policy
+from tlee.policies.policy import Observation, Policy
 from tlee.policies.sources import LiveFeatures
 from tlee.policies.thresholds import Thresholds
 from tlee.records import save_json
@@ -137,7 +137,7 @@ def expect(
     (logits,) = outcomes.logits
     lead = -logits.sort(descending=True).values[:2].diff().sum().item()  # before the second class
     return {
-        "exits": outcomes.exits[0].tolist(),
+        "exit_depths": outcomes.exit_depths[0].tolist(),
         "label": outcomes.predictions.item(),
         "logits": [float(f"{value:.6g}") for value in logits.tolist()],
         "margin": round(min(margin, lead, FAR), 6),
@@ -150,17 +150,17 @@ class Watched(Policy):
     def __init__(self, policy: Thresholds):
         self._policy, self.looks, self.margin = policy, policy.looks, FAR
 
-    def stop_video(self, look: Look) -> torch.Tensor:
-        confidence, gate = self._policy.stop_above(look.t, look.b, look.frames)
-        self._note(look, "confidence", confidence)
-        self._note(look, "gate_score", gate)
-        return self._policy.stop_video(look)
+    def stop_video(self, seen: Observation) -> torch.Tensor:
+        confidence, gate = self._policy.stop_above(seen.t, seen.b, seen.num_frames)
+        self._note(seen, "confidence", confidence)
+        self._note(seen, "gate_score", gate)
+        return self._policy.stop_video(seen)
 
-    def leave_frame(self, look: Look) -> torch.Tensor:
-        self._note(look, "confidence", self._policy.leave[look.b])
-        return self._policy.leave_frame(look)
+    def leave_frame(self, seen: Observation) -> torch.Tensor:
+        self._note(seen, "confidence", self._policy.layer[seen.b])
+        return self._policy.leave_frame(seen)
 
-    def _note(self, look: Look, score: str, threshold: float) -> None:
+    def _note(self, seen: Observation, score: str, threshold: float) -> None:
         if ALWAYS < threshold < NEVER:
-            distance = getattr(look, score).double().logit() - math.log(threshold / (1 - threshold))
+            distance = getattr(seen, score).double().logit() - math.log(threshold / (1 - threshold))
             self.margin = min(self.margin, distance.abs().min().item())

@@ -139,13 +139,13 @@ def work_of_videos(model: TLEE, program: Program) -> dict[str, np.ndarray]:
     def ideal(exits: list[int]) -> np.ndarray:
         return sum(up_to[left] + heads[left] for left in exits if left >= 0)
 
-    videos = [video["exits"] for video in program["videos"]]
+    videos = [video["exit_depths"] for video in program["videos"]]
     whole = {
         fixed(depth): np.tile(frames * (up_to[depth] + heads[depth] + reuse) - reuse + classifier, (len(videos), 1))
-        for depth in range(model.exits)
+        for depth in range(model.num_exits)
     }
     return {
-        FULL: whole.pop(fixed(model.exits - 1)),
+        FULL: whole.pop(fixed(model.num_exits - 1)),
         **whole,
         REAL: np.stack([real(exits) for exits in videos]),
         IDEAL: np.stack([ideal(exits) for exits in videos]),

@@ -38,6 +38,7 @@ from tlee.edge.runner import (
 from tlee.levels import ALWAYS, NEVER
 from tlee.policies.given import RandomExits
 from tlee.policies.thresholds import Thresholds
+from tlee.readout import Accumulated
 
 CHUNK_FRAMES = 3  #: that are run at once before the first decision, if that is asked for
 
@@ -140,11 +141,11 @@ def compile_policy(policy: Thresholds | RandomExits, model: networks.TLEE, frame
 
 def _looks(policy: Thresholds, model: networks.TLEE, t: int, frames: int) -> tuple[Look, ...]:
     looks: list[Look] = []
-    for depth in range(model.exits):
-        if not policy.looks(t, depth, frames):
+    for depth in range(model.num_exits):
+        if not policy.uses_exit(t, depth, frames):
             continue
         start = looks[-1].stretch.depth + 1 if looks else 0
-        leave = policy.leave[depth] if depth < model.exits - 1 else ALWAYS
+        leave = policy.layer[depth] if depth < model.num_exits - 1 else ALWAYS
         stop, gate = policy.stop_above(t, depth, frames)
         readout = _readout(model, t, first_look=not looks, gate=gate < NEVER)
         looks.append(Look(Stretch(start, depth, ends=leave == ALWAYS), readout, stop, gate, leave))
@@ -154,7 +155,7 @@ def _looks(policy: Thresholds, model: networks.TLEE, t: int, frames: int) -> tup
 
 
 def _every_exit(_: RandomExits, model: networks.TLEE, t: int, frames: int) -> tuple[Look, ...]:
-    chained, deepest = model.readout.folds_visited, model.exits - 1
+    chained, deepest = model.readout.accumulates_visited, model.num_exits - 1
     return tuple(
         Look(
             Stretch(depth if chained else 0, depth, ends=not chained or depth == deepest),
@@ -163,12 +164,12 @@ def _every_exit(_: RandomExits, model: networks.TLEE, t: int, frames: int) -> tu
             NEVER,
             NEVER,
         )
-        for depth in range(model.exits)
+        for depth in range(model.num_exits)
     )
 
 
 def _readout(model: networks.TLEE, t: int, *, first_look: bool, gate: bool) -> Readout:
-    visited = model.readout.folds_visited
+    visited = model.readout.accumulates_visited
     first = t == 0 and (first_look or not visited)
     return Readout(first, gate, step=t if model.readout.per_step else 0, visited=visited)
 
@@ -198,7 +199,7 @@ def export(
     depths = sorted({look.stretch.depth for each in looks[:CHUNK_FRAMES] for look in each})
     return write.program | {
         "decides": isinstance(policy, Thresholds),
-        "visited": model.readout.folds_visited,
+        "visited": model.readout.accumulates_visited,
         "chunk": None if write.remembers else write.chunk(min(CHUNK_FRAMES, frames), depths),
         "looks": [[look.program for look in each] for each in looks],
     }
@@ -212,7 +213,7 @@ def export_uncut(model: networks.TLEE, frames: int, folder: Path, opset: int, to
     frames into logits.
     """
     write = _Writer(model, frames, folder, opset, torchscript)
-    prefixes = [write.segments(f"prefix{depth}", 0, depth) for depth in range(model.exits)]
+    prefixes = [write.segments(f"prefix{depth}", 0, depth) for depth in range(model.num_exits)]
     batch = None if write.remembers else write.batch()
     conclusion = write("conclusion", _Conclusion(model.readout), [FEATURES], [LOGITS])
     return write.program | {"prefixes": prefixes, "batch": batch, "conclusion": conclusion}
@@ -247,6 +248,7 @@ class _Readout(nn.Module):
         super().__init__()
         self.readout, self.part = readout, part
         self.register_buffer("no_gate", torch.zeros(1, 1))
+        self.register_buffer("no_features", torch.zeros(1, 1))
 
     def forward(
         self,
@@ -255,7 +257,7 @@ class _Readout(nn.Module):
         base: torch.Tensor | None = None,
         past: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
-        z = self.readout.accumulate(base, feature, count)
+        z = self.readout.accumulate(Accumulated(base, self.no_features if count is None else count), feature).z
         logits = self.readout.classify(z, self.part.step)
         confidence, gate = self.readout.probabilities(logits).amax(1, keepdim=True), self.no_gate
         if self.part.gate:
@@ -269,10 +271,10 @@ class _Conclusion(nn.Module):
         self.readout = readout
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        z = None
-        for count, feature in enumerate(features.split(1)):
-            z = self.readout.accumulate(z, feature, count)
-        return self.readout.classify(z, len(features) - 1)
+        known = Accumulated.nothing(1)
+        for feature in features.split(1):
+            known = self.readout.accumulate(known, feature)
+        return self.readout.classify(known.z, len(features) - 1)
 
 
 class _Writer:
@@ -319,7 +321,7 @@ class _Writer:
 
     def batch(self) -> str:
         """Write the whole network for all frames of a video at once: ``[T, *input_shape] -> [T, D]``."""
-        deepest = self._model.exits - 1
+        deepest = self._model.num_exits - 1
         return self("batch", _Segments(self._model, 0, deepest, [0] * (deepest + 1), False), [CLIP], [FEATURES])
 
     def chunk(self, frames: int, depths: list[int]) -> Program:

@@ -12,7 +12,7 @@ from tlee.edge import runner as jetson
 from tlee.edge.estimate import work_of_videos
 from tlee.edge.latency import MILLISECOND
 from tlee.edge.runner import FULL, REAL
-from tlee.metrics import hits
+from tlee.metrics import is_correct
 from tlee.model import TLEE
 
 FP32, INT8 = "fp32", "int8"
@@ -56,7 +56,9 @@ class Precisions:
         return self.table.set_index(["precision", "system"]).loc[(precision, system)]
 
 
-def compare(runners: Runners, model: TLEE, truth: torch.Tensor, groups: Sequence[str], seed: int) -> Precisions:
+def compare_precisions(
+    runners: Runners, model: TLEE, truth: torch.Tensor, groups: Sequence[str], seed: int
+) -> Precisions:
     """Run and time ``runners`` on the videos of their bundles, whose classes are ``truth [N, C]`` (booleans)."""
     times, results = time_together(runners), {name: _results(runner) for name, runner in runners.items()}
     rows = []
@@ -64,7 +66,7 @@ def compare(runners: Runners, model: TLEE, truth: torch.Tensor, groups: Sequence
         work = work_of_videos(model, runner.bundle.program)
         for system, (exits, logits) in results[name].items():
             base_exits, base_logits = results[FP32][system]
-            right, right_before = (hits(each, truth).double().numpy() for each in (logits, base_logits))
+            right, right_before = (is_correct(each, truth).double().numpy() for each in (logits, base_logits))
             labels = (logits.argmax(1) == base_logits.argmax(1)).tolist()
             mine = times[(times["precision"] == name) & (times["system"] == system)]["milliseconds"]
             rows.append(

@@ -95,7 +95,7 @@ def record(bundle: jetson.Bundle, clips: Sequence[np.ndarray]) -> dict[str, list
 
     That is: by the name of the graph, the inputs of every call, by theirs.
     """
-    backend, program = _Recorder(bundle), _never_stops(bundle.program)
+    backend, program = _CalibrationBackend(bundle), _never_stops(bundle.program)
     engine, uncut = jetson.Engine(backend, program), jetson.UncutNetwork(backend, program)
     depths = range(uncut.deepest + 1)
     paths = [None] if program["decides"] else [[depth] * len(program["looks"]) for depth in depths]
@@ -107,7 +107,7 @@ def record(bundle: jetson.Bundle, clips: Sequence[np.ndarray]) -> dict[str, list
     return backend.given
 
 
-class _Recorder(jetson.OnnxRuntime):
+class _CalibrationBackend(jetson.OnnxRuntime):
     def __init__(self, bundle: jetson.Bundle):
         super().__init__(bundle, "fp32", threads=1)
         self.given: dict[str, list[dict[str, np.ndarray]]] = defaultdict(list)
@@ -151,7 +151,7 @@ def expect(bundle: jetson.Bundle) -> list[dict[str, Any]]:
         found.append(
             {
                 "video": video["video"],
-                "exits": exits,
+                "exit_depths": exits,
                 "label": int(logits.argmax()),
                 "logits": [float(f"{value:.6g}") for value in logits.tolist()],
                 "margin": round(min(FAR, lead, *distances), 6),

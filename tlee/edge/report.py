@@ -9,7 +9,7 @@ from tlee.edge import runner as jetson
 from tlee.edge.bundle import Videos, write_bundle
 from tlee.edge.estimate import NANO, estimate_nano
 from tlee.edge.latency import Parity, parity, ratios, time_decoding, time_parts
-from tlee.edge.precisions import FP32, INT8, Precisions, compare
+from tlee.edge.precisions import FP32, INT8, Precisions, compare_precisions
 from tlee.edge.quantise import quantise
 from tlee.edge.runner import BATCH, CHUNKED, FULL, IDEAL, REAL, STATISTICS
 from tlee.edge.targets import Result, measure_there
@@ -114,12 +114,12 @@ class LatencyReport:
     def at_once(self) -> pd.DataFrame:
         """What batches do on the target: ``system``, ``p50`` in milliseconds a video, and how many frames it computes.
 
-        ``frames`` is the mean, ``in_vain`` the share of them that the policy does not look at.
+        ``frames`` is the mean, ``wasted`` the share of them that the policy does not look at.
         """
         times = pd.DataFrame(self.target["times"]).groupby("system", sort=False)
         table = pd.DataFrame({"p50": times["milliseconds"].median(), "frames": times["frames"].mean()})
         table = table.reindex([name for name in self.names if name in table.index])
-        table["in_vain"] = 1 - table.loc[REAL, "frames"] / table["frames"]
+        table["wasted"] = 1 - table.loc[REAL, "frames"] / table["frames"]
         return table.rename(self.names).rename_axis("system").reset_index()
 
     @property
@@ -185,7 +185,7 @@ def time_policy(params: Params) -> LatencyReport:
     rows = spread(len(test), latency.videos)
     names, policy, paths = [test.store.videos[row] for row in rows], read_policy(method), None
     if isinstance(policy, RandomExits):
-        paths = policy.paths(len(test), params.extract.frames, model.exits)[rows].tolist()
+        paths = policy.exit_depths(len(test), params.extract.frames, model.num_exits)[rows].tolist()
     videos = Videos(names, lambda row: test[rows[row]][0], paths)
     write_bundle(model, policy, videos, classes, EDGE)
     there = measure_there(latency, EDGE)  # first: a device that cannot be reached is known at once
@@ -200,7 +200,7 @@ def time_policy(params: Params) -> LatencyReport:
         calibration = [val[row][0].numpy() for row in spread(len(val), CALIBRATION_VIDEOS)]
         runners = {FP32: runner, INT8: jetson.Runner(quantise(EDGE, calibration), "onnxruntime")}
         groups = [test.store.groups[row] for row in rows]
-        int8 = compare(runners, model, test.store.truth[rows], groups, params.seed)
+        int8 = compare_precisions(runners, model, test.store.truth[rows], groups, params.seed)
     folder = read_dataset(params.dataset, params.seed).videos
     return LatencyReport(
         NAMES[method] if method != "full" else "full network, frame by frame",

@@ -453,7 +453,7 @@ class Graph:
 
 #: What was done with one video: ``logits [C]`` where it stopped, ``exits [T]``, the depth at which each frame was left
 #: and -1 where it was never looked at, and the graphs of segments that ``ran`` frame by frame, in order.
-Verdict = collections.namedtuple("Verdict", "logits exits ran")
+Verdict = collections.namedtuple("Verdict", "logits exit_depths ran")
 
 
 class Chunk:
@@ -496,7 +496,7 @@ class Engine:
     """
 
     def __init__(self, backend, program):
-        self._backend, self._folds_visited = backend, program["visited"]
+        self._backend, self._accumulates_visited = backend, program["visited"]
         looks = [look for frame in program["looks"] for look in frame]
         names = [name for look in looks for name in (look["segments"], look["readout"])]
         graphs = {name: Graph(backend, name, program["graphs"][name]["outputs"]) for name in dict.fromkeys(names)}
@@ -538,7 +538,7 @@ class Engine:
         """
         if len(clip) != len(self._frames):
             raise ValueError(f"the clip has {len(clip)} frames, the bundle was exported for {len(self._frames)}")
-        backend, visited = self._backend, self._folds_visited
+        backend, visited = self._backend, self._accumulates_visited
         exits, ran, stop, count = [-1] * len(clip), [], False, 0
         for graph in self._graphs:
             graph.forget()
@@ -682,7 +682,7 @@ def check(runner, chunked=False):
         verdict = runner.engine.run(prepare(bundle.frames(number)), bundle.path_taken(number), chunked)
         expected = np.array(video["logits"], np.float32)
         allowed = TOLERANCE[runner.backend.precision] * max(1.0, float(np.abs(expected).max()))
-        found = {"exits": verdict.exits, "label": int(verdict.logits.argmax())}
+        found = {"exit_depths": verdict.exit_depths, "label": int(verdict.logits.argmax())}
         other = [key for key in found if found[key] != video[key]]
         if other and video["margin"] > allowed:
             key = other[0]
@@ -733,7 +733,7 @@ def take_turns(runner, video, systems):
     engine, uncut = runner.engine, runner.uncut
     frames, path = runner.bundle.frames(video), runner.bundle.path_taken(video)
     clip = prepare(frames)
-    exits = engine.run(clip, path).exits
+    exits = engine.run(clip, path).exit_depths
     looked_at = sum(depth >= 0 for depth in exits)
     turns = [(FULL, len(exits), uncut, partial(uncut.run, clip))]
     if uncut.has_batch:

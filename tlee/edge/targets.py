@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, Self
 
 from tlee.edge import runner as jetson
 from tlee.errors import UserError
-from tlee.params import TARGET, LatencyParams
+from tlee.param_types import TARGET
+from tlee.params import LatencyParams
 
 Result = dict[str, Any]  #: what ``jetson.report`` tells
 

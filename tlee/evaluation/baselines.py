@@ -14,7 +14,7 @@ import torch
 from tlee.evaluation.replay import Split
 from tlee.levels import ALWAYS, NEVER
 from tlee.policies.given import FixedExits, GivenExits, RandomExits
-from tlee.policies.policy import Look, Policy
+from tlee.policies.policy import Observation, Policy
 from tlee.policies.stops import Score, StopAbove, log_probabilities
 
 #: Confidences from sure to careless; at 1 the full network runs.
@@ -32,27 +32,29 @@ CHANCES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  #: of stopping at random, a
 
 def fixed_frames(val: Split, seed: int) -> list[FixedExits]:
     """The first frames at full depth, however sure the network is."""
-    return [FixedExits(count, val.exits - 1) for count in range(1, val.frames + 1)]
+    return [FixedExits(count, val.num_exits - 1) for count in range(1, val.num_frames + 1)]
 
 
 def fixed_depth(val: Split, seed: int) -> list[FixedExits]:
     """All frames, all left at the same depth."""
-    return [FixedExits(val.frames, depth) for depth in range(val.exits)]
+    return [FixedExits(val.num_frames, depth) for depth in range(val.num_exits)]
 
 
 def patience(val: Split, seed: int) -> list[StopAbove]:
     """Frames at one depth until several in a row have said the same class."""
-    streaks = [(streak - 0.5) / val.frames for streak in range(1, val.frames + 1)]
-    depths = range(val.exits)
-    return [StopAbove.between("agreement", above, val.frames, depth, depth) for depth in depths for above in streaks]
+    streaks = [(streak - 0.5) / val.num_frames for streak in range(1, val.num_frames + 1)]
+    depths = range(val.num_exits)
+    return [
+        StopAbove.between("agreement", above, val.num_frames, depth, depth) for depth in depths for above in streaks
+    ]
 
 
 def above_level(val: Split, score: Score) -> list[StopAbove]:
     """One threshold at all exits from some depth on."""
-    deepest = val.exits - 1
+    deepest = val.num_exits - 1
     policies = [
-        StopAbove.between(score, level, val.frames, shallowest, deepest)
-        for shallowest in range(val.exits)
+        StopAbove.between(score, level, val.num_frames, shallowest, deepest)
+        for shallowest in range(val.num_exits)
         for level in LEVELS
     ]
     return list(dict.fromkeys(policies))
@@ -60,10 +62,10 @@ def above_level(val: Split, score: Score) -> list[StopAbove]:
 
 def ensemble(val: Split, seed: int) -> list[StopAbove]:
     """One threshold at all exits from some depth on, for their product with weights that fit ``val`` best."""
-    seen, deepest = _record(val, log_probabilities), val.exits - 1
+    seen, deepest = _record(val, log_probabilities), val.num_exits - 1
     return [
-        StopAbove.between("ensemble", level, val.frames, shallowest, deepest, weights)
-        for shallowest in range(val.exits)
+        StopAbove.between("ensemble", level, val.num_frames, shallowest, deepest, weights)
+        for shallowest in range(val.num_exits)
         for weights in [_fit_weights(seen, val, shallowest)]
         for level in LEVELS
     ]
@@ -71,7 +73,7 @@ def ensemble(val: Split, seed: int) -> list[StopAbove]:
 
 def _fit_weights(seen: torch.Tensor, val: Split, shallowest: int) -> tuple[float, ...]:
     """Weights of the depths, from ``shallowest`` on, with the least loss after each exit of the full network."""
-    used = seen.unflatten(1, (val.frames, val.exits))[:, :, shallowest:]
+    used = seen.unflatten(1, (val.num_frames, val.num_exits))[:, :, shallowest:]
     logarithms = torch.zeros(used.shape[2], requires_grad=True)
     targets = val.table.targets(val.readout.multi_label)[:, None]
     targets = targets.expand(-1, used.shape[1] * used.shape[2], *targets.shape[2:])
@@ -99,19 +101,19 @@ def budgeted(val: Split, seed: int) -> list[StopAbove]:
     In each mix exit ``k``, counted over frames and depths in the order of the visit, is to take a share
     proportional to ``q^k`` of the videos: of those that come as far the most confident ones of ``val``.
     """
-    confidence = _record(val, lambda look: look.confidence).double().numpy()
+    confidence = _record(val, lambda seen: seen.confidence).double().numpy()
     exits = confidence.shape[1]
     policies = []
     for mix in MIXES:
         share = mix ** np.arange(exits)
         share /= share.sum()
-        above, left = np.full(exits, NEVER), np.arange(val.videos)
+        above, left = np.full(exits, NEVER), np.arange(val.num_videos)
         for k in range(exits - 1):
-            take = round(share[: k + 1].sum() * val.videos) - (val.videos - len(left))
+            take = round(share[: k + 1].sum() * val.num_videos) - (val.num_videos - len(left))
             above[k] = _threshold(confidence[left, k], take)
             left = left[~(confidence[left, k] > above[k])]
-        table = above.reshape(val.frames, val.exits)
-        policies.append(StopAbove("confidence", tuple(map(tuple, table.tolist())), val.exits - 1))
+        table = above.reshape(val.num_frames, val.num_exits)
+        policies.append(StopAbove("confidence", tuple(map(tuple, table.tolist())), val.num_exits - 1))
     return list(dict.fromkeys(policies))
 
 
@@ -125,27 +127,27 @@ def _threshold(scores: np.ndarray, take: int) -> float:
     return ALWAYS if nearest == len(scores) else float(ordered[nearest - 1 : nearest + 1].mean())
 
 
-class _Recorder(Policy):
+class _ExitRecorder(Policy):
     """Looks everywhere, decides nothing and notes something at each exit."""
 
-    def __init__(self, note: Callable[[Look], torch.Tensor]):
+    def __init__(self, note: Callable[[Observation], torch.Tensor]):
         self.note, self.seen = note, []
 
-    def looks(self, t: int, b: int, frames: int) -> bool:
+    def uses_exit(self, t: int, b: int, frames: int) -> bool:
         return True
 
-    def stop_video(self, look: Look) -> torch.Tensor:
-        return torch.zeros(look.videos, dtype=torch.bool)
+    def stop_video(self, seen: Observation) -> torch.Tensor:
+        return torch.zeros(seen.num_videos, dtype=torch.bool)
 
     leave_frame = stop_video
 
-    def observe(self, look: Look) -> None:
-        self.seen.append(self.note(look))
+    def observe(self, seen: Observation) -> None:
+        self.seen.append(self.note(seen))
 
 
-def _record(split: Split, note: Callable[[Look], torch.Tensor]) -> torch.Tensor:
+def _record(split: Split, note: Callable[[Observation], torch.Tensor]) -> torch.Tensor:
     """What ``note`` says at each exit of the full network, ``[N, T * (B + 1), ...]``."""
-    recorder = _Recorder(note)
+    recorder = _ExitRecorder(note)
     split.run(recorder)
     return torch.stack(recorder.seen, dim=1).clone()
 

@@ -7,19 +7,19 @@ from scipy.stats import binomtest
 
 from tlee import intervals
 from tlee.evaluation.replay import Split
-from tlee.metrics import METRICS, hits, mean_average_precision, top5
+from tlee.metrics import METRICS, is_correct, mean_average_precision, top5
 from tlee.policies.inference import Outcomes
 
 CHEAPEST_BUDGET, BUDGETS = 0.02, 50  # of the full network's cost, up to all of it; how many
 
 
-def compare(method: str, split: Split, outcomes: Outcomes, full: Outcomes, resamples: int, seed: int) -> dict:
+def policy_row(method: str, split: Split, outcomes: Outcomes, full: Outcomes, resamples: int, seed: int) -> dict:
     """A policy's point with 95% intervals: of its score, and of its gain on the full network (paired by video)."""
     table, groups = split.table, split.table.groups
     probabilities, baseline = (split.readout.probabilities(each.logits) for each in (outcomes, full))
     where = split.point(method, outcomes)
     if split.metric == "top1":
-        right, right_full = (hits(each, table.truth).double().numpy() for each in (probabilities, baseline))
+        right, right_full = (is_correct(each, table.truth).double().numpy() for each in (probabilities, baseline))
         low, high = intervals.of_mean(right, groups, resamples, seed)
         difference_low, difference_high = intervals.of_mean(right - right_full, groups, resamples, seed)
     else:
@@ -56,7 +56,7 @@ def paired(method: str, split: Split, outcomes: dict[str, Outcomes], resamples: 
     costs as a share of the other, each with the 95% interval ``_low`` to ``_high``.
     """
     truth, groups = split.table.truth, split.table.groups
-    right = {name: hits(split.readout.probabilities(each.logits), truth) for name, each in outcomes.items()}
+    right = {name: is_correct(split.readout.probabilities(each.logits), truth) for name, each in outcomes.items()}
     rows = []
     for name, other in outcomes.items():
         if name == method:

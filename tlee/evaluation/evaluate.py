@@ -8,12 +8,12 @@ import torch
 
 from tlee.costs import count_costs
 from tlee.evaluation import baselines
-from tlee.evaluation.comparison import area_under, chance_level, compare, paired
+from tlee.evaluation.comparison import area_under, chance_level, paired, policy_row
 from tlee.evaluation.oracle import oracle, oracle_curve
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import Candidate, Search, afford, choose, families, frontier
 from tlee.features import load_features
-from tlee.metrics import confusion, hits
+from tlee.metrics import confusion, is_correct
 from tlee.model import load_trained
 from tlee.params import EvaluateParams, Params
 from tlee.policies.files import save_policies
@@ -53,8 +53,8 @@ class Evaluation:
 
     def exit_shares(self) -> np.ndarray:
         """``[T, B + 1]``: the share of all videos whose ``t``-th visited frame was left at depth ``b``."""
-        exits = self.outcomes[self.method].exits
-        return torch.stack([(exits == depth).double().mean(0) for depth in range(self.test.exits)], dim=1).numpy()
+        exits = self.outcomes[self.method].exit_depths
+        return torch.stack([(exits == depth).double().mean(0) for depth in range(self.test.num_exits)], dim=1).numpy()
 
     def confusion(self) -> np.ndarray:
         """Counts ``[C, C]``: rows are the truth (the first class of a video), columns the prediction."""
@@ -71,11 +71,11 @@ class Evaluation:
                 "group": table.groups,
                 "truth": names[table.labels],
                 "prediction": names[outcomes.predictions],
-                "right": hits(probabilities, table.truth),
+                "correct": is_correct(probabilities, table.truth),
                 "confidence": probabilities.amax(1),
                 "frames": outcomes.frames,
                 "gmacs": outcomes.gmacs,
-                "exits": [" ".join(str(b) for b in path if b >= 0) for path in outcomes.exits.tolist()],
+                "exit_depths": [" ".join(str(b) for b in path if b >= 0) for path in outcomes.exit_depths.tolist()],
             }
         )
 
@@ -127,7 +127,7 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
     outcomes = {name: test.run(policy) for name, policy in policies.items()} | {"oracle": oracle(test)}
     full = outcomes["full"]
     rows = [
-        compare(name, test, outcome, full, settings.bootstrap, seed)
+        policy_row(name, test, outcome, full, settings.bootstrap, seed)
         | (_on_val(val, policies[name]) if name in policies else {})
         for name, outcome in outcomes.items()
     ]
@@ -147,14 +147,14 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
 
 def family_names(method: str, split: Split) -> list[str]:
     """The families that are compared: the full network, those of the method, and those of the literature."""
-    spaces = families(method, split.exits, gated=bool(split.readout.gates))
+    spaces = families(method, split.num_exits, gated=bool(split.readout.gates))
     return ["full", *spaces, *(name for name in baselines.FAMILIES if name not in spaces)]
 
 
 def candidates(family: str, search: Search, params: Params) -> list[Candidate]:
     """All policies of a family that are tried on the split of ``search``."""
     split = search.split
-    spaces = families(params.model.method, split.exits, gated=bool(split.readout.gates))
+    spaces = families(params.model.method, split.num_exits, gated=bool(split.readout.gates))
     if family in spaces:
         return search.explore(spaces[family], fixed_thresholds(params.evaluate))
     if family in baselines.FAMILIES:
@@ -185,17 +185,17 @@ def cross_validate(val: Split, params: Params) -> Outcomes:
         chosen = pick(candidates(params.model.method, search, params), search, params.evaluate)
         parts.append((outside, val.take(outside).run(chosen.policy)))
     order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-    columns = ("logits", "exits", "macs")
+    columns = ("logits", "exit_depths", "macs")
     return Outcomes(*(torch.cat([getattr(each, name) for _, each in parts])[order] for name in columns))
 
 
 def fixed_thresholds(params: EvaluateParams) -> dict[str, float]:
     """The thresholds that the user has set to one number for all depths, by field of ``Thresholds``."""
     values = {
-        "leave": params.layer_threshold,
+        "layer": params.layer_threshold,
         "first": params.first_threshold,
         "gate": params.gate_threshold,
-        "sure": params.stop_threshold,
+        "stop": params.stop_threshold,
     }
     return {name: float(value) for name, value in values.items() if value != "auto"}
 

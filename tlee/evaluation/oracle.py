@@ -4,7 +4,7 @@ import pandas as pd
 import torch
 
 from tlee.evaluation.replay import Split
-from tlee.metrics import hits
+from tlee.metrics import is_correct
 from tlee.policies.inference import Outcomes
 
 STEPS = 20  # points of the curve
@@ -15,7 +15,7 @@ def oracle(split: Split) -> Outcomes:
 
     A video that no exit gets right costs the full network.
     """
-    readout, frames, depths = split.readout, split.frames, split.exits
+    readout, frames, depths = split.readout, split.num_frames, split.num_exits
     cost = _costs(split).flatten()
     logits, taken = [], []
     for rows, features in split.chunks():
@@ -23,7 +23,7 @@ def oracle(split: Split) -> Outcomes:
             by_depth = [readout.prefix_logits(features, depth) for depth in range(depths)]
         each = torch.stack(by_depth, dim=2).flatten(1, 2)  # [n, T * (B + 1), C]
         truth = split.table.truth[rows].repeat_interleave(frames * depths, 0)
-        right = hits(each.flatten(0, 1), truth).view(len(each), -1)
+        right = is_correct(each.flatten(0, 1), truth).view(len(each), -1)
         cheapest = torch.where(right, cost, cost.max() + 1).argmin(1)
         taken.append(torch.where(right.any(1), cheapest, frames * depths - 1))
         logits.append(each[torch.arange(len(each)), taken[-1]])
@@ -38,31 +38,30 @@ def oracle_curve(split: Split, outcomes: Outcomes) -> pd.DataFrame:
 
     The dearest are given up first. Columns as those of ``Evaluation.curves``; the score is top-1.
     """
-    right = hits(split.readout.probabilities(outcomes.logits), split.table.truth)
+    right = is_correct(split.readout.probabilities(outcomes.logits), split.table.truth)
     cheapest = _costs(split).min().item()
     order = outcomes.macs.masked_fill(~right, outcomes.macs.max() + 1).argsort(stable=True)
     macs, frames = outcomes.macs[order].double(), outcomes.frames[order].double()
     all_right, free = right.sum().item(), (macs[: right.sum()] == cheapest).sum().item()
     points = []
     for kept in sorted({round(free + (all_right - free) * step / STEPS) for step in range(STEPS + 1)}):
-        given_up = split.videos - kept
+        given_up = split.num_videos - kept
         points.append(
             {
                 "method": "oracle",
-                "score": kept / split.videos,
-                "gmacs": (macs[:kept].sum().item() + given_up * cheapest) / split.videos / 1e9,
-                "frames": (frames[:kept].sum().item() + given_up) / split.videos,
+                "score": kept / split.num_videos,
+                "gmacs": (macs[:kept].sum().item() + given_up * cheapest) / split.num_videos / 1e9,
+                "frames": (frames[:kept].sum().item() + given_up) / split.num_videos,
             }
         )
     return pd.DataFrame(points).assign(val_gmacs=lambda curve: curve["gmacs"])
 
 
 def _costs(split: Split) -> torch.Tensor:
-    """MACs of stopping after each frame with all frames left at each depth, ``[T, B + 1]``."""
-    costs, visited = split.costs, split.readout.folds_visited
-    heads = torch.tensor(costs.heads)
-    heads = heads.cumsum(0) if visited else heads
-    folds = torch.arange(1, split.exits + 1) if visited else torch.ones(split.exits, dtype=torch.long)
-    count = torch.arange(1, split.frames + 1)[:, None]
-    frame = torch.tensor(costs.segments).cumsum(0) + heads + folds * costs.reuse
-    return count * frame - costs.reuse + costs.classifier
+    """MACs of stopping after each frame with all frames left at the same depth, ``[T, B + 1]``."""
+    frames = torch.arange(split.num_frames)
+    by_depth = [
+        split.costs.of_paths(torch.where(frames <= frames[:, None], depth, -1), split.readout.accumulates_visited)
+        for depth in range(split.num_exits)
+    ]
+    return torch.stack(by_depth, dim=1)

@@ -9,11 +9,11 @@ import torch
 from tlee.costs import Costs
 from tlee.features import FeatureTable
 from tlee.metrics import METRICS
-from tlee.model import Readout
 from tlee.policies.given import GivenExits
 from tlee.policies.inference import CHUNK, Outcomes, run_any, run_together
 from tlee.policies.policy import Policy
 from tlee.policies.sources import StoredFeatures
+from tlee.readout import Readout
 
 AT_ONCE = 32  #: policies of a sweep whose outcomes are in memory at once
 
@@ -36,16 +36,16 @@ class Split:
         return StoredFeatures(self.table.features)
 
     @property
-    def videos(self) -> int:
+    def num_videos(self) -> int:
         return len(self.table.labels)
 
     @property
-    def frames(self) -> int:
+    def num_frames(self) -> int:
         """``T``"""
         return self.table.features.shape[1]
 
     @property
-    def exits(self) -> int:
+    def num_exits(self) -> int:
         """``B + 1``"""
         return len(self.costs.segments)
 
@@ -55,7 +55,7 @@ class Split:
 
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """Positions of some videos and their exit features, one part of the table after the other."""
-        for start in range(0, self.videos, CHUNK):
+        for start in range(0, self.num_videos, CHUNK):
             rows = slice(start, start + CHUNK)
             yield rows, self.table.features[rows]
 

@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from tlee.evaluation.replay import Split
 from tlee.levels import ALWAYS, NEVER
-from tlee.metrics import hits
+from tlee.metrics import is_correct
 from tlee.policies.given import GivenExits
 from tlee.policies.inference import Outcomes
 from tlee.policies.policy import Policy
@@ -71,8 +71,8 @@ def families(method: str, exits: int, gated: bool) -> dict[str, tuple[Coordinate
     stop later frames by confidence. ``frameexit`` and ``temporal`` stop videos at full depth only, ``layer`` only
     leaves frames. Where no gate has been learnt (``gated``) none is compared.
     """
-    leaves = tuple(("leave", depth) for depth in range(exits - 1))
-    first, sure = (tuple((name, depth) for depth in range(exits)) for name in ("first", "sure"))
+    leaves = tuple(("layer", depth) for depth in range(exits - 1))
+    first, sure = (tuple((name, depth) for depth in range(exits)) for name in ("first", "stop"))
     gate = tuple(("gate", depth) for depth in range(exits)) if gated else ()
     all_families = {
         "frameexit": (first[-1], *gate[-1:]),
@@ -91,7 +91,7 @@ class Search:
     def __init__(self, split: Split, levels: tuple = LEVELS):
         self.split, self.levels = split, levels
         self.seen: dict[Policy | GivenExits, Candidate] = {}
-        never = Thresholds.never(split.exits)
+        never = Thresholds.never(split.num_exits)
         self.score = cache(lambda policy: split.score(split.run(policy)))
         self._full_errors = self._errors(split.run(never))
         self.full = self.measure(never)
@@ -120,7 +120,7 @@ class Search:
         """The smooth error of each video."""
         truth = self.split.table.truth
         probabilities = self.split.readout.probabilities(outcomes.logits)
-        right = hits(probabilities, truth).double()
+        right = is_correct(probabilities, truth).double()
         sure = (probabilities * truth).sum(1).double() / truth.sum(1)
         return 1 - (right + sure) / 2
 
@@ -138,10 +138,10 @@ class Search:
         self.measure(start)
         free = [coordinate for coordinate in coordinates if coordinate[0] not in fixed]
         for price in PRICES:
-            for depth in (depth for name, depth in free if name == "leave"):
+            for depth in (depth for name, depth in free if name == "layer"):
                 # A network cut short, with stops there alone: far from the full network in small steps.
-                cut = self.measure(_with(start, ("leave", depth), ALWAYS))
-                self._descend(cut, [each for each in free if each[1] == depth and each[0] != "leave"], price)
+                cut = self.measure(_with(start, ("layer", depth), ALWAYS))
+                self._descend(cut, [each for each in free if each[1] == depth and each[0] != "layer"], price)
             best = min(self._within(start, free), key=lambda candidate: self._objective(candidate, price))
             self._descend(best, free, price)
         return self._within(start, free)
@@ -197,7 +197,7 @@ def choose(
         near = [candidate for candidate in fit if cheapest.gmacs <= candidate.gmacs <= NEAR * cheapest.gmacs]
         near = [candidate for candidate in near if score(candidate.policy) >= score(full.policy) - limit]
         if near:
-            return min(near, key=lambda candidate: (candidate.policy.exits_in_use(), candidate.gmacs))
+            return min(near, key=lambda candidate: (candidate.policy.num_exits_used(), candidate.gmacs))
     return min(candidates, key=lambda candidate: candidate.bound(len(candidates)))
 
 

@@ -34,9 +34,9 @@ def step_by_step_agreement(evaluation: Evaluation, params: Params) -> pd.Series:
             if isinstance(policy, Policy):
                 outcome = run(live, model.readout, policy, split.costs)
             else:
-                outcome = follow(live, model.readout, replayed.exits[row : row + 1], split.costs)
+                outcome = follow(live, model.readout, replayed.exit_depths[row : row + 1], split.costs)
             same[name] += (
-                torch.equal(outcome.exits[0], replayed.exits[row])
+                torch.equal(outcome.exit_depths[0], replayed.exit_depths[row])
                 and torch.equal(outcome.predictions[0], replayed.predictions[row])
                 and torch.equal(outcome.macs[0], replayed.macs[row])
             )

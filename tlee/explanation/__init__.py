@@ -1,1 +1,1 @@
-"""Where a policy exits, and why."""
+"""Analysis of the exits that the policies take on the test videos."""

@@ -24,17 +24,17 @@ COLUMNS = {
     "group": str,
     "truth": str,
     "prediction": str,
-    "right": bool,
+    "correct": bool,
     "confidence": float,
     "frames": int,
     "gmacs": float,
-    "exits": str,
+    "exit_depths": str,
 }
 
 #: Policies that spend the same on every video.
 FIXED = ("fixed_frames", "fixed_depth", "full")
 
-WRONGLY_EARLY = 3  #: at most so many are shown
+EARLY_ERRORS = 3  #: at most so many are shown
 
 EDGE = 1 + 1e-5  #: costs are read from six digits: an edge of a bin is not missed by the last of them
 
@@ -65,7 +65,7 @@ class Explanation:
     def early_errors(self) -> str:
         """How many videos are wrong only since the policy exits early, in a line."""
         nearest = (
-            "; in their place the least sure that left early" if "least_sure" in set(self.examples["name"]) else ""
+            "; in their place the least sure that left early" if "least_confident" in set(self.examples["name"]) else ""
         )
         return f"wrong where the full network is right: {self.row['harmful']} of {self.row['videos']} videos{nearest}"
 
@@ -106,7 +106,9 @@ def read_trace(method: str) -> Trace:
     lacking = [name for name in ("full", "oracle", method) if name not in trace]
     if lacking:
         raise UserError(f"{TRACE} says nothing of `{lacking[0]}`: run `dvc repro evaluate`")
-    if any(not part["video"].equals(trace["full"]["video"]) or not part["exits"].all() for part in trace.values()):
+    if any(
+        not part["video"].equals(trace["full"]["video"]) or not part["exit_depths"].all() for part in trace.values()
+    ):
         raise UserError(f"{TRACE} is damaged, its policies saw different videos: run `dvc repro evaluate`")
     return {name: trace[name] for name in NAMES if name in trace}
 
@@ -134,7 +136,7 @@ def by_policy(trace: Trace) -> pd.DataFrame:
             {
                 "method": method,
                 "videos": len(part),
-                "score": part["right"].mean(),
+                "score": part["correct"].mean(),
                 "frames": part["frames"].mean(),
                 "gmacs_per_frame": part["gmacs"].sum() / part["frames"].sum(),
                 "saving": saving,
@@ -142,8 +144,8 @@ def by_policy(trace: Trace) -> pd.DataFrame:
                 "by_depth": saving / frames,
                 "frames_share": np.log(frames) / np.log(saving) if saving != 1 else np.nan,
                 "difficulty_correlation": rank_correlation(difficulty, part["gmacs"]),
-                "harmful": (full["right"] & ~part["right"]).sum(),
-                "helpful": (part["right"] & ~full["right"]).sum(),
+                "harmful": (full["correct"] & ~part["correct"]).sum(),
+                "helpful": (part["correct"] & ~full["correct"]).sum(),
             }
         )
     return pd.DataFrame(rows)
@@ -167,9 +169,9 @@ def by_class(trace: Trace, method: str) -> pd.DataFrame:
             "share": share,
             "oracle": trace["oracle"]["gmacs"] / full["gmacs"].mean(),
             "frames": frames,
-            "depths": [sum(map(int, path.split())) for path in part["exits"]],
-            "right": part["right"],
-            "full_right": full["right"],
+            "depths": [sum(map(int, path.split())) for path in part["exit_depths"]],
+            "correct": part["correct"],
+            "full_correct": full["correct"],
         }
     ).groupby(part["truth"].rename("class"))
     return (
@@ -182,8 +184,8 @@ def by_class(trace: Trace, method: str) -> pd.DataFrame:
                 "oracle_share_of_full": table["oracle"].mean(),
                 "frames": table["frames"].mean(),
                 "depth": table["depths"].sum() / table["frames"].sum(),
-                "score": table["right"].mean(),
-                "full_score": table["full_right"].mean(),
+                "score": table["correct"].mean(),
+                "full_score": table["full_correct"].mean(),
             }
         )
         .sort_values("share_of_full", kind="stable")
@@ -194,7 +196,7 @@ def by_class(trace: Trace, method: str) -> pd.DataFrame:
 def difficulty_of(trace: Trace) -> pd.Series:
     """For each video the GMACs of the cheapest exit that is right, see ``oracle``; infinite where none is."""
     oracle = trace["oracle"]
-    return oracle["gmacs"].where(oracle["right"], np.inf)
+    return oracle["gmacs"].where(oracle["correct"], np.inf)
 
 
 def by_difficulty(trace: Trace, method: str) -> pd.DataFrame:
@@ -219,7 +221,7 @@ def by_difficulty(trace: Trace, method: str) -> pd.DataFrame:
                 "low": share.quantile(0.1),
                 "high": share.quantile(0.9),
                 "frames": videos["frames"].mean(),
-                "score": videos["right"].mean(),
+                "score": videos["correct"].mean(),
                 "fixed": fixed,
                 "fixed_share_of_full": even.loc[videos.index, "gmacs"].mean() / whole,
                 "fixed_score": even.loc[videos.index, "right"].mean(),
@@ -258,7 +260,7 @@ def flipped(trace: Trace) -> pd.DataFrame:
     full, parts = trace["full"], []
     for method, part in trace.items():
         for kind, right, wrong in (("harmful", full, part), ("helpful", part, full)):
-            pairs = wrong[right["right"] & ~wrong["right"]].groupby(["truth", "prediction"]).size()
+            pairs = wrong[right["correct"] & ~wrong["correct"]].groupby(["truth", "prediction"]).size()
             pairs = pairs.rename("videos").sort_values(ascending=False, kind="stable").reset_index()
             parts.append(pairs.assign(method=method, kind=kind))
     return pd.concat(parts, ignore_index=True)[["method", "kind", "truth", "prediction", "videos"]]
@@ -273,19 +275,23 @@ def pick_examples(trace: Trace, method: str) -> pd.DataFrame:
     ``finding`` is what a title says, ``share_of_full`` the cost as a share of the full network's.
     """
     part, full = trace[method], trace["full"]
-    right = (part[part["right"]] if part["right"].any() else part).sort_values(
+    right = (part[part["correct"]] if part["correct"].any() else part).sort_values(
         ["gmacs", "confidence"], ascending=[True, False], kind="stable"
     )
-    sure = part[full["right"]].sort_values("confidence", ascending=False, kind="stable")
-    wrong = sure[~sure["right"]][:WRONGLY_EARLY]
-    wrong = wrong.assign(name=[f"wrongly_early_{number}" for number in range(1, len(wrong) + 1)])
-    early = sure[sure["exits"] != full["exits"].loc[sure.index]]
-    last = wrong if len(wrong) else early[-1:].assign(name="least_sure")
-    chosen = [right.iloc[[0]].assign(name="earliest_right"), right.iloc[[-1]].assign(name="latest_right"), last]
+    sure = part[full["correct"]].sort_values("confidence", ascending=False, kind="stable")
+    wrong = sure[~sure["correct"]][:EARLY_ERRORS]
+    wrong = wrong.assign(name=[f"early_error_{number}" for number in range(1, len(wrong) + 1)])
+    early = sure[sure["exit_depths"] != full["exit_depths"].loc[sure.index]]
+    last = wrong if len(wrong) else early[-1:].assign(name="least_confident")
+    chosen = [
+        right.iloc[[0]].assign(name="cheapest_correct"),
+        right.iloc[[-1]].assign(name="most_expensive_correct"),
+        last,
+    ]
     examples = pd.concat(chosen).rename_axis("row").reset_index()
     examples["share_of_full"] = examples["gmacs"] / full["gmacs"].mean()
     examples["finding"] = [
-        f"{row.truth}: right" if row.right else f"{row.truth}: taken for {row.prediction}"
+        f"{row.truth}: right" if row.correct else f"{row.truth}: taken for {row.prediction}"
         for row in examples.itertuples()
     ]
     return examples[["name", *(column for column in examples if column != "name")]]

@@ -1,4 +1,4 @@
-"""Videos to the frame store: which frames, how they are decoded, how they are kept."""
+"""Extraction of frames from videos to the frame store: sampling, decoding, storage."""
 
 from tlee.extraction.decoding import decode, to_jpeg
 from tlee.extraction.sampling import Sampling, sample_indices

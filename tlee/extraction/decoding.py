@@ -1,4 +1,4 @@
-"""A video, however it lies on disk, to the pictures that are sampled from it."""
+"""Sampled frames of a video, be it a video file or a folder of extracted frames."""
 
 import io
 import math
@@ -23,11 +23,11 @@ def decode(
     end: float = math.nan,
     finish: Callable[[Image.Image], Any] = lambda image: image,
 ) -> tuple[list[int], list[Any]]:
-    """Take the frames of ``sampling`` between ``start`` and ``end``, in seconds (NaN: the file's).
+    """Decode the frames of ``sampling`` between ``start`` and ``end``, in seconds (NaN: those of the file).
 
-    Returns their indices in the file and their RGB images, upright, or what ``finish`` makes of each as soon
-    as it is decoded. A folder of frames has no times: it is taken whole, as extracted at ``sampling.fps``.
-    Raises ``ValueError`` with the reason where the file is missing, unreadable or has no picture.
+    Returns their indices in the file and their upright RGB images, each converted by ``finish`` as soon as it is
+    decoded. A folder of frames has no times: all of it is sampled, as if extracted at ``sampling.fps``.
+    Raises ``ValueError`` with the reason if the file is missing, unreadable or has no frame.
     """
     found = locate(path)
     if found.is_dir():
@@ -36,10 +36,10 @@ def decode(
 
 
 def locate(path: Path) -> Path:
-    """The file or folder of frames that is meant by ``path``.
+    """Return the file or folder of frames that ``path`` refers to.
 
-    If it is not there, a video of the same name with another or no suffix, then a folder without.
-    Raises ``ValueError`` if there is none of them.
+    If ``path`` does not exist, that is a video of the same name with another suffix, or a folder without suffix.
+    Raises ``ValueError`` if none of them exists.
     """
     stem = path.with_suffix("") if path.suffix.lower() in _SUFFIXES else path
     for candidate in (path, *(stem.with_name(stem.name + suffix) for suffix in _SUFFIXES), stem):
@@ -49,7 +49,7 @@ def locate(path: Path) -> Path:
 
 
 def to_jpeg(image: Image.Image, short_side: int, quality: int) -> bytes:
-    """Resize so that the short side has ``short_side`` pixels, keeping the shape, and compress."""
+    """Resize the short side to ``short_side`` pixels, keeping the aspect ratio, and compress."""
     scale = short_side / min(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What an unfinished extraction has done so far, kept in one file that grows by a record a video."""
+"""Journal of an unfinished extraction: one file with a record per video that has been read."""
 
 import os
 from dataclasses import dataclass
@@ -23,25 +23,25 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one video."""
+    """Result of reading one video."""
 
-    row: int  #: its place in the manifest
-    source: str  #: ``fingerprint`` of what it was read from
-    reason: str  #: why it failed; empty if it did not
+    row: int  #: row of the manifest
+    source: str  #: ``fingerprint`` of the file or folder
+    reason: str  #: reason of the failure; empty if there was none
     indices: list[int]
     frames: list[bytes]  #: JPEG
 
 
 class Journal:
-    """Records on disk, in the order in which they were appended; found by their row. A context manager.
+    """Records on disk, in the order in which they were appended, accessed by row. A context manager.
 
-    The file is Arrow record batches, one after the other. What an interrupted process left of the last one
-    is cut off when the file is opened again.
+    The file is a sequence of Arrow record batches. If an interrupted process left the last one incomplete, it is
+    truncated when the file is opened again.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.sources: dict[int, str] = {}  #: of the rows that are here
+        self.sources: dict[int, str] = {}  #: fingerprints of the recorded rows
         self._offsets: dict[int, int] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -55,23 +55,23 @@ class Journal:
         self._file.close()
 
     def append(self, record: Record) -> None:
-        """Add a record; it replaces an earlier one of the same row."""
+        """Append a record; it replaces an earlier one of the same row."""
         self._offsets[record.row], self.sources[record.row] = self._file.tell(), record.source
         self._file.write(pa.RecordBatch.from_pylist([vars(record)], _SCHEMA).serialize())
         self._file.flush()
 
     def read(self, row: int) -> Record:
-        """The record of ``row``."""
+        """Return the record of ``row``."""
         with pa.OSFile(str(self.path)) as file:
             file.seek(self._offsets[row])
             return Record(**_read_batch(file).to_pylist()[0])
 
     def _find_records(self) -> int:
-        """Note which records there are; returns how many bytes they take."""
+        """Index the complete records and return their total size in bytes."""
         end = 0
         if not self.path.stat().st_size:
             return end
-        with pa.memory_map(str(self.path)) as file:  # pictures are not read
+        with pa.memory_map(str(self.path)) as file:  # frames are not read
             while True:
                 try:
                     batch = _read_batch(file)
@@ -87,7 +87,7 @@ def _read_batch(file: pa.NativeFile) -> pa.RecordBatch:
 
 
 def fingerprint(path: Path) -> str:
-    """Changes when the file or folder of frames that is meant by ``path`` does; empty if there is none."""
+    """Return a text that changes when the file or folder at ``path`` (see ``locate``) does; empty if there is none."""
     try:
         found = locate(path)
         files = sorted(found.iterdir()) if found.is_dir() else [found]

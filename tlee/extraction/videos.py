@@ -1,8 +1,8 @@
-"""Some frames of a video file, decoded by PyAV.
+"""Selected frames of a video file, decoded by PyAV.
 
-The plain way decodes everything. Where the file says reliably which packet is shown when, it is cheaper to
-jump to the keyframes ahead of the frames that are wanted; whatever is odd on the way leads back to the
-plain one. Both give the same pictures of a sound file. Damage is noticed where it is decoded.
+The fallback decodes the whole file. If the presentation times of its packets are reliable, it is cheaper to seek to
+the keyframes before the selected frames; any irregularity on the way leads to the fallback. Both give the same images
+of an undamaged file. Damage is detected only in the packets that are decoded.
 """
 
 from bisect import bisect_right
@@ -21,38 +21,38 @@ Choose = Callable[[Timeline], list[int]]
 Finish = Callable[[Image.Image], Any]
 
 _SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # formats that keep presentation times and an index
-_SEEK_COST = 16  # frames that could be decoded while one jump is made
+_SEEK_COST = 16  # frames that can be decoded in the time of one seek
 
 
 def decode_video(path: Path, choose: Choose, finish: Finish) -> tuple[list[int], list[Any]]:
-    """Decode the frames that ``choose`` picks: their indices, and what ``finish`` makes of their RGB images.
+    """Decode the frames selected by ``choose``: their indices, and their RGB images converted by ``finish``.
 
-    Raises ``ValueError`` with the reason where the file is unreadable or has no picture.
+    Raises ``ValueError`` with the reason if the file is unreadable or has no frame.
     """
     try:
         index = _read_index(path)
         indices = choose(index.timeline)
-        found = _decode_by_seeking(path, index, indices, finish)
-        if found is None:
-            found, timeline = _decode_all(path, indices, finish)
+        decoded = _decode_by_seeking(path, index, indices, finish)
+        if decoded is None:
+            decoded, timeline = _decode_all(path, indices, finish)
             chosen, indices = indices, choose(timeline)
             if indices != chosen:  # frames are damaged, or packets are not frames
-                found, _ = _decode_all(path, indices, finish)
+                decoded, _ = _decode_all(path, indices, finish)
     except (av.FFmpegError, OSError) as error:
         raise ValueError(f"it cannot be decoded ({error.strerror or error})") from None
-    return indices, [found[index] for index in indices]
+    return indices, [decoded[index] for index in indices]
 
 
 @dataclass(frozen=True)
 class _Index:
-    """What a file's packets tell without being decoded."""
+    """Timeline of a file from its packets, without decoding."""
 
     timeline: Timeline
-    times: list[int]  # presentation times in display order, in the stream's unit; empty if they are not reliable
-    keyframes: list[int]  # those of the packets from which decoding can start
+    times: list[int]  # presentation times in display order, in the stream's unit; empty if they are unreliable
+    keyframes: list[int]  # presentation times of the packets from which decoding can start
 
-    def jumps(self, indices: Sequence[int]) -> list[tuple[int, list[int]]]:
-        """Keyframes to jump to, each with the times to be decoded from there; none if that does not pay."""
+    def plan_seeks(self, indices: Sequence[int]) -> list[tuple[int, list[int]]]:
+        """Return the keyframes to seek to, each with the times to decode from there; none if that is not faster."""
         if not self.times or not self.keyframes or self.times[min(indices)] < self.keyframes[0]:
             return []
         by_keyframe = [
@@ -69,7 +69,7 @@ class _Index:
 def _read_index(path: Path) -> _Index:
     with _open(path) as container:
         if not container.streams.video:
-            raise ValueError("it holds no video stream")
+            raise ValueError("it contains no video stream")
         stream = container.streams.video[0]
         packets = [
             (packet.pts, packet.duration, packet.is_keyframe)
@@ -77,7 +77,7 @@ def _read_index(path: Path) -> _Index:
             if packet.size and not packet.is_discard
         ]
         if not packets:
-            raise ValueError("it holds no frame that can be decoded")
+            raise ValueError("it contains no decodable frame")
         if all(time is not None for time, _, _ in packets):
             packets.sort()
         times = [time for time, _, _ in packets]
@@ -88,27 +88,27 @@ def _read_index(path: Path) -> _Index:
 
 
 def _decode_all(path: Path, indices: list[int], finish: Finish) -> tuple[dict[int, Any], Timeline]:
-    """What is found of the frames at ``indices``, and when the frames that can be decoded are shown."""
-    wanted, found, times, duration = set(indices), {}, [], None
+    """Decode the whole file: return the frames at ``indices`` that exist, and the timeline of all decodable frames."""
+    wanted, decoded, times, duration = set(indices), {}, [], None
     with _open(path) as container:
         for index, frame in enumerate(sound_frames(container)):
             times.append(frame.pts)
             duration = frame.duration
             if index in wanted:
-                found[index] = finish(upright(frame))
+                decoded[index] = finish(upright(frame))
         if not times:
-            raise ValueError("it holds no frame that can be decoded")
-        return found, _timeline(container, times, duration)
+            raise ValueError("it contains no decodable frame")
+        return decoded, _timeline(container, times, duration)
 
 
 def _decode_by_seeking(path: Path, index: _Index, indices: list[int], finish: Finish) -> dict[int, Any] | None:
-    """The frames at ``indices``; None if the plain way is cheaper or has to be gone."""
-    jumps, by_time = index.jumps(indices), {}
-    if not jumps:
+    """Decode the frames at ``indices``; return None if decoding the whole file is cheaper or necessary."""
+    seeks, by_time = index.plan_seeks(indices), {}
+    if not seeks:
         return None
     try:
         with _open(path) as container:
-            for keyframe, wanted in jumps:
+            for keyframe, wanted in seeks:
                 for frame in _frames_from(container, keyframe):
                     if frame.pts in wanted:
                         by_time[frame.pts] = finish(upright(frame))
@@ -116,32 +116,32 @@ def _decode_by_seeking(path: Path, index: _Index, indices: list[int], finish: Fi
                         break
                 if any(time not in by_time for time in wanted):
                     return None
-    except (av.FFmpegError, _OddError):
+    except (av.FFmpegError, _UnreliableSeekError):
         return None
     return {position: by_time[index.times[position]] for position in indices}
 
 
-class _OddError(Exception):
-    """Jumping through this file is not to be trusted."""
+class _UnreliableSeekError(Exception):
+    """Seeking in this file gives frames in the wrong place or order."""
 
 
 def _frames_from(container: av.container.InputContainer, keyframe: int) -> Iterator[av.VideoFrame]:
-    """The frames from ``keyframe`` or an earlier one on, whole and in the order in which they are shown."""
+    """Yield the frames from ``keyframe``, or an earlier one, in display order; raise if one is damaged or misplaced."""
     stream = container.streams.video[0]
     container.seek(keyframe, stream=stream)
     before = None
     for number, packet in enumerate(container.demux(stream)):
         if number == 0 and (packet.pts is None or packet.pts > keyframe or not packet.is_keyframe):
-            raise _OddError
+            raise _UnreliableSeekError
         for frame in packet.decode():
             if frame.is_corrupt or frame.pts is None or (before is not None and frame.pts <= before):
-                raise _OddError
+                raise _UnreliableSeekError
             before = frame.pts
             yield frame
 
 
 def sound_frames(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
-    """All frames but those of damaged packets."""
+    """Yield all frames except those of damaged packets."""
     for packet in container.demux(container.streams.video[0]):
         try:
             yield from packet.decode()
@@ -152,21 +152,21 @@ def sound_frames(container: av.container.InputContainer) -> Iterator[av.VideoFra
 def _open(path: Path) -> av.container.InputContainer:
     container = av.open(str(path), metadata_errors="ignore")
     for stream in container.streams.video:
-        stream.thread_type = "SLICE"  # threads over frames would lose those around a damaged one
+        stream.thread_type = "SLICE"  # frame threading would lose the frames around a damaged one
     return container
 
 
 def upright(frame: av.VideoFrame) -> Image.Image:
-    """The picture of a frame, turned as a player turns it, if by a quarter, a half or three quarters."""
+    """Return the image of a frame, rotated as a player does if by a multiple of 90 degrees."""
     image = frame.to_image()
     return image.rotate(frame.rotation, expand=True) if frame.rotation % 90 == 0 else image
 
 
 def _timeline(container: av.container.InputContainer, times: list[int | None], duration: int | None) -> Timeline:
-    """Of presentation ``times`` in display order; of a steady rate where they are not reliable."""
+    """Timeline of presentation ``times`` in display order; with a constant rate if they are unreliable."""
     stream = container.streams.video[0]
-    if container.format.name == "avi" or not _increase(times):  # AVI has a rate, and the times of decoding only
-        return Timeline.steady(len(times), stream.average_rate or stream.guessed_rate)
+    if container.format.name == "avi" or not _increase(times):  # AVI has only a rate and decoding times
+        return Timeline.constant_rate(len(times), stream.average_rate or stream.guessed_rate)
     last = duration or (times[-1] - times[-2] if len(times) > 1 else 1)
     return Timeline([time - times[0] for time in [*times, times[-1] + last]], stream.time_base)
 

@@ -1,5 +1,5 @@
-"""Every figure of the kit, one function each: takes a table, draws on new or given axes, returns them.
+"""The figures, one function each: it takes a table, draws on the given axes or on new ones, and returns them.
 
-Titles say the finding, computed from the data. One module a part of the pipeline, so that a stage depends
-on its own figures alone: ``extraction``, ``training``, ``evaluation``, ``latency``; ``style`` is shared.
+Each title states the finding, computed from the data. There is one module for each stage of the pipeline, so that a
+stage depends on its own figures only; ``style`` and ``pictures`` are shared.
 """

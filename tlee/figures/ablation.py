@@ -1,19 +1,19 @@
-"""Variants of the network side by side."""
+"""Comparison of the ablated variants of the network."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tlee.figures.style import CALM, HIGHLIGHT, headline, percent, styled
+from tlee.figures.style import BASE, HIGHLIGHT, headline, percent, styled
 
 
 @styled
 def ablation_rows(table: pd.DataFrame) -> Figure:
-    """Score with its interval on the left, cost on the right, one row a variant, grouped by what is varied.
+    """Draw the score of each variant with its interval, and its cost, one row per variant, grouped by ablation.
 
     ``table``: ``ablation``, ``variant``, ``score``, ``low``, ``high`` (0..1), ``share_of_full`` (of the full
-    network's GMACs), one row a variant.
+    network's GMACs), one row per variant.
     """
     places = np.arange(len(table)) + 0.7 * (table["ablation"] != table["ablation"].shift()).cumsum().to_numpy()
     figure, (left, right) = plt.subplots(
@@ -21,9 +21,9 @@ def ablation_rows(table: pd.DataFrame) -> Figure:
     )
     scores = 100 * table[["score", "low", "high"]]
     margins = np.maximum([scores["score"] - scores["low"], scores["high"] - scores["score"]], 0)
-    left.errorbar(scores["score"], places, xerr=margins, fmt="o", color=CALM, capsize=2)
+    left.errorbar(scores["score"], places, xerr=margins, fmt="o", color=BASE, capsize=2)
     left.set(xlabel="score on test (%, bar: 95% interval)", ylim=(places[-1] + 0.7, places[0] - 1.1))
-    right.barh(places, 100 * table["share_of_full"], color=CALM, height=0.6)
+    right.barh(places, 100 * table["share_of_full"], color=BASE, height=0.6)
     right.set(xlabel="GMACs (% of the full network)", xlim=(0, None))
     for place, share in zip(places, table["share_of_full"], strict=True):
         right.annotate(percent(share, 0), (100 * share, place), (3, 0), textcoords="offset points", va="center")
@@ -43,17 +43,17 @@ def ablation_rows(table: pd.DataFrame) -> Figure:
     for axes in (left, right):
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
-    headline(figure, _what_matters(table))
+    headline(figure, _largest_difference(table))
     return figure
 
 
-def _what_matters(table: pd.DataFrame) -> str:
-    """The part of the network whose variants differ most."""
+def _largest_difference(table: pd.DataFrame) -> str:
+    """Name the ablation whose variants differ most in score, with its best and worst variant."""
     parts = table[table["ablation"] != "method"].groupby("ablation", sort=False)["score"]
-    most = (parts.max() - parts.min()).idxmax()
-    rows = table[table["ablation"] == most].sort_values("score", kind="stable")
+    ablation = (parts.max() - parts.min()).idxmax()
+    rows = table[table["ablation"] == ablation].sort_values("score", kind="stable")
     worst, best = (
         f"{row.variant} {percent(row.score)} at {percent(row.share_of_full, 0)} of the GMACs"
         for row in (rows.iloc[0], rows.iloc[-1])
     )
-    return f"The {most} makes the largest difference: {best}, {worst}"
+    return f"The {ablation} makes the largest difference: {best} (best), {worst} (worst)"

@@ -1,4 +1,4 @@
-"""What policies achieve on the test videos, and how."""
+"""Results of the policies on the test videos."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,15 +12,15 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image, ImageOps
 
-from tlee.figures.pictures import extent, pave
+from tlee.figures.pictures import draw_picture, extent
 from tlee.figures.style import (
-    CALM,
+    BASE,
     COLORS,
     HIGHLIGHT,
     MARKERS,
     MUTED,
     SHARES,
-    canvas,
+    ensure_axes,
     headline,
     legend_above,
     ordinal,
@@ -34,15 +34,15 @@ from tlee.methods import NAMES
 def trade_off(
     curves: pd.DataFrame, chosen: pd.DataFrame, method: str = "tlee", metric: str = "top-1", axes: Axes | None = None
 ) -> Axes:
-    """Score against cost: frontiers, and the operating points that were chosen, with 95% intervals.
+    """Draw score against cost: the frontier of each policy and its chosen operating point, with 95% intervals.
 
-    Of the policies that have a colour; ``policy_panels`` shows all.
+    Only policies with a colour are drawn; ``policy_panels`` has all of them.
 
-    ``curves``: ``method`` (a key of ``NAMES``), ``gmacs`` (mean of a video), ``score`` (0..1), one row a
-    point of a frontier. ``chosen``: the same with ``low`` and ``high``, one row a method, ``full`` and
-    ``method`` among them, of which the title speaks. ``metric`` is the name of the score.
+    ``curves``: ``method`` (a key of ``NAMES``), ``gmacs`` (mean per video), ``score`` (0..1), one row per point of a
+    frontier. ``chosen``: the same with ``low`` and ``high``, one row per policy, ``full`` and ``method`` among them;
+    the title is about ``method``. ``metric`` is the name of the score.
     """
-    axes = canvas(axes, height=4.4)
+    axes = ensure_axes(axes, height=4.4)
     points = chosen.set_index("method")
     full, best = points.loc["full"], points.loc[method]
     axes.axhline(100 * full["score"], color=COLORS["full"], linestyle="--", linewidth=1.0)
@@ -81,9 +81,9 @@ def trade_off(
 
 @styled
 def policy_panels(curves: pd.DataFrame, chosen: pd.DataFrame, method: str = "tlee", metric: str = "top-1") -> Figure:
-    """Every policy's curve beside the method's, one panel each on the same axes.
+    """Draw the curve of every policy together with that of ``method``, one panel per policy, axes shared.
 
-    ``curves`` and ``chosen`` as for ``trade_off``; ``area`` in ``chosen`` is a curve as one number.
+    ``curves`` and ``chosen`` as for ``trade_off``; ``area`` in ``chosen`` is the area under a curve (0..1).
     """
     points, full = chosen.set_index("method"), chosen.set_index("method").loc["full"]
     names = [name for name in NAMES if name in set(curves["method"]) - {"full", method}]
@@ -95,7 +95,7 @@ def policy_panels(curves: pd.DataFrame, chosen: pd.DataFrame, method: str = "tle
     panels = list(np.atleast_1d(panels).flat)
     for axes, name in zip(panels, names, strict=False):
         axes.axhline(100 * full["score"], color=COLORS["full"], linestyle="--", linewidth=1.0)
-        for each, color in ((method, HIGHLIGHT), (name, CALM)):
+        for each, color in ((method, HIGHLIGHT), (name, BASE)):
             curve = curves[curves["method"] == each].sort_values("gmacs")
             axes.plot(curve["gmacs"] / full["gmacs"], 100 * curve["score"], ".-", color=color, markersize=4)
             at = points.loc[each]
@@ -109,30 +109,30 @@ def policy_panels(curves: pd.DataFrame, chosen: pd.DataFrame, method: str = "tle
         axes.tick_params(labelbottom=True)
     for axes in panels[len(names) :]:
         axes.remove()
-    figure.supxlabel("GMACs per video, of the full network (log scale)", fontsize=10)
+    figure.supxlabel("GMACs per video (% of the full network, log scale)", fontsize=10)
     figure.supylabel(f"{metric} (%)", fontsize=10)
     areas = points["area"].drop([method, "oracle"], errors="ignore").dropna()
     best = areas.idxmax()
     headline(
         figure,
-        f"{NAMES[method]} (orange, area {100 * points.at[method, 'area']:.1f}) beside every other policy (blue); "
-        f"the best of them is {NAMES[best]}, area {100 * areas[best]:.1f}",
+        f"{NAMES[method]} (orange, area {100 * points.at[method, 'area']:.1f}) against each other policy (blue); "
+        f"the best of these is {NAMES[best]} (area {100 * areas[best]:.1f})",
     )
     return figure
 
 
 @styled
 def chosen_policies(chosen: pd.DataFrame, method: str = "tlee", metric: str = "top-1") -> Figure:
-    """The policies that val has chosen, one row each: what they cost and score on test, with 95% intervals.
+    """Draw cost and score on test of the policies chosen on val, one row each, with 95% intervals.
 
-    ``chosen``: ``method``, ``share_of_full``, ``score``, ``low``, ``high``; the cheapest on top.
+    ``chosen``: ``method``, ``share_of_full`` (GMACs), ``score``, ``low``, ``high`` (all 0..1). The cheapest is on top.
     """
     rows = chosen.sort_values("share_of_full", kind="stable").reset_index(drop=True)
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(8.0, 1.3 + 0.3 * len(rows)), sharey=True, width_ratios=(1.4, 1), layout="constrained"
     )
     places = np.arange(len(rows))
-    colors = [HIGHLIGHT if name == method else MUTED if name in ("full", "oracle") else CALM for name in rows["method"]]
+    colors = [HIGHLIGHT if name == method else MUTED if name in ("full", "oracle") else BASE for name in rows["method"]]
     left.barh(places, rows["share_of_full"], color=colors, height=0.65)
     for place, share in zip(places, rows["share_of_full"], strict=True):
         left.annotate(
@@ -142,34 +142,34 @@ def chosen_policies(chosen: pd.DataFrame, method: str = "tlee", metric: str = "t
     left.set_ylim(len(rows) - 0.4, -0.6)
     left.set_xlim(0, 1.12 * rows["share_of_full"].max())
     left.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    left.set_xlabel("GMACs per video, of the full network")
+    left.set_xlabel("GMACs per video (% of the full network)")
     right.hlines(places, 100 * rows["low"], 100 * rows["high"], color=colors, linewidth=2)
     right.scatter(100 * rows["score"], places, color=colors, zorder=3)
     right.axvline(100 * rows.set_index("method").at["full", "score"], color=COLORS["full"], linestyle="--", linewidth=1)
-    right.set_xlabel(f"{metric} (%), 95% interval")
+    right.set_xlabel(f"{metric} (%, bar: 95% interval)")
     for axes in (left, right):
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
     own, others = rows.set_index("method").loc[method], rows[~rows["method"].isin([method, "oracle", "full"])]
-    rival = others.iloc[0] if len(others) else rows.set_index("method", drop=False).loc["full"]
+    other = others.iloc[0] if len(others) else rows.set_index("method", drop=False).loc["full"]
     headline(
         figure,
-        f"{NAMES[method]} needs {percent(own['share_of_full'], 0)} of the GMACs for {percent(own['score'])}; "
-        f"the cheapest other policy, {NAMES[rival['method']]}, {percent(rival['share_of_full'], 0)} "
-        f"for {percent(rival['score'])}",
+        f"{NAMES[method]} reaches {percent(own['score'])} at {percent(own['share_of_full'], 0)} of the GMACs; the "
+        f"cheapest other policy, {NAMES[other['method']]}, {percent(other['score'])} at "
+        f"{percent(other['share_of_full'], 0)}",
     )
     return figure
 
 
 @styled
 def exit_heat_map(share: np.ndarray, axes: Axes | None = None) -> Axes:
-    """Where frames are left.
+    """Draw the distribution of exits over visited frames and depths.
 
-    ``share`` is ``[T, B + 1]``: the share of all videos whose visited frame t was left at depth b.
+    ``share`` is ``[T, B + 1]``: the share of all videos whose ``t``-th visited frame exited at depth ``b``.
     """
     share = np.asarray(share, dtype=float)
     frames, depths = share.shape
-    axes = canvas(axes, height=1.6 + 0.32 * frames)
+    axes = ensure_axes(axes, height=1.6 + 0.32 * frames)
     sns.heatmap(
         share,
         annot=np.vectorize(_short_percent, otypes=[object])(share),
@@ -185,7 +185,7 @@ def exit_heat_map(share: np.ndarray, axes: Axes | None = None) -> Axes:
     )
     axes.tick_params(length=0)
     axes.tick_params(axis="y", rotation=0)
-    axes.set_xlabel("exit at which the frame is left (% of all videos)")
+    axes.set_xlabel("exit taken (% of all videos)")
     reached = share.sum(axis=1)
     beside = axes.secondary_yaxis("right")
     beside.set_yticks(np.arange(frames) + 0.5, [f"reached by {_short_percent(value) or 'none'}" for value in reached])
@@ -196,8 +196,8 @@ def exit_heat_map(share: np.ndarray, axes: Axes | None = None) -> Axes:
     most = int(at_depth.argmax())
     headline(
         axes,
-        f"{percent(stop, 0)} of videos stop after one frame; {percent(at_depth[most], 0)} of frames "
-        f"leave at depth {most}",
+        f"{percent(stop, 0)} of videos stop after one frame; {percent(at_depth[most], 0)} of the processed frames "
+        f"exit at depth {most}",
     )
     return axes
 
@@ -211,32 +211,32 @@ def _short_percent(share: float) -> str:
 @styled
 def film_strip(
     pictures: Sequence[Image.Image],
-    visits: Mapping[int, tuple[int, str]],
+    visits: Mapping[int, tuple[int, int]],
     title: str,
     axes: Axes | None = None,
 ) -> Axes:
-    """The frames of one video; those that were looked at have a border and a tag, the others are dimmed.
+    """Draw the frames of one video: processed ones with a border and a label, the others dimmed.
 
-    ``pictures`` are in temporal order; ``visits`` maps positions among them to the order of the visit (from
-    1) and the exit at which the frame was left, such as ``depth 1``.
+    ``pictures`` are in temporal order; ``visits`` maps the position of each processed frame to its place in the
+    visiting order (from 1) and the depth at which it exited.
     """
     shape = max(picture.height / picture.width for picture in pictures)
-    axes = canvas(axes, 7.5, 0.8 + 7.3 * shape / len(pictures))
+    axes = ensure_axes(axes, 7.5, 0.8 + 7.3 * shape / len(pictures))
     for position, picture in enumerate(pictures):
         if position not in visits:
             faded = Image.blend(
                 ImageOps.grayscale(picture).convert("RGB"), Image.new("RGB", picture.size, "white"), 0.6
             )
-            pave(axes, faded, position)
+            draw_picture(axes, faded, position)
             continue
-        pave(axes, picture, position)
+        draw_picture(axes, picture, position)
         left, right, bottom, top = extent(picture, position, 0)
         axes.add_patch(
             Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=HIGHLIGHT, linewidth=2.5)
         )
         order, depth = visits[position]
         axes.annotate(
-            f"{ordinal(order)}\n{depth}",
+            f"{ordinal(order)}\ndepth {depth}",
             (position, bottom),
             xytext=(0, -4),
             textcoords="offset points",
@@ -255,14 +255,14 @@ def film_strip(
 
 @styled
 def confusion(matrix: np.ndarray, classes: Sequence[str], axes: Axes | None = None) -> Axes:
-    """Videos by true class (rows) and predicted class (columns).
+    """Draw the confusion matrix: true classes in rows, predicted classes in columns.
 
-    ``matrix`` is ``[C, C]``, counts; shades are shares of a row.
+    ``matrix`` is ``[C, C]``, counts of videos; shades are shares of a row.
     """
     matrix = np.asarray(matrix)
     few = len(classes) <= 20
     side = min(2.5 + 0.45 * len(classes), 10.0)
-    axes = canvas(axes, max(side + 0.8, 6.0), side)
+    axes = ensure_axes(axes, max(side + 0.8, 6.0), side)
     totals = matrix.sum(axis=1)
     sns.heatmap(
         pd.DataFrame(matrix / np.maximum(totals, 1)[:, None], index=classes, columns=classes),
@@ -278,16 +278,16 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], axes: Axes | None = No
     axes.tick_params(length=0)
     axes.tick_params(axis="y", rotation=0)
     axes.set(xlabel="predicted class", ylabel="true class")
-    headline(axes, _worst_confusion(matrix, classes))
+    headline(axes, _most_frequent_confusion(matrix, classes))
     return axes
 
 
-def _worst_confusion(matrix: np.ndarray, classes: Sequence[str]) -> str:
-    wrong = matrix - np.diag(np.diag(matrix))
-    if not wrong.any():
-        return f"No confusion: all {matrix.sum()} videos are right"
-    truth, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+def _most_frequent_confusion(matrix: np.ndarray, classes: Sequence[str]) -> str:
+    errors = matrix - np.diag(np.diag(matrix))
+    if not errors.any():
+        return f"No confusion: all {matrix.sum()} videos are classified correctly"
+    truth, predicted = np.unravel_index(errors.argmax(), errors.shape)
     return (
-        f"{percent(np.trace(matrix) / matrix.sum())} right; most often {classes[truth]} is taken for "
-        f"{classes[predicted]} ({wrong[truth, predicted]} of {matrix[truth].sum()})"
+        f"{percent(np.trace(matrix) / matrix.sum())} correct; most frequent confusion: {classes[truth]} as "
+        f"{classes[predicted]} ({errors[truth, predicted]} of {matrix[truth].sum()})"
     )

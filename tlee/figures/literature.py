@@ -1,4 +1,4 @@
-"""Published results beside each other, and beside what was measured here."""
+"""Published results, with those measured here added."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -9,11 +9,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from tlee.figures.style import HIGHLIGHT, headline, percent, styled
 from tlee.metrics import METRIC_NAMES
-from tlee.paper.literature import NOT_STATED
 
 DATA_SETS = {"activitynet": "ActivityNet 1.3", "mini_kinetics": "Mini-Kinetics", "hvu": "HVU"}
 
-#: What a network is called, and its marker.
+#: Display name and marker of each network.
 NETWORKS = {
     "resnet": ("ResNet", "o"),
     "resnet50": ("ResNet-50", "o"),
@@ -26,21 +25,23 @@ NETWORKS = {
 }
 FAMILIES = {"o": "ResNet", "s": "EfficientNet", "^": "3D network", "D": "two networks", "P": "other network"}
 
+_NOT_STATED = "not stated"  # value of `pretraining` where the source gives none
 _EDGE, _FAINT = "#666666", "#BBBBBB"
-_ROW = 0.19  # inches of a line of the key
+_LINE_HEIGHT = 0.19  # of the key, in inches
 
 
 @styled
 def published_results(table: pd.DataFrame, measured: pd.DataFrame | None = None) -> Figure:
-    """Score against GMACs a video, one panel a data set, with a key of all points, best on top.
+    """Draw score against GMACs per video, one panel per data set, with a key of all points, best on top.
 
-    ``table``: see ``load_published``. ``measured``: ``dataset``, ``method``, ``gmacs``, ``score`` (0..1) and ``label``,
-    what the key says of the point; rows of data sets that ``table`` does not have are not drawn.
+    ``table``: ``dataset``, ``metric``, ``method``, ``backbone``, ``pretraining`` (``not stated`` where the source gives
+    none), ``gmacs``, ``score`` (0..1), ``curve`` (true for points of a printed curve). ``measured``: ``dataset``,
+    ``method``, ``gmacs``, ``score`` (0..1) and ``label`` (text of the key); data sets missing in ``table`` are not drawn.
     """
     names = list(table["dataset"].unique())
     measured = pd.DataFrame(columns=["dataset"]) if measured is None else measured[measured["dataset"].isin(names)]
     keys = [_key(table[table["dataset"] == name], measured[measured["dataset"] == name]) for name in names]
-    heights = [max(1.6, _ROW * len(key)) + 0.6 for key in keys]
+    heights = [max(1.6, _LINE_HEIGHT * len(key)) + 0.6 for key in keys]
     figure, panels = plt.subplots(
         len(names), 1, figsize=(9.5, sum(heights) + 1.0), height_ratios=heights, layout="constrained", squeeze=False
     )
@@ -57,13 +58,13 @@ def published_results(table: pd.DataFrame, measured: pd.DataFrame | None = None)
 
 
 def _key(rows: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """What is labelled in a panel, best first: ``gmacs``, ``score``, ``label``, ``marker``, ``kind``.
+    """Return the labelled points of a panel, best first: ``gmacs``, ``score``, ``label``, ``marker``, ``kind``.
 
     A curve is labelled at its end.
     """
     ends = rows[rows["curve"]].sort_values("gmacs").groupby("backbone", sort=False).tail(1)
     points = pd.concat([rows[~rows["curve"]], ends.assign(method=ends["method"] + "'s curve")])
-    stated = points["pretraining"].replace(NOT_STATED, "?")
+    stated = points["pretraining"].replace(_NOT_STATED, "?")
     networks = [NETWORKS.get(backbone, (backbone, "P")) for backbone in points["backbone"]]
     points = points.assign(
         label=[
@@ -79,14 +80,19 @@ def _key(rows: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw(axes: Axes, key: pd.DataFrame) -> None:
-    """The points, and beside the panel their labels, each tied to its point."""
+    """Draw the points, and their labels beside the panel, each connected to its point."""
     for place, row in enumerate(key.itertuples()):
-        here, point = row.kind == "measured", (row.gmacs, 100 * row.score)
-        color = HIGHLIGHT if here else _EDGE
+        is_measured, point = row.kind == "measured", (row.gmacs, 100 * row.score)
+        color = HIGHLIGHT if is_measured else _EDGE
         if row.kind != "curve":
-            face, edge = (HIGHLIGHT, "white") if here else ("white", _EDGE)
+            face, edge = (HIGHLIGHT, "white") if is_measured else ("white", _EDGE)
             axes.plot(
-                *point, row.marker, markersize=7, markerfacecolor=face, markeredgecolor=edge, zorder=4 if here else 3
+                *point,
+                row.marker,
+                markersize=7,
+                markerfacecolor=face,
+                markeredgecolor=edge,
+                zorder=4 if is_measured else 3,
             )
         axes.annotate(
             f"{100 * row.score:.1f} at {row.gmacs:.3g}: {row.label}",
@@ -95,11 +101,11 @@ def _draw(axes: Axes, key: pd.DataFrame) -> None:
             textcoords="axes fraction",
             va="center",
             fontsize=8,
-            color=color if here else "#333333",
-            fontweight="bold" if here else "normal",
+            color=color if is_measured else "#333333",
+            fontweight="bold" if is_measured else "normal",
             arrowprops={
                 "arrowstyle": "-",
-                "color": color if here else _FAINT,
+                "color": color if is_measured else _FAINT,
                 "linewidth": 0.6,
                 "shrinkB": 3,
                 "relpos": (0, 0.5),
@@ -115,10 +121,10 @@ def _draw(axes: Axes, key: pd.DataFrame) -> None:
 
 
 def _legend(axes: Axes, key: pd.DataFrame) -> None:
-    """Markers of networks, the curve, and what was measured here, above the first panel."""
-    look = {"linestyle": "none", "markersize": 7}
+    """Add the legend above the first panel: markers of networks, the curve, and points measured here."""
+    style = {"linestyle": "none", "markersize": 7}
     handles = [
-        Line2D([], [], marker=marker, markerfacecolor="white", markeredgecolor=_EDGE, label=name, **look)
+        Line2D([], [], marker=marker, markerfacecolor="white", markeredgecolor=_EDGE, label=name, **style)
         for marker, name in FAMILIES.items()
         if marker in set(key.loc[key["kind"] == "published", "marker"])
     ]
@@ -126,10 +132,10 @@ def _legend(axes: Axes, key: pd.DataFrame) -> None:
         handles.append(Line2D([], [], color=_FAINT, linewidth=2.5, marker=".", label="printed curve"))
     if (key["kind"] == "measured").any():
         face = {"markerfacecolor": HIGHLIGHT, "markeredgecolor": "white"}
-        handles.append(Line2D([], [], marker="o", label="measured here", **face, **look))
+        handles.append(Line2D([], [], marker="o", label="measured here", **face, **style))
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=3, borderaxespad=0.2)
     axes.annotate(
-        f"score at GMACs: method, network (pretraining; ?: {NOT_STATED})",
+        f"score at GMACs: method, network (pretraining; ?: {_NOT_STATED})",
         (1.05, 1),
         (0, 6),
         xycoords="axes fraction",
@@ -141,26 +147,28 @@ def _legend(axes: Axes, key: pd.DataFrame) -> None:
 
 
 def _finding(table: pd.DataFrame, measured: pd.DataFrame) -> str:
-    """How far another method and another network get from FrameExit with ResNet-50, for no more GMACs."""
-    whose = (
+    """State the gain of other methods and of other networks over FrameExit with ResNet-50, for no more GMACs."""
+    origin = (
         "Published results (filled points: measured here)"
         if len(measured)
         else "Published results, none of them measured here"
     )
     plain = table[~table["curve"]]
     early = plain[plain["method"] == "FrameExit"]
-    for start in early[early["backbone"] == "resnet50"].itertuples():
-        near = plain[(plain["dataset"] == start.dataset) & (plain["gmacs"] <= start.gmacs)]
-        own = near["method"].str.startswith("FrameExit")
-        ways = {
-            "another method": near[~own & near["backbone"].str.contains("resnet50")],
-            "another network and its pretraining": near[own & (near["backbone"] != "resnet50")],
+    for reference in early[early["backbone"] == "resnet50"].itertuples():
+        rivals = plain[(plain["dataset"] == reference.dataset) & (plain["gmacs"] <= reference.gmacs)]
+        is_frameexit = rivals["method"].str.startswith("FrameExit")
+        changes = {
+            "another method": rivals[~is_frameexit & rivals["backbone"].str.contains("resnet50")],
+            "another network and its pretraining": rivals[is_frameexit & (rivals["backbone"] != "resnet50")],
         }
         gains = [
-            f"{100 * (rows['score'].max() - start.score):+.1f} by {way}" for way, rows in ways.items() if len(rows)
+            f"{100 * (rows['score'].max() - reference.score):+.1f} by {change}"
+            for change, rows in changes.items()
+            if len(rows)
         ]
         if gains:
-            where = DATA_SETS.get(start.dataset, start.dataset)
-            return f"{whose}. {where}, points over FrameExit with ResNet-50, for no more GMACs: {', '.join(gains)}"
+            data_set = DATA_SETS.get(reference.dataset, reference.dataset)
+            return f"{origin}. {data_set}, points over FrameExit with ResNet-50, for no more GMACs: {', '.join(gains)}"
     best = plain.loc[plain["score"].idxmax()]
-    return f"{whose}. The highest score is {percent(best['score'])}, by {best['method']}"
+    return f"{origin}. The highest score is {percent(best['score'])}, by {best['method']}"

@@ -1,4 +1,4 @@
-"""What all figures share: colours, sizes, titles and saving."""
+"""Style shared by all figures: colours, sizes, titles and saving."""
 
 import textwrap
 from pathlib import Path
@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-#: From Okabe and Ito's palette, told apart with any colour vision; the halves of TLEE are blue, TLEE orange. Policies
-#: without a colour have axes of their own.
+#: Colours of the policies that share axes, from the colour-blind safe palette of Okabe and Ito: TLEE is orange, its
+#: temporal and layer halves are blue. Policies that are not listed have axes of their own.
 COLORS = {
     "full": "#222222",
     "frameexit": "#CC79A7",
@@ -34,9 +34,9 @@ MARKERS = {
     "oracle": "D",
 }
 
-HIGHLIGHT, CALM, MUTED = COLORS["tlee"], COLORS["temporal"], COLORS["random"]
+HIGHLIGHT, BASE, MUTED = COLORS["tlee"], COLORS["temporal"], COLORS["random"]
 
-SHARES = "Blues"  #: colour map of shares, 0 is white
+SHARES = "Blues"  #: colour map of shares; 0 is white
 
 _TITLE_POINTS = 12.0
 _RC = {
@@ -62,24 +62,24 @@ _RC = {
     "ytick.labelsize": 9,
 }
 
-#: Decorator of a figure function: the look of the kit inside it, the caller's settings after it.
+#: Decorator of a figure function: applies the style of the kit, then restores the caller's settings.
 styled = plt.rc_context(_RC)
 
 
 def sequence_colors(count: int) -> list[tuple[float, ...]]:
-    """Colours of ``count`` ordered things, such as depths: light to dark."""
+    """Return the colours of ``count`` ordered items, such as depths, from light to dark."""
     colors = mpl.colormaps["viridis_r"]
     return [colors(0.3 + 0.65 * index / max(count - 1, 1)) for index in range(count)]
 
 
-def canvas(axes: Axes | None, width: float = 7.0, height: float = 4.0) -> Axes:
-    """``axes``, or new ones on a figure of that many inches."""
+def ensure_axes(axes: Axes | None, width: float = 7.0, height: float = 4.0) -> Axes:
+    """Return ``axes``, or new ones on a figure of ``width`` by ``height`` inches."""
     return plt.subplots(figsize=(width, height), layout="constrained")[1] if axes is None else axes
 
 
-def class_canvas(axes: Axes | None, classes: int) -> Axes:
-    """``axes``, or new ones with room for a horizontal bar a class; the first class is on top."""
-    axes = canvas(axes, height=min(1.4 + 0.3 * classes, 15.0))
+def ensure_class_axes(axes: Axes | None, classes: int) -> Axes:
+    """Return ``axes``, or new ones with room for one horizontal bar per class, the first class on top."""
+    axes = ensure_axes(axes, height=min(1.4 + 0.3 * classes, 15.0))
     axes.set_ylim(classes - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, labelsize=9 if classes <= 40 else 7)
     axes.spines["left"].set_visible(False)
@@ -88,21 +88,21 @@ def class_canvas(axes: Axes | None, classes: int) -> Axes:
 
 
 def headline(target: Axes | Figure, finding: str) -> None:
-    """Set the title, broken into lines that fit; room for a ``legend_above`` is left if there is one."""
+    """Set ``finding`` as the title, wrapped to the width; leave room for a ``legend_above`` if there is one."""
     if isinstance(target, Figure):
-        target.suptitle(_broken(finding, target.get_figwidth()), x=0.01, ha="left")
+        target.suptitle(_wrapped(finding, target.get_figwidth()), x=0.01, ha="left")
         return
     figure = target.get_figure(root=True)
-    figure.draw_without_rendering()  # settles how wide the axes are
+    figure.draw_without_rendering()  # fixes the width of the axes
     legend = target.get_legend()
     pad = 0.0 if legend is None else legend.get_window_extent().height * 72 / figure.dpi
     box, alone = target.get_window_extent(), len(figure.axes) == 1
     inches = (figure.bbox.x1 - box.x0 if alone else box.width) / figure.dpi
-    target.set_title(_broken(finding, inches), pad=pad + mpl.rcParams["axes.titlepad"])
+    target.set_title(_wrapped(finding, inches), pad=pad + mpl.rcParams["axes.titlepad"])
 
 
-def _broken(text: str, inches: float) -> str:
-    """``text`` in as few lines as fit, of about the same length."""
+def _wrapped(text: str, inches: float) -> str:
+    """Return ``text`` in as few lines as fit, of about equal length."""
     width = max(20, int(inches * 72 / (0.6 * _TITLE_POINTS)))
     lines = len(textwrap.wrap(text, width))
     while len(textwrap.wrap(text, width - 1)) == lines and width > 20:
@@ -111,7 +111,7 @@ def _broken(text: str, inches: float) -> str:
 
 
 def legend_above(axes: Axes, columns: int) -> None:
-    """A legend between title and axes, where it covers no data. To be called before ``headline``."""
+    """Add a legend between title and axes, where it covers no data. Call it before ``headline``."""
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1),
@@ -123,18 +123,18 @@ def legend_above(axes: Axes, columns: int) -> None:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """``0.9731`` as ``97.3%``."""
+    """Format a share: ``0.9731`` as ``97.3%``."""
     return f"{share:.{digits}%}"
 
 
 def ordinal(number: int) -> str:
-    """``1st``, ``2nd``, ``3rd``, ``4th``."""
+    """Format an ordinal number: ``1st``, ``2nd``, ``3rd``, ``4th``."""
     teens = number % 100 in (11, 12, 13)
     return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 def save(target: Axes | Figure, path: str | Path) -> Path:
-    """Write a PNG, the same bytes for the same figure, and the folders above it; returns its path."""
+    """Write a PNG, the same bytes for the same figure, creating missing parent folders; return its path."""
     figure = target if isinstance(target, Figure) else target.get_figure(root=True)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

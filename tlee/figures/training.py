@@ -1,4 +1,4 @@
-"""What training did: curves of a stage, strategies compared, scores of the gate."""
+"""Training: curves of a stage, comparison of training strategies, scores of the gate."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tlee.figures.style import (
-    CALM,
+    BASE,
     HIGHLIGHT,
     MUTED,
-    canvas,
+    ensure_axes,
     headline,
     legend_above,
     percent,
@@ -24,25 +24,25 @@ from tlee.figures.style import (
 
 @styled
 def training_curves(history: pd.DataFrame) -> Figure:
-    """Loss on the left, accuracies on the right.
+    """Draw the loss on the left and the accuracies on the right.
 
     ``history``: ``epoch``, ``loss`` and any number of accuracies (0..1) under names such as
-    ``val top-1, 3 frames``, known at some epochs and the last; what the names have in common before the comma
-    goes to the axis.
+    ``val top-1, 3 frames``, known at some epochs and at the last. If all names have the same part before the comma,
+    it labels the axis.
     """
     names = [name for name in history if name not in ("epoch", "loss")]
     figure, panels = plt.subplots(1, 2, figsize=(7.5, 3.6), layout="constrained")
     left, right = panels
-    left.plot(history["epoch"], history["loss"], color=CALM, marker=".")
+    left.plot(history["epoch"], history["loss"], color=BASE, marker=".")
     left.set(ylabel="training loss", ylim=(0, None))
-    starts = {name.rpartition(", ")[0] for name in names}
-    what = (starts.pop() if len(starts) == 1 else "") or "accuracy"
+    prefixes = {name.rpartition(", ")[0] for name in names}
+    accuracy = (prefixes.pop() if len(prefixes) == 1 else "") or "accuracy"
     final = history[names].iloc[-1]
     for name, color in zip(names, sequence_colors(len(names)), strict=True):
         known = history.dropna(subset=name)
         right.plot(known["epoch"], 100 * known[name], color=color, marker=".")
-    right.set_ylabel(f"{what} (%)")
-    labels = [f"{name.removeprefix(f'{what}, ')}\n{percent(final[name])}" for name in names]
+    right.set_ylabel(f"{accuracy} (%)")
+    labels = [f"{name.removeprefix(f'{accuracy}, ')}\n{percent(final[name])}" for name in names]
     _label_ends(right, history["epoch"].iloc[-1], 100 * final.to_numpy(), labels)
     for axes in panels:
         axes.set_xlabel("epoch")
@@ -54,16 +54,16 @@ def training_curves(history: pd.DataFrame) -> Figure:
 
 
 @styled
-def nothing_learnt(reason: str, axes: Axes | None = None) -> Axes:
-    """In place of a figure of training, where there was none."""
-    axes = canvas(axes, height=0.6)
+def no_training(reason: str, axes: Axes | None = None) -> Axes:
+    """Draw a placeholder that gives the ``reason`` why a stage trained nothing."""
+    axes = ensure_axes(axes, height=0.6)
     axes.axis("off")
-    headline(axes, f"Nothing was trained here: {reason}")
+    headline(axes, f"No training in this stage: {reason}")
     return axes
 
 
 def _label_ends(axes: Axes, x: float, heights: np.ndarray, labels: Sequence[str]) -> None:
-    """Write ``labels`` to the right of the ends of curves, in their colours, pushed down where too close."""
+    """Label the ends of the curves on the right, in their colours, moved down where they would overlap."""
     bottom, top = axes.get_ylim()
     gap, below = 0.12 * (top - bottom), np.inf
     for index in np.argsort(-heights):
@@ -84,12 +84,13 @@ def _label_ends(axes: Axes, x: float, heights: np.ndarray, labels: Sequence[str]
 
 @styled
 def strategy_comparison(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
-    """Accuracy at each exit of the strategies that branches were trained with.
+    """Draw the accuracy at each exit for each strategy of training the branches.
 
-    ``table``: ``strategy``, ``exits`` (``depth 0`` … and ``mixed depths``), ``accuracy`` (0..1), ``kept``.
+    ``table``: ``strategy``, ``depths`` (``depth 0`` … and ``mixed depths``), ``accuracy`` (0..1), ``kept`` (true for
+    the strategy whose branches are kept).
     """
-    axes = canvas(axes)
-    accuracy = table.pivot_table(index="exits", columns="strategy", values="accuracy", sort=False)
+    axes = ensure_axes(axes)
+    accuracy = table.pivot_table(index="depths", columns="strategy", values="accuracy", sort=False)
     kept = table.loc[table["kept"], "strategy"].iloc[0]
     others = [strategy for strategy in accuracy if strategy != kept]
     places = np.arange(len(accuracy))
@@ -119,12 +120,12 @@ def strategy_comparison(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
     axes.set_ylabel("top-1 accuracy (%)")
     axes.grid(axis="y")
     legend_above(axes, columns=len(accuracy.columns))
-    headline(axes, _why_kept(accuracy, kept))
+    headline(axes, _reason_kept(accuracy, kept))
     return axes
 
 
-def _why_kept(accuracy: pd.DataFrame, kept: str) -> str:
-    """The measure by which ``kept`` leads, with the next best."""
+def _reason_kept(accuracy: pd.DataFrame, kept: str) -> str:
+    """State the measure by which ``kept`` leads, and the next best strategy's value."""
     measures = {"over all exits": accuracy.mean()}
     if "mixed depths" in accuracy.index:
         measures = {"at mixed depths": accuracy.loc["mixed depths"], **measures}
@@ -133,29 +134,30 @@ def _why_kept(accuracy: pd.DataFrame, kept: str) -> str:
         others = values.drop(kept)
         if len(others) and values[kept] >= others.max():
             best = percent(others.max())
-            return f"{name} is kept: {percent(values[kept])} {measure}, the next best has {best}"
+            return f"{name} is kept: {percent(values[kept])} {measure}, next best {best}"
     measure, values = next(iter(measures.items()))
     return f"{name} is kept: {percent(values[kept])} {measure}"
 
 
 @styled
 def gate_scores(table: pd.DataFrame, auroc: float, axes: Axes | None = None) -> Axes:
-    """Scores of the gate where stopping would be right, and where not.
+    """Draw histograms of the gate's scores where stopping gives a correct prediction and where it does not.
 
-    ``table``: ``score`` (0..1), ``right`` (whether stopping there would be right), one row a decision.
+    ``table``, one row per decision: ``score`` (0..1), ``correct`` (true if the prediction is correct when stopping
+    there). ``auroc`` is that of the score for ``correct``.
     """
-    axes = canvas(axes)
+    axes = ensure_axes(axes)
     bins = np.linspace(0, 1, 26)
     highest = []
-    for right, color, label in ((True, CALM, "right"), (False, HIGHLIGHT, "wrong")):
-        scores = table.loc[table["right"] == right, "score"]
+    for correct, color, label in ((True, BASE, "correct"), (False, HIGHLIGHT, "incorrect")):
+        scores = table.loc[table["correct"] == correct, "score"]
         counts, _, _ = axes.hist(
             scores,
             bins,
             histtype="stepfilled",
             color=color,
             alpha=0.3,
-            label=f"stopping is {label} ({len(scores)})",
+            label=f"prediction at the stop is {label} ({len(scores)})",
         )
         axes.hist(scores, bins, histtype="step", color=color, linewidth=1.8)
         highest.append(counts.max())
@@ -166,5 +168,5 @@ def gate_scores(table: pd.DataFrame, auroc: float, axes: Axes | None = None) -> 
     axes.set(xlabel="score of the gate", ylabel=f"decisions{' (log scale)' if log else ''}", xlim=(0, 1))
     axes.grid(axis="y")
     legend_above(axes, columns=2)
-    headline(axes, f"A right stop outscores a wrong one {percent(auroc)} of the time (AUROC {auroc:.3f})")
+    headline(axes, f"A correct stop scores above an incorrect one in {percent(auroc)} of pairs (AUROC {auroc:.3f})")
     return axes

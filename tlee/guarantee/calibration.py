@@ -23,7 +23,7 @@ from tlee.evaluation.evaluate import candidates, pick
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import COMPARED, Candidate, Search, frontier
 from tlee.methods import NAMES
-from tlee.metrics import hits
+from tlee.metrics import is_correct
 from tlee.params import Params
 from tlee.records import save_table
 
@@ -73,7 +73,7 @@ def calibrate(val: Split, test: Split, params: Params) -> Calibration:
 def fit_temperatures(split: Split) -> tuple[float, ...]:
     """The temperature of each depth with the least loss over all videos and time steps, frames all left there."""
     targets = split.table.targets(split.readout.multi_label).unsqueeze(1)
-    targets = targets.expand(-1, split.frames, *targets.shape[2:])
+    targets = targets.expand(-1, split.num_frames, *targets.shape[2:])
 
     def fit(logits: torch.Tensor) -> float:
         def loss(logarithm: float) -> float:
@@ -81,7 +81,7 @@ def fit_temperatures(split: Split) -> tuple[float, ...]:
 
         return float(np.exp(minimize_scalar(loss, bounds=np.log(RANGE), method="bounded").x))
 
-    return tuple(fit(_logits(split, depth)) for depth in range(split.exits))
+    return tuple(fit(_logits(split, depth)) for depth in range(split.num_exits))
 
 
 def calibration_errors(split: Split) -> list[float]:
@@ -142,7 +142,7 @@ def _trade_offs(names: list[str], val: Split, test: Split, params: Params) -> di
 def _areas(curve: list[Candidate], test: Split, full_gmacs: float, chance: float) -> np.ndarray:
     """``comparison.area_under`` in top-1 for each test video alone, ``[N]``; their mean is the area."""
     outcomes = test.sweep([each.policy for each in curve])
-    right = np.stack([hits(test.readout.probabilities(each.logits), test.table.truth) for each in outcomes])
+    right = np.stack([is_correct(test.readout.probabilities(each.logits), test.table.truth) for each in outcomes])
     gmacs = np.array([each.gmacs for each in curve])
     return at_budgets(gmacs, right, full_gmacs, chance).mean(axis=0)
 
@@ -159,12 +159,12 @@ def _verdict(row: pd.Series) -> str:
 
 def _looks(split: Split) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Of each depth, the confidence at every look and whether the video has that class, ``[N * T]`` each."""
-    temperatures = split.temperatures or (1.0,) * split.exits
-    truth = split.table.truth.repeat_interleave(split.frames, 0)
+    temperatures = split.temperatures or (1.0,) * split.num_exits
+    truth = split.table.truth.repeat_interleave(split.num_frames, 0)
     looks = []
     for depth, temperature in enumerate(temperatures):
         probabilities = split.readout.probabilities(_logits(split, depth).flatten(0, 1) / temperature)
-        looks.append((probabilities.amax(1), hits(probabilities, truth)))
+        looks.append((probabilities.amax(1), is_correct(probabilities, truth)))
     return looks
 
 

@@ -17,7 +17,7 @@ from tlee.evaluation.evaluate import candidates, simplest
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import NEAR, Search, frontier
 from tlee.guarantee.risk_control import needed_videos, p_values, passing, plan, simulate, upper_bound
-from tlee.metrics import hits
+from tlee.metrics import is_correct
 from tlee.params import GuaranteeParams, Params
 from tlee.paths import GUARANTEED_POLICY
 from tlee.policies.files import save_policies
@@ -73,7 +73,7 @@ class Guarantee:
     def passed(self) -> int:
         """How many policies pass before the first that fails: the last of them is chosen, at this place of the path."""
         harmful = self.tested.harm[1:].sum(1)
-        return int(passing(p_values(harmful, self.tested.videos, self.settings.max_loss), self.settings.confidence))
+        return int(passing(p_values(harmful, self.tested.num_videos, self.settings.max_harm), self.settings.confidence))
 
     @property
     def policy(self) -> Policy | GivenExits:
@@ -93,10 +93,10 @@ class Guarantee:
         return pd.DataFrame(
             {
                 "policy": np.arange(1, len(self.path)),
-                "videos": tested.videos,
+                "videos": tested.num_videos,
                 "harmful": harmful,
-                "p_value": p_values(harmful, tested.videos, settings.max_loss),
-                "bound": upper_bound(harmful, tested.videos, settings.confidence),
+                "p_value": p_values(harmful, tested.num_videos, settings.max_harm),
+                "bound": upper_bound(harmful, tested.num_videos, settings.confidence),
                 "groups_bound": [self._grouped_bound(each, tested.groups) for each in tested.harm[1:]],
                 "share_of_full": tested.share[1:],
                 "passed": np.arange(len(harmful)) < self.passed,
@@ -107,9 +107,9 @@ class Guarantee:
 
     def verdict(self) -> str:
         """What can be promised, or why nothing can."""
-        videos, settings = self.tested.videos, self.settings
-        promise = f"exits harm at most {settings.max_loss:g}% of all videos, {100 * settings.confidence:.4g}% sure"
-        needed, exits = needed_videos(settings.max_loss, settings.confidence), len(self.path) - 1
+        videos, settings = self.tested.num_videos, self.settings
+        promise = f"exits harm at most {settings.max_harm:g}% of all videos, {100 * settings.confidence:.4g}% sure"
+        needed, exits = needed_videos(settings.max_harm, settings.confidence), len(self.path) - 1
         if videos < needed:
             return f"To promise that {promise}, takes {needed} videos without harm; {videos} are at hand: never exit."
         if not exits:
@@ -130,10 +130,10 @@ class Guarantee:
         ``groups_bound`` the upper end of that in which whole groups are resampled.
         """
         harm, test = self.test.harm[self.passed], self.test
-        interval = binomtest(int(harm.sum()), test.videos).proportion_ci()
+        interval = binomtest(int(harm.sum()), test.num_videos).proportion_ci()
         return pd.DataFrame(
             {
-                "videos": test.videos,
+                "videos": test.num_videos,
                 "harmful": int(harm.sum()),
                 "harm": harm.mean(),
                 "harm_low": interval.low,
@@ -151,9 +151,9 @@ class Guarantee:
 
         One row for all of them, one for one video of each group.
         """
-        at_hand = {"videos at hand": self.tested.videos, "groups at hand": len(set(self.tested.groups))}
+        at_hand = {"videos at hand": self.tested.num_videos, "groups at hand": len(set(self.tested.groups))}
         rows = at_hand | {str(videos): videos for videos in PLANNED}
-        table = plan([*rows.values()], self.settings.max_loss, self.settings.confidence)
+        table = plan([*rows.values()], self.settings.max_harm, self.settings.confidence)
         return table.assign(case=list(rows)).set_index("case")
 
     def simulate(self) -> pd.DataFrame:
@@ -162,8 +162,8 @@ class Guarantee:
         Sets are as large as the one that was tested on, ``drawn`` video by video, or by whole groups unless
         one video of each is asked for.
         """
-        limits, test = sorted({*LIMITS, self.settings.max_loss}), self.test
-        drawn = {"videos": range(test.videos)}
+        limits, test = sorted({*LIMITS, self.settings.max_harm}), self.test
+        drawn = {"videos": range(test.num_videos)}
         if not self.settings.one_per_group:
             drawn["groups"] = test.groups
         tables = [
@@ -171,14 +171,14 @@ class Guarantee:
                 test.harm[1:],
                 test.share[1:],
                 groups,
-                self.tested.videos,
+                self.tested.num_videos,
                 limits,
                 self.settings.confidence,
                 self.params.seed,
             ).assign(drawn=name)
             for name, groups in drawn.items()
         ]
-        return pd.concat(tables).set_index(["drawn", "max_loss"])
+        return pd.concat(tables).set_index(["drawn", "max_harm"])
 
     def write(self, simulated: pd.DataFrame, calibration: dict) -> None:
         """Write the certified policy, the tables, and the metrics of the stage, those of the calibration among them."""
@@ -188,10 +188,10 @@ class Guarantee:
         chosen, settings = self.passed, self.settings
         rates = simulated["violation_rate"].groupby("drawn").max()
         found = {
-            "max_loss": settings.max_loss,
+            "max_harm": settings.max_harm,
             "confidence": settings.confidence,
-            "videos": self.tested.videos,
-            "needed_videos": needed_videos(settings.max_loss, settings.confidence),
+            "videos": self.tested.num_videos,
+            "needed_videos": needed_videos(settings.max_harm, settings.confidence),
             "policies": len(self.path) - 1,
             "passed": chosen,
             "harmful": int(self.tested.harm[chosen].sum()),
@@ -218,7 +218,7 @@ def certify(val: Split, test: Split, params: Params) -> Guarantee:
         searched, tested = halves(groups, seed)
         path = careful_to_thrifty(val.take(searched), params)
     else:
-        tested, path = np.arange(0), [Thresholds.never(val.exits)]
+        tested, path = np.arange(0), [Thresholds.never(val.num_exits)]
     if params.guarantee.one_per_group:
         tested = tested[one_per_group(groups[tested], seed)]
     return Guarantee(path, Trial.of(path, val.take(tested)), Trial.of(path, test), params)
@@ -248,7 +248,7 @@ def careful_to_thrifty(split: Split, params: Params) -> list[Policy | GivenExits
 
 
 def _right(split: Split, outcomes: Outcomes) -> torch.Tensor:
-    return hits(split.readout.probabilities(outcomes.logits), split.table.truth)
+    return is_correct(split.readout.probabilities(outcomes.logits), split.table.truth)
 
 
 def _harmed(split: Split, outcomes: Outcomes, full: Outcomes) -> torch.Tensor:

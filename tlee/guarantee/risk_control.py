@@ -5,7 +5,7 @@ settled without the videos they are tested on, from careful to thrifty, and each
 fails. The last that passes harms more than the limit with a probability of at most ``1 - confidence``, however many
 policies the path has, if videos are drawn independently of each other. Clips of one group are not.
 
-Limits (``max_loss``) are in points, that is percent, of all videos.
+Limits (``max_harm``) are in points, that is percent, of all videos.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from scipy.stats import beta, binom
 DRAWS = 10_000  #: sets of videos in a simulation
 
 
-def p_values(harmful: np.ndarray, videos: np.ndarray | int, max_loss: float) -> np.ndarray:
-    """Of as few as ``harmful`` among so many ``videos``, if a policy harmed ``max_loss`` points of all there are."""
-    return binom.cdf(harmful, videos, max_loss / 100)
+def p_values(harmful: np.ndarray, videos: np.ndarray | int, max_harm: float) -> np.ndarray:
+    """Of as few as ``harmful`` among so many ``videos``, if a policy harmed ``max_harm`` points of all there are."""
+    return binom.cdf(harmful, videos, max_harm / 100)
 
 
 def upper_bound(harmful: np.ndarray, videos: np.ndarray | int, confidence: float) -> np.ndarray:
@@ -36,23 +36,23 @@ def passing(p: np.ndarray, confidence: float) -> np.ndarray:
     return np.logical_and.accumulate(np.asarray(p) <= 1 - confidence, axis=-1).sum(-1)
 
 
-def needed_videos(max_loss: float, confidence: float) -> int:
+def needed_videos(max_harm: float, confidence: float) -> int:
     """How many videos a promise takes at the least: so many of which none is harmed."""
-    return int(np.ceil(np.log1p(-confidence) / np.log1p(-max_loss / 100)))
+    return int(np.ceil(np.log1p(-confidence) / np.log1p(-max_harm / 100)))
 
 
-def plan(videos: Sequence[int], max_loss: float, confidence: float) -> pd.DataFrame:
+def plan(videos: Sequence[int], max_harm: float, confidence: float) -> pd.DataFrame:
     """What can be promised with that many ``videos`` to test on, one row each.
 
     ``promise``: the smallest limit that can pass, in points, which it does if no video is harmed; ``may_harm``: how
-    many videos may be harmed for ``max_loss`` to pass, -1 where it cannot.
+    many videos may be harmed for ``max_harm`` to pass, -1 where it cannot.
     """
     counts = np.asarray(videos)
     return pd.DataFrame(
         {
             "videos": counts,
             "promise": 100 * upper_bound(np.zeros_like(counts), counts, confidence),
-            "may_harm": [passing(p_values(np.arange(count + 1), count, max_loss), confidence) - 1 for count in counts],
+            "may_harm": [passing(p_values(np.arange(count + 1), count, max_harm), confidence) - 1 for count in counts],
         }
     )
 
@@ -73,7 +73,7 @@ def simulate(
     ``groups`` as long as they are about as large as ``videos``. Where each video is a group of its own the draws
     are independent, and the promise must hold.
 
-    One row a limit: ``max_loss``; ``violation_rate``, share of the sets whose policy harms more of the population than
+    One row a limit: ``max_harm``; ``violation_rate``, share of the sets whose policy harms more of the population than
     that; ``never_rate``, share of those with which no exit is allowed; ``harm``, mean share of the population harmed;
     and mean ``share_of_full``, what the policies found cost.
     """
@@ -86,12 +86,12 @@ def simulate(
     harmful, drawn_videos = drawn[:, :-1], drawn[:, -1:]
     true_harm, cost = np.append(0.0, harm.mean(1)), np.append(1.0, share)
     rows = []
-    for max_loss in max_losses:
-        chosen = passing(p_values(harmful, drawn_videos, max_loss), confidence)
+    for max_harm in max_losses:
+        chosen = passing(p_values(harmful, drawn_videos, max_harm), confidence)
         rows.append(
             {
-                "max_loss": max_loss,
-                "violation_rate": (true_harm[chosen] > max_loss / 100).mean(),
+                "max_harm": max_harm,
+                "violation_rate": (true_harm[chosen] > max_harm / 100).mean(),
                 "never_rate": (chosen == 0).mean(),
                 "harm": true_harm[chosen].mean(),
                 "share_of_full": cost[chosen].mean(),

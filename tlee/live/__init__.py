@@ -1,1 +1,1 @@
-"""The trained network on videos, cameras and streams."""
+"""Run the trained network on video files, cameras and streams."""

@@ -1,7 +1,7 @@
-"""What the trained network says of video files, with real exits: a segment that is skipped is never run.
+"""Predictions of the trained network for video files, with real exits: a skipped segment is never run.
 
-Frames are taken as the stage ``extract`` takes them, resized and compressed, so a test video is told as in the
-table of stage ``evaluate``, at the same cost.
+Frames are preprocessed as in stage ``extract``, resized and compressed, so that a test video gets the same prediction
+at the same cost as in stage ``evaluate``.
 """
 
 import io
@@ -29,17 +29,17 @@ from tlee.policies.policy import Policy
 from tlee.policies.sources import LiveFeatures
 from tlee.records import rounded
 
-SURE = 0.5  #: probability above which one of several labels is told
+LABEL_THRESHOLD = 0.5  #: probability above which a label of a multi-label network is predicted
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a policy made of one clip, and what that took."""
+class Prediction:
+    """The prediction of a policy for one clip, and its cost."""
 
-    labels: dict[str, float]  #: see ``Predictor.labels``
-    exits: list[int]  #: depth at which each frame that was looked at was left, in visiting order
-    gmacs: float  #: of everything that ran
-    share: float  #: of the full network's GMACs
+    labels: dict[str, float]  #: predicted classes and their probabilities, see ``Predictor.labels``
+    exit_depths: list[int]  #: depth at which each processed frame was left, in visiting order
+    gmacs: float  #: GMACs of everything that ran
+    share_of_full: float  #: the same relative to the full network
 
     @property
     def label(self) -> str:
@@ -48,7 +48,7 @@ class Answer:
 
     @property
     def confidence(self) -> float:
-        """Its probability."""
+        """Probability of the most probable class."""
         return self.labels[self.label]
 
 
@@ -62,36 +62,38 @@ class Predictor:
     policy: Policy | GivenExits
     costs: Costs
 
-    def run(self, source: LiveFeatures, number: int = 0) -> Answer:
-        """Run the policy on one clip. Exits that are drawn by chance are others for another ``number``."""
+    def run(self, features: LiveFeatures, clip_index: int = 0) -> Prediction:
+        """Run the policy on one clip. Random exits are drawn anew for each ``clip_index``."""
         policy = self.policy
         if isinstance(policy, RandomExits):
-            policy = replace(policy, seed=policy.seed + number)
-        outcomes = run_any(source, self.model.readout, policy, self.costs)
+            policy = replace(policy, seed=policy.seed + clip_index)
+        outcomes = run_any(features, self.model.readout, policy, self.costs)
         macs = outcomes.macs.item()
-        return Answer(
+        return Prediction(
             self.labels(outcomes.logits[0]),
-            [depth for depth in outcomes.exits[0].tolist() if depth >= 0],
+            [depth for depth in outcomes.exit_depths[0].tolist() if depth >= 0],
             macs / GIGA,
-            macs / self.costs.full_network(source.frames),
+            macs / self.costs.full_network(features.num_frames),
         )
 
     def labels(self, logits: torch.Tensor) -> dict[str, float]:
-        """The classes to tell from logits ``[C]``, surest first, with their probability.
+        """Return the predicted classes of logits ``[C]`` with their probabilities, most probable first.
 
-        That is the most probable one; where videos have several labels, all above ``SURE`` if there are any.
+        This is the most probable class; for multi-label data sets, all classes above ``LABEL_THRESHOLD`` if any.
         """
         readout = self.model.readout
-        best = readout.probabilities(logits).sort(descending=True)
-        told = max(1, int((best.values > SURE).sum())) if readout.multi_label else 1
-        return {self.classes[index]: best.values[rank].item() for rank, index in enumerate(best.indices[:told])}
+        ranked = readout.probabilities(logits).sort(descending=True)
+        num_labels = max(1, int((ranked.values > LABEL_THRESHOLD).sum())) if readout.multi_label else 1
+        return {
+            self.classes[index]: ranked.values[rank].item() for rank, index in enumerate(ranked.indices[:num_labels])
+        }
 
 
 def load_predictor(params: Params, policy: str | None = None) -> Predictor:
-    """The network that the pipeline has trained, and the policy of this name that it has chosen.
+    """Load the network trained by the pipeline, with the named policy chosen by it.
 
-    By default that of ``model.method``; ``guaranteed`` is that of stage ``guarantee``. Raises ``UserError`` if either
-    has not been made, or not with ``params``.
+    The default is the policy of ``model.method``; ``guaranteed`` is the policy of stage ``guarantee``. Raises
+    ``UserError`` if the network or the policy is missing or was made with other parameters.
     """
     model, classes = load_trained(params, "pretrain", "branches", "gates")
     method = params.model.method
@@ -99,22 +101,22 @@ def load_predictor(params: Params, policy: str | None = None) -> Predictor:
     return Predictor(params, model, classes, chosen, count_costs(model))
 
 
-# --- pictures as the network knows them ------------------------------------------------------------------
+# --- network input ---------------------------------------------------------------------------------------
 
 
 def as_stored(image: Image.Image, params: ExtractParams) -> Image.Image:
-    """A frame as it comes out of the frame store: smaller, and through JPEG."""
+    """Return a frame as read back from the frame store: resized and JPEG-compressed."""
     return Image.open(io.BytesIO(to_jpeg(image, params.short_side, params.jpeg_quality))).convert("RGB")
 
 
-def to_clip(pictures: Sequence[Image.Image], params: Params) -> torch.Tensor:
-    """The pictures of whole time steps, as stored, to ``float [steps, *input_shape]``.
+def to_clip(images: Sequence[Image.Image], params: Params) -> torch.Tensor:
+    """Convert the images of whole time steps, as stored, to ``float [steps, *input_shape]``.
 
     Raises ``ValueError`` if their sizes differ.
     """
-    if len({picture.size for picture in pictures}) > 1:
+    if len({image.size for image in images}) > 1:
         raise ValueError("its frames differ in shape")
-    frames = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
+    frames = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
     clip, length = evaluation_transform(params.model.input_size)(frames), params.extract.clip_frames
     return clip if length == 1 else clip.unflatten(0, (-1, length)).transpose(1, 2)
 
@@ -123,105 +125,109 @@ def to_clip(pictures: Sequence[Image.Image], params: Params) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """The answer for one video, and what it was given for."""
+class VideoPrediction:
+    """The prediction for one video file, and the frames it is based on."""
 
-    video: str  #: as it was named
-    answer: Answer
-    indices: list[int]  #: which frames of the file were looked at, in visiting order
-    order: list[int]  #: in which the ``T`` sampled frames are visited
-    pictures: list[Image.Image]  #: these frames, in temporal order; of a short clip the middle one
+    video: str  #: name of the video
+    prediction: Prediction
+    indices: list[int]  #: indices of the processed frames in the file, in visiting order
+    order: list[int]  #: visiting order of the ``T`` sampled frames
+    images: list[Image.Image]  #: the sampled frames in temporal order; the middle frame of a short clip
 
 
-def predict(predictor: Predictor, path: Path, video: str, number: int = 0) -> Prediction:
-    """Decode ``path``, a video file or a folder of frames, and run the policy on it; it is called ``video``.
+def predict(predictor: Predictor, path: Path, video: str, clip_index: int = 0) -> VideoPrediction:
+    """Decode ``path``, a video file or a folder of frames, and run the policy on it; ``video`` is its name.
 
-    ``number``: see ``Predictor.run``. Raises ``UserError`` with the reason if it cannot be read.
+    ``clip_index``: see ``Predictor.run``. Raises ``UserError`` with the reason if it cannot be read.
     """
     params, length = predictor.params, predictor.params.extract.clip_frames
     order, middle = visiting_order(params.extract.frames, params.model.order), length // 2
     try:
-        indices, pictures = decode(
+        indices, images = decode(
             path, Sampling.of(params.extract), finish=lambda image: as_stored(image, params.extract)
         )
-        clip = to_clip([pictures[step * length + offset] for step in order for offset in range(length)], params)
+        clip = to_clip([images[step * length + offset] for step in order for offset in range(length)], params)
     except (ValueError, OSError) as error:
         raise UserError(f"{video}: {error}") from None
-    answer = predictor.run(LiveFeatures(predictor.model, clip), number)
-    looked_at = [indices[step * length + middle] for step in order[: len(answer.exits)]]
-    return Prediction(video, answer, looked_at, order, pictures[middle::length])
+    prediction = predictor.run(LiveFeatures(predictor.model, clip), clip_index)
+    processed = [indices[step * length + middle] for step in order[: len(prediction.exit_depths)]]
+    return VideoPrediction(video, prediction, processed, order, images[middle::length])
 
 
-# --- telling it ------------------------------------------------------------------------------------------
+# --- output ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Table:
-    """Predictions as lines of a table whose columns stand below each other, whenever a line comes."""
+class PredictionTable:
+    """Format predictions as lines of a table with aligned columns, one line at a time."""
 
-    video: int  #: characters of the longest name
-    label: int  #: of the longest class
+    video_width: int  #: characters of the longest video name
+    label_width: int  #: characters of the longest class name
 
     @classmethod
-    def of(cls, videos: Sequence[str], classes: Sequence[str]) -> "Table":
-        """Wide enough for these."""
+    def of(cls, videos: Sequence[str], classes: Sequence[str]) -> "PredictionTable":
+        """Return a table wide enough for these names."""
         return cls(*(max(map(len, ["video", *names])) for names in (videos, classes)))
 
     def heading(self) -> str:
-        return self._line("video", "label", "sure", "frames", "GMACs", "saved", "left at depth")
+        return self._line("video", "label", "confidence", "frames", "GMACs", "saved", "exit depths")
 
-    def line(self, prediction: Prediction) -> str:
-        answer = prediction.answer
+    def line(self, result: VideoPrediction) -> str:
+        prediction = result.prediction
         return self._line(
-            prediction.video,
-            ", ".join(answer.labels),
-            f"{answer.confidence:.3f}",
-            f"{len(answer.exits)} of {len(prediction.order)}",
-            f"{answer.gmacs:.4f}",
-            f"{1 - answer.share:z.0%}",
-            " ".join(map(str, answer.exits)),
+            result.video,
+            ", ".join(prediction.labels),
+            f"{prediction.confidence:.3f}",
+            f"{len(prediction.exit_depths)} of {len(result.order)}",
+            f"{prediction.gmacs:.4f}",
+            f"{1 - prediction.share_of_full:z.0%}",
+            " ".join(map(str, prediction.exit_depths)),
         )
 
-    def _line(self, video: str, label: str, sure: str, frames: str, gmacs: str, saved: str, exits: str) -> str:
-        return f"{video:{self.video}}  {label:{self.label}}  {sure:>5}  {frames:>8}  {gmacs:>9}  {saved:>5}  {exits}"
+    def _line(self, video: str, label: str, confidence: str, frames: str, gmacs: str, saved: str, depths: str) -> str:
+        names = f"{video:{self.video_width}}  {label:{self.label_width}}"
+        return f"{names}  {confidence:>10}  {frames:>8}  {gmacs:>9}  {saved:>5}  {depths}"
 
 
-def to_json(prediction: Prediction) -> str:
-    """A prediction as one line of JSON, numbers rounded as in the tables of the pipeline."""
-    answer = prediction.answer
+def to_json(result: VideoPrediction) -> str:
+    """Format a prediction as one line of JSON, numbers rounded as in the tables of the pipeline."""
+    prediction = result.prediction
     values = {
-        "video": prediction.video,
-        "label": answer.label,
-        "confidence": answer.confidence,
-        "labels": answer.labels,
-        "frames": len(answer.exits),
-        "exits": answer.exits,
-        "indices": prediction.indices,
-        "gmacs": answer.gmacs,
-        "saving": 1 - answer.share,
+        "video": result.video,
+        "label": prediction.label,
+        "confidence": prediction.confidence,
+        "labels": prediction.labels,
+        "frames": len(prediction.exit_depths),
+        "exit_depths": prediction.exit_depths,
+        "indices": result.indices,
+        "gmacs": prediction.gmacs,
+        "saving": 1 - prediction.share_of_full,
     }
     return json.dumps(rounded(values))
 
 
-def draw_strip(prediction: Prediction, path: Path) -> None:
-    """Write a PNG of which frames were looked at."""
-    import matplotlib.pyplot as plt  # these take a second, and most do not ask for figures
+def draw_film_strip(result: VideoPrediction, path: Path) -> None:
+    """Write a PNG that shows which frames of the video were processed."""
+    import matplotlib.pyplot as plt  # slow to import, and most calls draw nothing
 
     from tlee.explanation.film_strips import strip
     from tlee.figures.evaluation import film_strip
     from tlee.figures.style import save
 
-    answer, order = prediction.answer, prediction.order
-    finding = f"{Path(prediction.video).name}: {', '.join(answer.labels)}"
-    axes = film_strip(*strip(prediction.pictures, order, answer.exits, finding, answer.confidence, answer.share))
+    prediction = result.prediction
+    finding = f"{Path(result.video).name}: {', '.join(prediction.labels)}"
+    content = strip(
+        result.images, result.order, prediction.exit_depths, finding, prediction.confidence, prediction.share_of_full
+    )
+    axes = film_strip(*content)
     save(axes, path)
     plt.close(axes.figure)
 
 
-def strip_files(videos: Sequence[Path], folder: Path) -> list[Path]:
-    """A PNG in ``folder`` for each video, of its name; of the same name they are numbered."""
-    files: list[Path] = []
+def film_strip_paths(videos: Sequence[Path], folder: Path) -> list[Path]:
+    """Return a PNG path in ``folder`` for each video, named after it; repeated names are numbered."""
+    paths: list[Path] = []
     for video in videos:
         names = (folder / f"{video.stem}{suffix}.png" for suffix in chain([""], (f"-{n}" for n in count(2))))
-        files.append(next(file for file in names if file not in files))
-    return files
+        paths.append(next(path for path in names if path not in paths))
+    return paths

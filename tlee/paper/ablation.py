@@ -72,7 +72,7 @@ def _run(default: Params, params: Params, is_branch: bool) -> dict[str, float]:
     trained, classes = load_trained(default, "pretrain", "branches")
     torch.manual_seed(params.seed)
     model = TLEE(change(params, {"model.weights": None}), len(classes))
-    if params.model.exits:  # else the network is not cut, and nothing but its costs is asked for
+    if params.model.num_branches:  # else the network is not cut, and nothing but its costs is asked for
         model.backbone, model.mlp = trained.backbone, trained.mlp
     with contextlib.redirect_stdout(io.StringIO()):  # a line an epoch, of some thirty trainings
         tables = _branch_tables(model, trained, params) if is_branch else _stored_tables(model, trained)
@@ -90,7 +90,7 @@ def _stored_tables(model: TLEE, trained: TLEE) -> Tables:
     if model.branches:
         model.branches = trained.branches
     tables = {split: load_features(split) for split in SPLITS}
-    return {split: replace(table, features=table.features[:, :, -model.exits :]) for split, table in tables.items()}
+    return {split: replace(table, features=table.features[:, :, -model.num_exits :]) for split, table in tables.items()}
 
 
 def _branch_tables(model: TLEE, trained: TLEE, params: Params) -> Tables:

@@ -52,7 +52,7 @@ def pool_folds(videos: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     full = videos.loc[videos["method"] == "full", "gmacs"].mean()
     rows = []
     for method, each in videos.groupby("method"):
-        right = each["right"].to_numpy(np.float64)
+        right = each["correct"].to_numpy(np.float64)
         low, high = intervals.of_mean(right, each["group"], RESAMPLES, seed)
         rows.append(
             {

@@ -35,7 +35,7 @@ EVERYWHERE: Knobs = {
     "model.trained": None,
     "model.input_size": 224,
     "model.order": "coarse_to_fine",
-    "model.exits": 2,
+    "model.num_branches": 2,
     "model.branch": "crm",
     "model.crm_convs": 3,
     "model.crm_scale": 3,
@@ -79,7 +79,7 @@ EVERYWHERE: Knobs = {
     "latency.warmup": 20,
     "latency.repeats": 3,
     "latency.int8": False,
-    "guarantee.max_loss": 2.0,
+    "guarantee.max_harm": 2.0,
     "guarantee.confidence": 0.95,
     "guarantee.one_per_group": False,
 }
@@ -92,7 +92,7 @@ FEW_CLIPS: Knobs = {
     "dataset.val_share": 0.25,
     "extract.short_side": 146,
     "model.input_size": 128,
-    "model.exits": 3,
+    "model.num_branches": 3,
     "model.crm_convs": 2,
     "model.crm_scale": 1,
     "model.crm_pool": "grid",
@@ -142,14 +142,14 @@ METHODS: dict[str, Knobs] = {
     "tlee": AS_PUBLISHED,
     "frameexit": {
         "model.mlp": 4096,
-        "model.exits": 0,
+        "model.num_branches": 0,
         "model.readout": "per_step",
         "model.gate": "frameexit",
         "gates.beta": 0.0001,
         **AS_PUBLISHED,
     },
     "layer": {"model.gate": "confidence"},
-    "full": {"model.exits": 0, "model.gate": "confidence"},
+    "full": {"model.num_branches": 0, "model.gate": "confidence"},
     "random": {"model.gate": "random"},
 }
 

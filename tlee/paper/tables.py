@@ -32,7 +32,7 @@ SHOWN = {
     "root": "dataset.root",
     "backbone": "model.backbone",
     "T": "extract.frames",
-    "exits": "model.exits",
+    "branches": "model.num_branches",
     "metric": "evaluate.metric",
 }
 PRETRAINING = ("model.weights", "model.trained")
@@ -47,7 +47,7 @@ CAPTION = (
 )
 
 
-class Policy(BaseModel):
+class PolicyMetrics(BaseModel):
     """What a policy does on test; the other fields of ``results/metrics/evaluate.json`` are not read."""
 
     score: float
@@ -58,7 +58,7 @@ class Policy(BaseModel):
     high: float | None = None
 
 
-_EVALUATION = TypeAdapter(dict[str, Policy | float])
+_EVALUATION = TypeAdapter(dict[str, PolicyMetrics | float])
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Run:
     name: str
     seed: int
     settings: dict[str, Any]
-    policies: dict[str, Policy]
+    policies: dict[str, PolicyMetrics]
 
     @property
     def key(self) -> str:
@@ -125,7 +125,7 @@ def _read(name: str, revision: str, state: str) -> Run | str:
     if missing := [key for key in (*SHOWN.values(), *PRETRAINING) if key not in settings]:
         return f"no {missing[0]} in its params.yaml"
     settings = {key: value for key, value in settings.items() if not key.startswith(IRRELEVANT)}
-    return Run(name, seed, settings, {name: row for name, row in policies.items() if isinstance(row, Policy)})
+    return Run(name, seed, settings, {name: row for name, row in policies.items() if isinstance(row, PolicyMetrics)})
 
 
 def _flat(nested: dict[str, Any]) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def paper_table(table: pd.DataFrame) -> pd.DataFrame:
     named = zip(table["dataset"], folders, strict=True)
     printed = {
         "data set": [name if name == folder else f"{name} ({folder})" for name, folder in named],
-        **{name: table[name].map(str) for name in ("backbone", "pretraining", "T", "exits")},
+        **{name: table[name].map(str) for name in ("backbone", "pretraining", "T", "branches")},
         **{name: table[name].map(str) for name in table if "." in name},
         **({"metric": table["metric"].map(METRIC_NAMES)} if len(metrics) > 1 else {}),
         "policy": [NAMES.get(policy, policy) for policy in table["policy"]],

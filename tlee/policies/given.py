@@ -8,11 +8,11 @@ import torch
 class GivenExits:
     """A policy that does not look: its exits are known beforehand (see ``inference.follow``)."""
 
-    def paths(self, videos: int, frames: int, exits: int) -> torch.Tensor:
+    def exit_depths(self, videos: int, frames: int, exits: int) -> torch.Tensor:
         """A depth for each frame and -1 after the last one, ``[N, T]``."""
         raise NotImplementedError
 
-    def exits_in_use(self) -> int:
+    def num_exits_used(self) -> int:
         """See ``Policy``."""
         return 0
 
@@ -24,7 +24,7 @@ class FixedExits(GivenExits):
     frames: int
     depth: int
 
-    def paths(self, videos: int, frames: int, exits: int) -> torch.Tensor:
+    def exit_depths(self, videos: int, frames: int, exits: int) -> torch.Tensor:
         path = torch.where(torch.arange(frames) < self.frames, self.depth, -1)
         return path.expand(videos, frames).clone()
 
@@ -36,7 +36,7 @@ class RandomExits(GivenExits):
     chance: float
     seed: int
 
-    def paths(self, videos: int, frames: int, exits: int) -> torch.Tensor:
+    def exit_depths(self, videos: int, frames: int, exits: int) -> torch.Tensor:
         """The same for the same seed."""
         generator = torch.Generator().manual_seed(self.seed)
         stop, leave = (torch.rand(videos, frames, exits, generator=generator) < self.chance for _ in range(2))

@@ -1,44 +1,35 @@
-"""What a policy sees, and what it is."""
+"""The interface of policies, and the observations by which they decide."""
 
 from functools import cached_property
 
 import torch
 
 from tlee.costs import Costs
-from tlee.model import Readout
+from tlee.readout import Accumulated, Readout
 
 
-class Look:
-    """The exit ``(t, b)`` of some videos as a policy sees it; what it does not ask for is not run.
+class ExitScores:
+    """Scores of the exit ``(t, b)`` for ``n`` videos, each computed for all of them when first requested.
 
-    ``current [n, D]`` is ``z_tb``, ``past [n, D]`` is ``z`` before this frame, none at the first. ``memory [n, M]`` is
-    what the policy has noted of these videos, and may change. Logits are divided by ``temperature``.
+    ``current`` is ``z_tb``, ``before`` is ``z`` before this frame. Logits are divided by ``temperature``.
     """
 
     def __init__(
         self,
         readout: Readout,
-        current: torch.Tensor,
-        past: torch.Tensor | None,
+        current: Accumulated,
+        before: Accumulated,
         t: int,
         b: int,
-        frames: int,
-        memory: torch.Tensor | None = None,
         temperature: float = 1.0,
     ):
-        self.readout, self.current, self.past = readout, current, past
-        self.t, self.b, self.frames = t, b, frames
-        self.memory, self._temperature = memory, temperature
-
-    @property
-    def videos(self) -> int:
-        """``n``"""
-        return len(self.current)
+        self.readout, self.current, self.before = readout, current, before
+        self.t, self.b, self._temperature = t, b, temperature
 
     @cached_property
     def logits(self) -> torch.Tensor:
         """``[n, C]``"""
-        return self.readout.classify(self.current, self.t) / self._temperature
+        return self.readout.classify(self.current.z, self.t) / self._temperature
 
     @cached_property
     def probabilities(self) -> torch.Tensor:
@@ -47,91 +38,99 @@ class Look:
 
     @cached_property
     def confidence(self) -> torch.Tensor:
-        """Largest probability of a class, ``[n]``."""
+        """Largest class probability, ``[n]``."""
         return self.probabilities.amax(1)
 
     @cached_property
+    def gate(self) -> torch.Tensor:
+        """Probability that the gate assigns to stopping, ``[n]``."""
+        return self.readout.gate(self.current.z, self.before.z, self.t).sigmoid()
+
+
+class Observation:
+    """The exit ``(t, b)`` of some videos as a policy sees it: a view of the ``rows [n]`` of ``scores``.
+
+    Several policies may observe the same exit at once; a score that one of them requests is computed once for all.
+    Each observation records what was requested through it, and that is what its policy is charged for.
+    ``memory [n, M]`` is what the policy has noted of these videos, and may change.
+    """
+
+    def __init__(self, scores: ExitScores, rows: torch.Tensor, num_frames: int, memory: torch.Tensor | None = None):
+        self._scores, self._rows = scores, rows
+        self.readout, self.t, self.b, self.num_frames = scores.readout, scores.t, scores.b, num_frames
+        self.memory = memory
+        self.classified = False  #: the classifier has been requested
+        self.gated = False  #: the gate has been requested
+
+    @property
+    def num_videos(self) -> int:
+        """``n``"""
+        return len(self._rows)
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """``[n, C]``"""
+        self.classified = True
+        return self._scores.logits[self._rows]
+
+    @property
+    def probabilities(self) -> torch.Tensor:
+        """``[n, C]``"""
+        self.classified = True
+        return self._scores.probabilities[self._rows]
+
+    @property
+    def confidence(self) -> torch.Tensor:
+        """Largest class probability, ``[n]``."""
+        self.classified = True
+        return self._scores.confidence[self._rows]
+
+    @property
     def gate_score(self) -> torch.Tensor:
-        """Probability that the gate gives to stopping, ``[n]``."""
-        return self.readout.gate(self.current, self.past, self.t).sigmoid()
+        """Probability that the gate assigns to stopping, ``[n]``; there is none at the first frame."""
+        self.gated = True
+        return self._scores.gate[self._rows]
 
     @property
     def last_frame(self) -> bool:
-        return self.t == self.frames - 1
+        """True at step ``T - 1``."""
+        return self.t == self.num_frames - 1
 
-    @property
-    def classified(self) -> bool:
-        """Whether the classifier has been asked for."""
-        return not self.__dict__.keys().isdisjoint(("logits", "probabilities", "confidence"))
+    def macs(self, costs: Costs) -> float:
+        """Cost per video of the scores that have been requested."""
+        return costs.classifier * self.classified + costs.gate * self.gated
 
-    def macs(self, costs: Costs) -> int:
-        """Of the parts of the readout that have been asked for, for each video."""
-        return costs.classifier * self.classified + costs.gate * ("gate_score" in self.__dict__)
-
-
-class SharedLook(Look):
-    """Some videos of a look that several policies take at once: what one of them asks for is computed once for all."""
-
-    def __init__(self, whole: Look, rows: torch.Tensor, memory: torch.Tensor):
-        self._whole, self._rows = whole, rows
-        self.readout, self.t, self.b, self.frames = whole.readout, whole.t, whole.b, whole.frames
-        self.memory = memory
-
-    @property
-    def videos(self) -> int:
-        return len(self._rows)
-
-    @cached_property
-    def current(self) -> torch.Tensor:
-        return self._whole.current[self._rows]
-
-    @cached_property
-    def past(self) -> torch.Tensor | None:
-        return None if self._whole.past is None else self._whole.past[self._rows]
-
-    @cached_property
-    def logits(self) -> torch.Tensor:
-        return self._whole.logits[self._rows]
-
-    @cached_property
-    def probabilities(self) -> torch.Tensor:
-        return self._whole.probabilities[self._rows]
-
-    @cached_property
-    def confidence(self) -> torch.Tensor:
-        return self._whole.confidence[self._rows]
-
-    @cached_property
-    def gate_score(self) -> torch.Tensor:
-        return self._whole.gate_score[self._rows]
+    def take(self, mask: torch.Tensor) -> "Observation":
+        """Select videos by mask, with their memory; an observation of its own, of which nothing is requested yet."""
+        return Observation(self._scores, self._rows[mask], self.num_frames, self.memory[mask])
 
 
 class Policy:
     """Decides at the exits of a network with ``B + 1`` depths and ``T`` frames."""
 
-    def looks(self, t: int, b: int, frames: int) -> bool:
-        """Whether anything can be decided at ``(t, b)``; if not, the head there is not run."""
+    def uses_exit(self, t: int, b: int, frames: int) -> bool:
+        """True if anything can be decided at ``(t, b)``; if not, the head there is not run."""
         raise NotImplementedError
 
-    def stop_video(self, look: Look) -> torch.Tensor:
-        """For ``t < T - 1``: booleans ``[n]``."""
+    def stop_video(self, seen: Observation) -> torch.Tensor:
+        """Decide for ``t < T - 1`` which videos stop: booleans ``[n]``."""
         raise NotImplementedError
 
-    def leave_frame(self, look: Look) -> torch.Tensor:
-        """For ``b < B``: booleans ``[n]``. At the last frame this stops the video."""
+    def leave_frame(self, seen: Observation) -> torch.Tensor:
+        """Decide for ``b < B`` which videos leave the frame: booleans ``[n]``. The last frame left stops the video."""
         raise NotImplementedError
 
     def memory(self, classes: int) -> int:
-        """``M``, how many numbers it notes of a video; they begin as zeros."""
+        """``M``, the number of values noted per video; they start as zeros."""
         return 0
 
-    def observe(self, look: Look) -> None:
-        """Called once at each exit it looks at, before it decides: the place to change ``look.memory``."""
+    def observe(self, seen: Observation) -> None:
+        """Update ``seen.memory``; called once at each exit in use, before the decisions."""
 
-    def answer(self, look: Look) -> torch.Tensor:
-        """The logits ``[n, C]`` that it answers with if the video stops here."""
-        return look.logits
+    def answer(self, seen: Observation) -> torch.Tensor:
+        """Return the logits ``[n, C]`` of videos that stop here."""
+        return seen.logits
 
-    def exits_in_use(self) -> int:
-        """How many kinds of exits it looks at; of two that cost the same the one with fewer is the simpler."""
+    def num_exits_used(self) -> int:
+        """Number of kinds of exits in use; of two policies of the same cost the one with fewer is the simpler."""
         return 0

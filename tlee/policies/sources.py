@@ -7,11 +7,11 @@ import torch
 from tlee.model import TLEE
 
 
-class Source(Protocol):
+class FeatureSource(Protocol):
     """Exit features of ``videos`` videos of ``frames`` frames, on demand."""
 
-    videos: int
-    frames: int
+    num_videos: int
+    num_frames: int
 
     def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
         """``f[t, b]`` of the videos ``rows``, ``[len(rows), D]``."""
@@ -23,7 +23,7 @@ class StoredFeatures:
 
     def __init__(self, table: torch.Tensor):
         self.table = table
-        self.videos, self.frames = table.shape[:2]
+        self.num_videos, self.num_frames = table.shape[:2]
 
     def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
         return self.table[rows, t, b]
@@ -36,12 +36,12 @@ class LiveFeatures:
     to a shallower exit or an earlier frame starts that frame again, which a network with a memory cannot do.
     """
 
-    videos = 1
+    num_videos = 1
 
     def __init__(self, model: TLEE, clip: torch.Tensor):
-        self.model, self.clip, self.frames = model, clip, len(clip)
-        self.segment_runs = [0] * model.exits
-        self.head_runs = [0] * model.exits
+        self.model, self.clip, self.num_frames = model, clip, len(clip)
+        self.segment_runs = [0] * model.num_exits
+        self.head_runs = [0] * model.num_exits
         self._memory = model.backbone.start_memory(model.params.model.input_size)
         self._step, self._depth, self._tap = -1, -1, clip[:0]
 
@@ -60,8 +60,8 @@ class LiveFeatures:
 class Remembered:
     """A source of one video that computes each exit feature once, for all policies that run on it."""
 
-    def __init__(self, source: Source):
-        self.videos, self.frames = source.videos, source.frames
+    def __init__(self, source: FeatureSource):
+        self.num_videos, self.num_frames = source.num_videos, source.num_frames
         self._source, self._known = source, {}
 
     def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:

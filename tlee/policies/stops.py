@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from tlee.levels import ALWAYS, NEVER
-from tlee.policies.policy import Look, Policy
+from tlee.policies.policy import Observation, Policy
 
 Score = Literal["confidence", "certainty", "agreement", "ensemble"]
 
@@ -16,7 +16,7 @@ Score = Literal["confidence", "certainty", "agreement", "ensemble"]
 class StopAbove(Policy):
     """Stops the video at the first exit whose score is above the threshold; all frames run to ``depth``.
 
-    ``above[t][b]`` is a threshold for each exit up to ``depth``, and ``NEVER`` where it does not look. Scores
+    ``above[t][b]`` is a threshold for each exit up to ``depth``, and ``NEVER`` where it does not seen. Scores
     are from 0 to 1:
 
     - ``confidence``: largest probability of a class (Shallow-Deep Networks, ICML 2019)
@@ -45,53 +45,53 @@ class StopAbove(Policy):
         row = (NEVER,) * shallowest + (threshold,) * (deepest + 1 - shallowest)
         return cls(score, (row,) * frames, deepest, weights)
 
-    def looks(self, t: int, b: int, frames: int) -> bool:
+    def uses_exit(self, t: int, b: int, frames: int) -> bool:
         return b == self.depth or (b < self.depth and self.above[t][b] < NEVER)
 
     def memory(self, classes: int) -> int:
         return {"agreement": 2, "ensemble": classes}.get(self.score, 0)
 
-    def observe(self, look: Look) -> None:
+    def observe(self, seen: Observation) -> None:
         if self.score == "agreement":
-            said, streak = look.memory.unbind(1)
-            says = look.logits.argmax(1).to(said.dtype)
-            look.memory = torch.stack([says, torch.where((says == said) & (streak > 0), streak + 1, 1.0)], dim=1)
+            said, streak = seen.memory.unbind(1)
+            says = seen.logits.argmax(1).to(said.dtype)
+            seen.memory = torch.stack([says, torch.where((says == said) & (streak > 0), streak + 1, 1.0)], dim=1)
         elif self.score == "ensemble":
-            look.memory = look.memory + self.weights[look.b] * log_probabilities(look)
+            seen.memory = seen.memory + self.weights[seen.b] * log_probabilities(seen)
 
-    def answer(self, look: Look) -> torch.Tensor:
-        return look.memory if self.score == "ensemble" else look.logits
+    def answer(self, seen: Observation) -> torch.Tensor:
+        return seen.memory if self.score == "ensemble" else seen.logits
 
-    def stop_video(self, look: Look) -> torch.Tensor:
-        threshold = self.above[look.t][look.b]
+    def stop_video(self, seen: Observation) -> torch.Tensor:
+        threshold = self.above[seen.t][seen.b]
         if threshold in (ALWAYS, NEVER):
-            return torch.full((look.videos,), threshold == ALWAYS)
-        return self._score(look) > threshold
+            return torch.full((seen.num_videos,), threshold == ALWAYS)
+        return self._score(seen) > threshold
 
-    def leave_frame(self, look: Look) -> torch.Tensor:
-        if look.b == self.depth:
-            return torch.ones(look.videos, dtype=torch.bool)
-        return self.stop_video(look)
+    def leave_frame(self, seen: Observation) -> torch.Tensor:
+        if seen.b == self.depth:
+            return torch.ones(seen.num_videos, dtype=torch.bool)
+        return self.stop_video(seen)
 
-    def _score(self, look: Look) -> torch.Tensor:
+    def _score(self, seen: Observation) -> torch.Tensor:
         if self.score == "confidence":
-            return look.confidence
+            return seen.confidence
         if self.score == "certainty":
-            return certainty(look)
+            return certainty(seen)
         if self.score == "agreement":
-            return look.memory[:, 1] / look.frames
-        return look.readout.probabilities(self.answer(look)).amax(1)
+            return seen.memory[:, 1] / seen.num_frames
+        return seen.readout.probabilities(self.answer(seen)).amax(1)
 
 
-def certainty(look: Look) -> torch.Tensor:
+def certainty(seen: Observation) -> torch.Tensor:
     """One minus the entropy over the largest entropy, ``[n]``; with several labels the mean over classes."""
-    probabilities = look.probabilities
-    if look.readout.multi_label:
+    probabilities = seen.probabilities
+    if seen.readout.multi_label:
         odds = torch.stack([probabilities, 1 - probabilities])
         return 1 - torch.special.entr(odds).sum(0).mean(1) / math.log(2)
     return 1 - torch.special.entr(probabilities).sum(1) / math.log(probabilities.shape[1])
 
 
-def log_probabilities(look: Look) -> torch.Tensor:
+def log_probabilities(seen: Observation) -> torch.Tensor:
     """Logits ``[n, C]`` whose sum over exits is the product of their probabilities."""
-    return look.logits if look.readout.multi_label else look.logits.log_softmax(1)
+    return seen.logits if seen.readout.multi_label else seen.logits.log_softmax(1)

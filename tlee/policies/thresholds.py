@@ -5,67 +5,67 @@ from dataclasses import astuple, dataclass
 import torch
 
 from tlee.levels import ALWAYS, NEVER
-from tlee.policies.policy import Look, Policy
+from tlee.policies.policy import Observation, Policy
 
 
 @dataclass(frozen=True)
 class Thresholds(Policy):
     """TLEE's policy with one threshold a depth; a threshold of 1 switches that decision off.
 
-    ``leave[b]``, ``b < B``: leave the frame where the confidence is above it (branch layer exit).
+    ``layer[b]``, ``b < B``: leave the frame where the confidence is above it (branch layer exit).
     ``first[b]``: stop the video at the first frame where the confidence is above it.
     ``gate[b]``: stop the video at a later frame where the gate's score is above it.
-    ``sure[b]``: stop the video at a later frame also where the confidence is above it. The papers have no
+    ``stop[b]``: stop the video at a later frame also where the confidence is above it. The papers have no
     such rule (it is off); with it, confidence and the gate are weighed by what they do on val.
 
     Every policy along one axis is a case of it: see ``never`` and ``search.families``.
     """
 
-    leave: tuple[float, ...]
+    layer: tuple[float, ...]
     first: tuple[float, ...]
     gate: tuple[float, ...]
-    sure: tuple[float, ...]
+    stop: tuple[float, ...]
 
     @classmethod
     def never(cls, exits: int) -> "Thresholds":
         """The full network: no exit of ``exits`` (``B + 1``) is ever taken."""
         off = (NEVER,) * exits
-        return cls(leave=off[1:], first=off, gate=off, sure=off)
+        return cls(layer=off[1:], first=off, gate=off, stop=off)
 
     def reachable(self) -> "Thresholds":
         """The same policy with every threshold at ``NEVER`` behind a depth at which all frames are left."""
-        if ALWAYS not in self.leave:
+        if ALWAYS not in self.layer:
             return self
-        last = self.leave.index(ALWAYS) + 1
+        last = self.layer.index(ALWAYS) + 1
         return Thresholds(*(values[:last] + (NEVER,) * (len(values) - last) for values in astuple(self)))
 
     def stop_above(self, t: int, b: int, frames: int) -> tuple[float, float]:
         """The confidence and the gate's score above which the video stops at ``(t, b)``."""
         if t == frames - 1:  # after the last frame it stops anyway
             return NEVER, NEVER
-        return (self.first[b], NEVER) if t == 0 else (self.sure[b], self.gate[b])
+        return (self.first[b], NEVER) if t == 0 else (self.stop[b], self.gate[b])
 
-    def looks(self, t: int, b: int, frames: int) -> bool:
-        if b == len(self.leave) or self.leave[b] < NEVER:
+    def uses_exit(self, t: int, b: int, frames: int) -> bool:
+        if b == len(self.layer) or self.layer[b] < NEVER:
             return True
         return min(self.stop_above(t, b, frames)) < NEVER
 
-    def exits_in_use(self) -> int:
+    def num_exits_used(self) -> int:
         """At how many depths it looks, at the first frame and at later ones taken together."""
-        depths = 1 + (self.leave.index(ALWAYS) if ALWAYS in self.leave else len(self.leave))
-        return sum(self.looks(t, b, frames=3) for t in (0, 1) for b in range(depths))
+        depths = 1 + (self.layer.index(ALWAYS) if ALWAYS in self.layer else len(self.layer))
+        return sum(self.uses_exit(t, b, frames=3) for t in (0, 1) for b in range(depths))
 
-    def stop_video(self, look: Look) -> torch.Tensor:
-        confidence, gate = self.stop_above(look.t, look.b, look.frames)
-        stop = torch.zeros(look.videos, dtype=torch.bool)
+    def stop_video(self, seen: Observation) -> torch.Tensor:
+        confidence, gate = self.stop_above(seen.t, seen.b, seen.num_frames)
+        stop = torch.zeros(seen.num_videos, dtype=torch.bool)
         if confidence < NEVER:
-            stop |= look.confidence > confidence
+            stop |= seen.confidence > confidence
         if gate < NEVER:
-            stop |= look.gate_score > gate
+            stop |= seen.gate_score > gate
         return stop
 
-    def leave_frame(self, look: Look) -> torch.Tensor:
-        threshold = self.leave[look.b]
+    def leave_frame(self, seen: Observation) -> torch.Tensor:
+        threshold = self.layer[seen.b]
         if threshold in (ALWAYS, NEVER):
-            return torch.full((look.videos,), threshold == ALWAYS)
-        return look.confidence > threshold
+            return torch.full((seen.num_videos,), threshold == ALWAYS)
+        return seen.confidence > threshold

@@ -81,7 +81,7 @@ def train_branches(params: Params) -> tuple[TLEE, pd.DataFrame, pd.DataFrame]:
     val = load_clips("val", params)
     if params.model.trained:
         model = load_whole(params, classes)
-    trains = params.model.exits > 0 and not params.pretrain.joint and not params.model.trained
+    trains = params.model.num_branches > 0 and not params.pretrain.joint and not params.model.trained
     torch.manual_seed(params.seed)
     heads = {strategy: model.new_branches() for strategy in STRATEGIES} if trains else {AS_THEY_ARE: model.branches}
     task = to_fastest_layout(BranchTask(model, heads))
@@ -95,8 +95,8 @@ def train_branches(params: Params) -> tuple[TLEE, pd.DataFrame, pd.DataFrame]:
             validate=lambda: {},
             state=state_file("branches", params),
         )
-    comparison = compare(task, val)
-    mixed = comparison[comparison["exits"] == "mixed depths"]
+    comparison = compare_strategies(task, val)
+    mixed = comparison[comparison["depths"] == "mixed depths"]
     kept = mixed.loc[mixed["accuracy"].idxmax(), "strategy"]
     comparison["kept"] = comparison["strategy"] == kept
     model.branches = task.heads[kept]
@@ -105,7 +105,7 @@ def train_branches(params: Params) -> tuple[TLEE, pd.DataFrame, pd.DataFrame]:
 
 
 @torch.inference_mode()
-def compare(task: BranchTask, clips: ClipDataset, draws: int = 20) -> pd.DataFrame:
+def compare_strategies(task: BranchTask, clips: ClipDataset, draws: int = 20) -> pd.DataFrame:
     """Top-1 after each number of frames, averaged, of each strategy: all frames left at one depth, or at mixed ones.
 
     Mixed depths are drawn ``draws`` times.
@@ -118,9 +118,9 @@ def compare(task: BranchTask, clips: ClipDataset, draws: int = 20) -> pd.DataFra
         features = torch.cat([batch[strategy] for batch in batches])
         kinds: dict[str, list[int | torch.Tensor]] = {f"depth {depth}": [depth] for depth in range(features.shape[2])}
         kinds["mixed depths"] = [random_depths(features) for _ in range(draws)]
-        for exits, drawn in kinds.items():
-            logits = torch.stack([readout.prefix_logits(features, depths) for depths in drawn]).cpu()
+        for depths, drawn in kinds.items():
+            logits = torch.stack([readout.prefix_logits(features, each) for each in drawn]).cpu()
             truth = clips.store.truth[None, :, None].expand(*logits.shape[:3], -1)
             accuracy = top1(logits.flatten(0, 2), truth.flatten(0, 2))
-            rows.append({"strategy": strategy, "exits": exits, "accuracy": accuracy})
+            rows.append({"strategy": strategy, "depths": depths, "accuracy": accuracy})
     return pd.DataFrame(rows)

@@ -10,9 +10,10 @@ from torch.utils.data import TensorDataset
 
 from tlee.features import FeatureTable, load_features
 from tlee.levels import ALWAYS, NEVER
-from tlee.metrics import auroc, hits
+from tlee.metrics import auroc, is_correct
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
+from tlee.readout import Accumulated
 from tlee.training.loop import NO_HISTORY, fit, state_file
 
 
@@ -38,7 +39,7 @@ class GateTask(nn.Module):
         self.readout.gates.requires_grad_(True)
         self.beta = params.gates.beta
         as_frameexit = params.model.method == "frameexit"
-        self.patience = [2 if as_frameexit else 3 + depth for depth in range(model.exits)]
+        self.patience = [2 if as_frameexit else 3 + depth for depth in range(model.num_exits)]
 
     def forward(self, features: torch.Tensor, targets: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Exit features ``[N, T, B + 1, D]`` and what their videos show (see ``FeatureTable``) to the mean loss."""
@@ -50,21 +51,20 @@ class GateTask(nn.Module):
         readout = self.readout
         videos, frames, depths, _ = features.shape
         leave = random_layer_thresholds(videos, depths, features.device)
-        z, count, found = None, features.new_zeros(videos, 1), []
+        known, found = Accumulated.nothing(videos, features.device), []
         for t in range(frames - 1):
-            past, past_count = z, count
+            before = known
             inside = torch.ones(videos, dtype=torch.bool, device=features.device)
             for b in range(depths):
-                base, folded = (z, count) if readout.folds_visited else (past, past_count)
-                current = readout.accumulate(base, features[:, t, b], folded)
-                logits = readout.classify(current, t)
+                current = readout.accumulate(readout.base(before, known), features[:, t, b])
+                logits = readout.classify(current.z, t)
                 confidence = readout.probabilities(logits).amax(1)
-                if past is not None:
+                if not before.is_empty:
                     stop = exit_label(readout.loss(logits, targets), t, self.patience[b], self.beta)
-                    values = readout.gate(current, past, t), stop, hits(logits, truth), confidence
+                    score = readout.gate(current.z, before.z, t)
+                    values = score, stop, is_correct(logits, truth), confidence
                     found.append([each[inside] for each in values])
-                z = current if z is None else torch.where(inside[:, None], current, z)
-                count = torch.where(inside[:, None], folded + 1, count)
+                known = known.where(inside[:, None], current)
                 inside = inside & ~(confidence > leave[:, b])
         return Pairs(*(torch.cat(each) for each in zip(*found, strict=True)))
 
@@ -74,24 +74,24 @@ class Pairs(NamedTuple):
 
     scores: torch.Tensor  #: logits of the gate
     stop: torch.Tensor  #: ``exit_label``
-    right: torch.Tensor  #: whether classifying ``z_tb`` is right
+    correct: torch.Tensor  #: whether classifying ``z_tb`` is right
     confidence: torch.Tensor  #: largest probability of ``z_tb``
 
     @property
     def auroc(self) -> float:
         """How well the gate tells right from wrong."""
-        return auroc(self.scores.sigmoid(), self.right)
+        return auroc(self.scores.sigmoid(), self.correct)
 
     def metrics(self) -> dict[str, float]:
         """How well the gate, and confidence alone, tell right from wrong."""
         return {
             "val AUROC": self.auroc,
-            "val AUROC of confidence": auroc(self.confidence, self.right),
+            "val AUROC of confidence": auroc(self.confidence, self.correct),
         }
 
     def table(self) -> pd.DataFrame:
         """Columns ``score`` (a probability) and ``right``."""
-        return pd.DataFrame({"score": self.scores.sigmoid().numpy(), "right": self.right.numpy()})
+        return pd.DataFrame({"score": self.scores.sigmoid().numpy(), "correct": self.correct.numpy()})
 
 
 def random_layer_thresholds(videos: int, depths: int, device: torch.device) -> torch.Tensor:

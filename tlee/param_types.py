@@ -1,0 +1,69 @@
+"""Field types of the parameters: numbers with bounds, and text in a given form."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
+
+
+class Section(BaseModel):
+    """A section of the parameters: immutable, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _auto_or_share(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value == "auto":
+        return value
+    if is_number and 0 <= value <= 1:
+        return float(value)  # pydantic would warn about the integer 1
+    raise ValueError("should be `auto` or a number from 0 to 1")
+
+
+def _pattern(value: str | None) -> str | None:
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        raise ValueError(f"should be a regular expression ({error})") from None
+    return value
+
+
+def _not_zero(value: int) -> int:
+    if value == 0:
+        raise ValueError("should be a number of processes, or -1 for one per core")
+    return value
+
+
+def _zero_or_several(value: int) -> int:
+    if value != 0 and value < 2:
+        raise ValueError("should be 2 or more, or 0 for none")
+    return value
+
+
+#: Form of ``latency.target``. A folder that begins with ``/~/`` is below the home folder.
+TARGET = re.compile(
+    r"local|file:(?P<file>.*\S)"
+    r"|ssh://((?P<user>[A-Za-z_][\w.-]*)@)?(?P<host>[A-Za-z0-9][\w.-]*)(:(?P<port>\d{1,5}))?"
+    r"(?P<folder>/(?!~/?$)[^\s?#]*[^\s?#/])/?",
+    re.ASCII,
+)
+
+
+def _target(value: str) -> str:
+    match = TARGET.fullmatch(value)
+    if not match or not 0 < int(match["port"] or 22) < 65536:
+        raise ValueError("should be `local`, `ssh://user@host:port/folder` or `file:latency.json`")
+    return value
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Threshold = Annotated[float | Literal["auto"], PlainValidator(_auto_or_share)]
+GroupPattern = Annotated[str | None, AfterValidator(_pattern)]
+Jobs = Annotated[int, AfterValidator(_not_zero)]
+FoldsOrNone = Annotated[int, AfterValidator(_zero_or_several)]
+Target = Annotated[str, AfterValidator(_target)]

@@ -1,0 +1,137 @@
+"""The readout: reuse, classifier and gate, which turn exit features into decisions."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tlee.modules import GATES, REUSES
+from tlee.params import Params
+
+
+@dataclass(frozen=True)
+class Accumulated:
+    """The features accumulated so far by each of ``N`` videos that have evaluated the same number of frames."""
+
+    z: torch.Tensor | None  #: ``[N, D]``; None before the first feature
+    count: torch.Tensor  #: ``[N, 1]``, number of features in ``z``
+
+    @classmethod
+    def nothing(cls, videos: int, device: torch.device | None = None) -> "Accumulated":
+        """No features yet."""
+        return cls(None, torch.zeros(videos, 1, device=device))
+
+    @property
+    def is_empty(self) -> bool:
+        """True before the first feature."""
+        return self.z is None
+
+    def take(self, rows: torch.Tensor) -> "Accumulated":
+        """Select videos by index or mask."""
+        return Accumulated(None if self.z is None else self.z[rows], self.count[rows])
+
+    def put(self, rows: torch.Tensor, other: "Accumulated") -> "Accumulated":
+        """Replace the videos ``rows`` (indices) by those of ``other``, which has a feature."""
+        z = other.z.new_zeros(len(self.count), other.z.shape[1]) if self.z is None else self.z
+        return Accumulated(z.index_copy(0, rows, other.z), self.count.index_copy(0, rows, other.count))
+
+    def where(self, mask: torch.Tensor, other: "Accumulated") -> "Accumulated":
+        """Take ``other`` where ``mask [N, 1]`` is true; all of it if there is nothing yet."""
+        z = other.z if self.z is None else torch.where(mask, other.z, self.z)
+        return Accumulated(z, torch.where(mask, other.count, self.count))
+
+
+class Readout(nn.Module):
+    """Reuse, classifier and gate: everything that follows an exit feature.
+
+    It needs no frame, so it runs on stored exit features exactly as it runs on fresh ones.
+    ``t`` is the time step in visiting order; only a readout per step depends on it.
+    """
+
+    def __init__(self, width: int, classes: int, params: Params):
+        super().__init__()
+        steps, per_step = params.extract.frames, params.model.readout == "per_step"
+        gate = GATES[params.model.gate]
+        gated = 0 if gate is None else max(steps - 2, 0)  # none at the first and the last step
+        gates = gated if per_step else min(gated, 1)
+        self.width, self.classes = width, classes
+        self.reuse = REUSES[params.model.reuse](width)
+        self.classifiers = nn.ModuleList(nn.Linear(width, classes) for _ in range(steps if per_step else 1))
+        self.gates = nn.ModuleList(gate(width) for _ in range(gates))
+        self.accumulates_visited = params.model.accumulate == "visited"
+        self.multi_label = params.dataset.labels == "multi"
+
+    @property
+    def per_step(self) -> bool:
+        """True if time steps have classifiers and gates of their own."""
+        return len(self.classifiers) > 1
+
+    # --- accumulation, the one place where it is computed in PyTorch --------------------------------------
+
+    def accumulate(self, known: Accumulated, features: torch.Tensor) -> Accumulated:
+        """Reuse: combine ``features [N, D]`` with those accumulated so far; the first ones are taken unchanged."""
+        z = features if known.z is None else self.reuse(known.z, features, known.count)
+        return Accumulated(z, known.count + 1)
+
+    def base(self, before: Accumulated, last: Accumulated) -> Accumulated:
+        """Return the features that the next exit of a frame is combined with.
+
+        ``before`` is the state before the frame, and ``last`` that after the last exit evaluated, which counts where
+        visited exits are accumulated too.
+        """
+        return last if self.accumulates_visited else before
+
+    def along(self, features: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+        """Return ``z`` after each step, ``[N, T, D]``, where step ``t`` of a video is left at depth ``depths[n, t]``.
+
+        ``features`` are ``[N, T, B + 1, D]``, of which those up to the depth are read.
+        """
+        rows = torch.arange(len(features), device=features.device)
+        known, steps = Accumulated.nothing(len(features), features.device), []
+        for t in range(features.shape[1]):
+            if self.accumulates_visited:
+                for b in range(int(depths[:, t].max()) + 1):
+                    known = known.where(b <= depths[:, t, None], self.accumulate(known, features[:, t, b]))
+            else:
+                known = self.accumulate(known, features[rows, t, depths[:, t]])
+            steps.append(known.z)
+        return torch.stack(steps, dim=1)
+
+    # --- decisions -----------------------------------------------------------------------------------------
+
+    def classify(self, z: torch.Tensor, t: int) -> torch.Tensor:
+        """Map ``z [N, D]`` after step ``t`` to logits ``[N, C]``."""
+        return self.classifiers[min(t, len(self.classifiers) - 1)](z)
+
+    def gate(self, current: torch.Tensor, past: torch.Tensor, t: int) -> torch.Tensor:
+        """Return logits ``[N]`` of stopping at step ``0 < t < T - 1``."""
+        return self.gates[min(t, len(self.gates)) - 1](current, past)
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Class probabilities ``[..., C]``: softmax, or sigmoid where videos have several labels."""
+        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of each of ``logits [..., C]``, or the mean binary cross-entropy over all classes.
+
+        ``targets`` are class indices ``[...]``, for several labels zeros and ones ``[..., C]``.
+        """
+        if self.multi_label:
+            return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
+        losses = nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
+        return losses.unflatten(0, logits.shape[:-1])
+
+    def prefix_logits(self, features: torch.Tensor, depths: torch.Tensor | int) -> torch.Tensor:
+        """Logits after each step, ``[N, T, C]``: see ``along``; a single depth holds for all frames."""
+        if isinstance(depths, int):
+            depths = torch.full(features.shape[:2], depths, device=features.device)
+        z = self.along(features, depths)
+        if not self.per_step:
+            return self.classify(z, 0)
+        return torch.stack([self.classify(each, t) for t, each in enumerate(z.unbind(1))], dim=1)
+
+    def prefix_loss(self, features: torch.Tensor, depths: torch.Tensor | int, targets: torch.Tensor) -> torch.Tensor:
+        """Mean loss over videos and steps (TLEE section III-E, FrameExit 3.3); one of ``targets`` for each video."""
+        logits = self.prefix_logits(features, depths)
+        steps = logits.shape[1]
+        return self.loss(logits, targets.unsqueeze(1).expand(-1, steps, *targets.shape[1:])).mean()
