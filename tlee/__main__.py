@@ -1,4 +1,4 @@
-"""``python -m tlee``: what the pipeline and the Makefile call."""
+"""Early-exit video recognition: `python -m tlee`, as called by the pipeline and the Makefile."""
 
 import os
 import sys
@@ -21,15 +21,17 @@ app = typer.Typer(
 
 PolicyName = Annotated[
     str | None,
-    typer.Option(help="A policy of results/policy.json, such as full, or guaranteed; by default the method's."),
+    typer.Option(
+        help="Policy from results/policy.json, such as full, or guaranteed. Default: the policy of model.method."
+    ),
 ]
 
 
 @app.command()
 def demo(
-    root: Annotated[Path, typer.Option(help="Folder to fill; it is made if it is missing.")] = Path("data"),
+    root: Annotated[Path, typer.Option(help="Output folder, created if missing.")] = Path("data"),
 ):
-    """Render the demo clips and their list files: the same bytes each time."""
+    """Render the demo clips and their list files, byte-identical each time."""
     from tlee.demo import write_demo
 
     try:
@@ -40,8 +42,8 @@ def demo(
 
 
 @app.command()
-def run(notebook: Annotated[str, typer.Argument(help="Such as 5_evaluate.")]):
-    """Run one notebook of the pipeline with papermill (`dvc repro` calls this)."""
+def run(notebook: Annotated[str, typer.Argument(help="Name of the notebook, such as 5_evaluate.")]):
+    """Run one notebook of the pipeline with papermill (called by `dvc repro`)."""
     from tlee.notebook import run_notebook
 
     os.chdir(find_root(Path.cwd()))
@@ -50,7 +52,7 @@ def run(notebook: Annotated[str, typer.Argument(help="Such as 5_evaluate.")]):
 
 @app.command()
 def code():
-    """Write which code each stage of the pipeline uses (`dvc repro` calls this)."""
+    """List the code that each stage of the pipeline uses (called by `dvc repro`)."""
     from tlee.stage_code import write_stage_code
 
     os.chdir(find_root(Path.cwd()))
@@ -59,7 +61,7 @@ def code():
 
 @app.command()
 def summary():
-    """Say what the last run found and which notebooks and figures to open."""
+    """Print the results of the last run, and the notebooks and figures to open."""
     from tlee.paper.summary import summarise
 
     os.chdir(find_root(Path.cwd()))
@@ -68,13 +70,13 @@ def summary():
 
 @app.command()
 def bench(
-    network: Annotated[list[str] | None, typer.Option(help="A backbone; by default mobilenet_v2 and resnet50.")] = None,
-    videos: Annotated[int, typer.Option(min=2, help="Clips that each network is timed on.")] = 8,
-    replayed: Annotated[int, typer.Option(min=64, help="Videos in the table that policies are replayed on.")] = 512,
-    ucf101: Annotated[bool, typer.Option("--ucf101", help="As many as the test split of UCF101 has.")] = False,
-    to: Annotated[Path | None, typer.Option(help="A CSV file for the same numbers.")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="Backbone. Default: mobilenet_v2 and resnet50.")] = None,
+    videos: Annotated[int, typer.Option(min=2, help="Number of clips to time each network on.")] = 8,
+    replayed: Annotated[int, typer.Option(min=64, help="Number of videos to replay policies on.")] = 512,
+    ucf101: Annotated[bool, typer.Option("--ucf101", help="Replay on as many videos as UCF101's test split.")] = False,
+    to: Annotated[Path | None, typer.Option(help="CSV file to write the same numbers to.")] = None,
 ):
-    """Time real exits against the ideal, decisions and sweeps: ratios, with random weights and nothing to download."""
+    """Time real exits, decisions and sweeps as ratios, with random weights: nothing is downloaded."""
     from tlee.benchmark import NETWORKS, UCF101_TEST, benchmark, markdown
 
     path = to.absolute() if to else None
@@ -88,10 +90,10 @@ def bench(
 
 @app.command()
 def pool(
-    runs: Annotated[list[str], typer.Argument(help="DVC experiments or git revisions, one a fold.")],
-    to: Annotated[Path | None, typer.Option(help="A CSV file to keep what was said of each video.")] = None,
+    runs: Annotated[list[str], typer.Argument(help="DVC experiments or git revisions, one per fold.")],
+    to: Annotated[Path | None, typer.Option(help="CSV file to write the results of each video to.")] = None,
 ):
-    """Put the test videos of the folds of a cross-validation together, in one table."""
+    """Pool the test videos of all folds of a cross-validation in one table."""
     from tlee.paper.folds import join_folds, markdown, pool_folds, read_traces
 
     os.chdir(find_root(Path.cwd()))
@@ -105,89 +107,102 @@ def pool(
 def predict(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of numbered frames.")],
     policy: PolicyName = None,
-    figure: Annotated[Path | None, typer.Option(help="Folder for a film strip of each video.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, one line a video.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Output folder for a film strip of each video.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and video.")] = False,
 ):
-    """Say what the trained network sees in videos of yours, with real exits, and what it took."""
-    from tlee.live.prediction import Table, draw_strip, load_predictor, predict, strip_files, to_json
+    """Classify your own videos with the trained network and real exits, and report the cost."""
+    from tlee.live.prediction import (
+        PredictionTable,
+        draw_film_strip,
+        film_strip_paths,
+        load_predictor,
+        predict,
+        to_json,
+    )
     from tlee.params import load_params
 
     files = [video.absolute() for video in videos]
-    strips = strip_files(files, _folder(figure, "--figure")) if figure else []
+    strips = film_strip_paths(files, _output_folder(figure, "--figure")) if figure else []
     os.chdir(find_root(Path.cwd()))
     predictor = load_predictor(load_params(), policy)
-    table = Table.of([str(video) for video in videos], predictor.classes)
-    done = 0
-    for number, (video, file) in enumerate(zip(videos, files, strict=True)):
+    table = PredictionTable.of([str(video) for video in videos], predictor.classes)
+    num_predicted = 0
+    for index, (video, file) in enumerate(zip(videos, files, strict=True)):
         try:
-            prediction = predict(predictor, file, str(video), number)
+            prediction = predict(predictor, file, str(video), index)
         except UserError as error:
             typer.echo(f"error: {error}", err=True)
             continue
-        if not done and not as_json:
+        if not num_predicted and not as_json:
             typer.echo(table.heading())
         typer.echo(to_json(prediction) if as_json else table.line(prediction))
         if figure:
-            draw_strip(prediction, strips[number])
-        done += 1
-    if done < len(videos):
+            draw_film_strip(prediction, strips[index])
+        num_predicted += 1
+    if num_predicted < len(videos):
         raise typer.Exit(1)
 
 
 @app.command()
 def watch(
-    source: Annotated[
-        str, typer.Argument(help="A video file, a camera (0 or /dev/video0) or an address (rtsp://...).")
-    ],
+    source: Annotated[str, typer.Argument(help="Video file, camera (0 or /dev/video0) or address (rtsp://...).")],
     policy: PolicyName = None,
-    fps: Annotated[float, typer.Option(min=0.01, help="Frames that are sampled from a second of the source.")] = 5.0,
+    fps: Annotated[float, typer.Option(min=0.01, help="Frames to sample per second.")] = 5.0,
     realtime: Annotated[
         bool,
-        typer.Option("--realtime/--as-fast-as-possible", help="Of a file: play it, and lose frames as a camera does."),
+        typer.Option(
+            "--realtime/--as-fast-as-possible", help="For a file: play at its own speed, dropping frames like a camera."
+        ),
     ] = False,
-    decisions: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
-    queue: Annotated[int, typer.Option(min=1, help="Frames that wait at most; beyond, old ones are dropped.")] = 5,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds of silence until a live source is lost.")] = 10.0,
-    retries: Annotated[int, typer.Option(min=0, help="Attempts in a row to connect to a lost live source again.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, one line a decision.")] = False,
+    decisions: Annotated[int | None, typer.Option(min=1, help="Number of decisions to stop after.")] = None,
+    queue: Annotated[int, typer.Option(min=1, help="Maximum number of queued frames; older ones are dropped.")] = 5,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds without a frame after which a live source is lost.")
+    ] = 10.0,
+    retries: Annotated[int, typer.Option(min=0, help="Consecutive attempts to reconnect to a lost live source.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and decision.")] = False,
 ):
-    """Decide on a source that goes on, frame by frame with real exits, until it ends or Ctrl-C.
+    """Classify a continuous source online, with real exits, until it ends or Ctrl-C is pressed.
 
-    A decision takes up to as many frames as the network has learnt, as they come; as soon as the policy stops it is
-    told, and the next one begins with the next fresh frame.
+    A decision processes frames as they arrive, at most as many as the network was trained on. It is printed as soon as
+    the policy stops, and the next one starts with the next frame.
     """
+    from tlee.live.capture import is_address, is_camera, without_password
     from tlee.live.prediction import load_predictor
-    from tlee.live.streams import Following, is_address, is_camera, without_password
-    from tlee.live.watching import Log, open_stream, to_json, warning, watch
+    from tlee.live.streams import StreamOptions
+    from tlee.live.watching import DecisionLog, open_stream, order_warning, to_json, watch
     from tlee.params import load_params
 
     file = source if is_camera(source) or is_address(source) else str(Path(source).absolute())
     os.chdir(find_root(Path.cwd()))
     params = load_params()
     predictor = load_predictor(params, policy)
-    if found := warning(params):
-        typer.echo(f"warning: {found}", err=True)
-    following = Following(queue, timeout, retries, realtime)
+    if message := order_warning(params):
+        _warn(message)
     name = without_password(source)
-    stream = open_stream(name, file, params, fps, following, lambda line: typer.echo(f"warning: {line}", err=True))
-    log = Log.of(name, predictor.classes)
+    stream = open_stream(name, file, params, fps, StreamOptions(queue, timeout, retries, realtime), _warn)
+    log = DecisionLog.of(name, predictor.classes)
     try:
         for decision in islice(watch(predictor, stream), decisions):
-            if not log.decisions and not as_json:
+            if not log.num_decisions and not as_json:
                 typer.echo(log.heading())
             log.add(decision)
-            typer.echo(to_json(decision) if as_json else log.line(decision, stream.live))
+            typer.echo(to_json(decision) if as_json else log.line(decision, stream.is_live))
     except KeyboardInterrupt:
         pass
     except UserError:
-        if log.decisions:
+        if log.num_decisions:
             typer.echo(log.summary(), err=as_json)
         raise
     typer.echo(log.summary(), err=as_json)
 
 
-def _folder(path: Path, option: str) -> Path:
-    """A folder to write to, made if it is missing; absolute."""
+def _warn(message: str) -> None:
+    typer.echo(f"warning: {message}", err=True)
+
+
+def _output_folder(path: Path, option: str) -> Path:
+    """Return the absolute path of an output folder, created if missing; ``option`` names it in errors."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -197,17 +212,19 @@ def _folder(path: Path, option: str) -> Path:
 
 @app.command()
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="A .pth file that the authors published.")],
-    layout: Annotated[Literal["frameexit", "tlee"], typer.Option("--as", help="Whose code wrote it.")],
-    params: Annotated[Path | None, typer.Option(help="params.yaml of the project, if it is another.")] = None,
-    to: Annotated[Path | None, typer.Option(help="The .safetensors file to write; weights/NAME by default.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="Class names, one a line, in the network's order.")] = None,
-    normalise: Annotated[
-        Literal["imagenet", "kinetics"] | None, typer.Option(help="How frames were normalised, if not as published.")
+    file: Annotated[Path, typer.Argument(help="Checkpoint published by the authors (.pth).")],
+    layout: Annotated[Literal["frameexit", "tlee"], typer.Option("--as", help="Code base that wrote it.")],
+    params: Annotated[Path | None, typer.Option(help="params.yaml of another project.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Output file (.safetensors). Default: weights/NAME.")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="File of class names, one per line, in the network's order.")
     ] = None,
-    branches: Annotated[bool, typer.Option("--branches/--without-branches", help="Of TLEE: layer exits.")] = True,
+    normalise: Annotated[
+        Literal["imagenet", "kinetics"] | None, typer.Option(help="Normalisation of frames, if not as published.")
+    ] = None,
+    branches: Annotated[bool, typer.Option("--branches/--without-branches", help="Import TLEE's branches.")] = True,
 ):
-    """Turn a published checkpoint into weights for `model.trained`, and print the parameters that go with it."""
+    """Convert a published checkpoint to weights for `model.trained`, and print the matching parameters."""
     from tlee.checkpoints import import_checkpoint, report
 
     root = find_root(Path.cwd()) if params is None else params.parent
@@ -225,7 +242,7 @@ def import_checkpoint(
 
 
 def main() -> None:
-    """The command line; a ``UserError`` is one line and exit status 1."""
+    """Run the command line; a ``UserError`` is printed as one line, with exit status 1."""
     try:
         app()
     except UserError as error:
