@@ -142,7 +142,7 @@ def test_random_exits_are_checked_too(tmp_path):
     [
         (
             {"exit_depths": [0, 0, 0, 0], "margin": 9.0},
-            r"^wrong result, nothing is timed: exits of 1\.mp4 are .*\[0, 0, 0, 0\]",
+            r"^wrong result, nothing is timed: exit_depths of 1\.mp4 are .*\[0, 0, 0, 0\]",
         ),
         ({"label": 7, "margin": 9.0}, r"^wrong result, nothing is timed: label of 1\.mp4 are \d, expected 7"),
         (

@@ -148,7 +148,10 @@ class Watched(Policy):
     """A policy of which is noted how near the scores that it compares come to its thresholds, in log-odds."""
 
     def __init__(self, policy: Thresholds):
-        self._policy, self.looks, self.margin = policy, policy.looks, FAR
+        self._policy, self.margin = policy, FAR
+
+    def uses_exit(self, t: int, b: int, frames: int) -> bool:
+        return self._policy.uses_exit(t, b, frames)
 
     def stop_video(self, seen: Observation) -> torch.Tensor:
         confidence, gate = self._policy.stop_above(seen.t, seen.b, seen.num_frames)

@@ -24,6 +24,7 @@ from tlee.costs import GIGA, count_macs
 from tlee.edge.export import Program
 from tlee.edge.runner import FULL, IDEAL, NEVER, REAL, STATISTICS, fixed, statistics
 from tlee.model import TLEE
+from tlee.readout import Accumulated
 
 FILE = Path(__file__).parent / "jetson_nano.csv"
 NANO = "Jetson Nano (estimate)"
@@ -122,7 +123,8 @@ def work_of_videos(model: TLEE, program: Program) -> dict[str, np.ndarray]:
         heads.append(work(partial(head, tap), head)[1])
     feature = torch.zeros(1, readout.width)
     classifier = work(partial(readout.classify, feature, 0), readout)[1]
-    reuse = work(partial(readout.accumulate, feature, feature, 1), readout)[1]
+    known = readout.accumulate(Accumulated.nothing(1), feature)
+    reuse = work(lambda: readout.accumulate(known, feature).z, readout)[1]
     gate = work(partial(readout.gate, feature, feature, 1), readout)[1] if readout.gates else 0 * classifier
     up_to, frames = np.cumsum(segments, axis=0), len(program["looks"])
 

@@ -98,7 +98,7 @@ class Bundle:
 
     def path_taken(self, video):
         """The exits to take of a video, ``[T]``; none where the policy decides."""
-        return None if self.program["decides"] else self.videos[video]["exits"]
+        return None if self.program["decides"] else self.videos[video]["exit_depths"]
 
 
 def prepare(frames):
