@@ -1,6 +1,6 @@
-"""The policies of the literature that TLEE's are measured against, each with one or two knobs.
+"""Policies of the literature that TLEE's is compared with, each with one or two parameters.
 
-A score that is compared with one threshold may also choose the shallowest exit at which it looks.
+Policies with a single threshold also have the shallowest exit in use as a parameter.
 
 Every family is a list of policies; those on its frontier on ``val`` are its curve, and one of them is chosen on
 ``val`` by the same rule as TLEE's thresholds.
@@ -17,31 +17,31 @@ from tlee.policies.given import FixedExits, GivenExits, RandomExits
 from tlee.policies.policy import Observation, Policy
 from tlee.policies.stops import Score, StopAbove, log_probabilities
 
-#: Confidences from sure to careless; at 1 the full network runs.
+#: Thresholds on confidence from conservative to aggressive; at 1 the full network runs.
 LEVELS = (NEVER, 0.9999, 0.9995, 0.999, 0.998, 0.995, 0.99, 0.98, 0.97, 0.95, 0.92, 0.9, 0.87, 0.83)
 LEVELS += (0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.3, 0.2, 0.1, 0.0)
 
 MIXES = (1.5, 1.3, 1.2, 1.1, 1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
-SAME = 1e-5  #: scores that differ by no more may come out in another order on another machine
+SAME = 1e-5  #: scores that differ by no more may be ordered differently on another machine
 
-STAY_NEAR_ONE = 1e-3  #: weight of that wish: where all of val is right, steeper would always be better
+STAY_NEAR_ONE = 1e-3  #: weight of the regulariser: where all of val is correct, larger weights would always be better
 
-CHANCES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  #: of stopping at random, at each exit
+CHANCES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  #: probabilities of stopping at an exit
 
 
 def fixed_frames(val: Split, seed: int) -> list[FixedExits]:
-    """The first frames at full depth, however sure the network is."""
+    """The first frames at full depth, whatever the confidence."""
     return [FixedExits(count, val.num_exits - 1) for count in range(1, val.num_frames + 1)]
 
 
 def fixed_depth(val: Split, seed: int) -> list[FixedExits]:
-    """All frames, all left at the same depth."""
+    """All frames, left at the same depth."""
     return [FixedExits(val.num_frames, depth) for depth in range(val.num_exits)]
 
 
 def patience(val: Split, seed: int) -> list[StopAbove]:
-    """Frames at one depth until several in a row have said the same class."""
+    """Frames at one depth until several consecutive ones agree on the class."""
     streaks = [(streak - 0.5) / val.num_frames for streak in range(1, val.num_frames + 1)]
     depths = range(val.num_exits)
     return [
@@ -50,7 +50,7 @@ def patience(val: Split, seed: int) -> list[StopAbove]:
 
 
 def above_level(val: Split, score: Score) -> list[StopAbove]:
-    """One threshold at all exits from some depth on."""
+    """A single threshold at all exits from some depth on."""
     deepest = val.num_exits - 1
     policies = [
         StopAbove.between(score, level, val.num_frames, shallowest, deepest)
@@ -61,7 +61,7 @@ def above_level(val: Split, score: Score) -> list[StopAbove]:
 
 
 def ensemble(val: Split, seed: int) -> list[StopAbove]:
-    """One threshold at all exits from some depth on, for their product with weights that fit ``val`` best."""
+    """A single threshold on the product of all exits from some depth on, with weights fitted on ``val``."""
     seen, deepest = _record(val, log_probabilities), val.num_exits - 1
     return [
         StopAbove.between("ensemble", level, val.num_frames, shallowest, deepest, weights)
@@ -72,7 +72,7 @@ def ensemble(val: Split, seed: int) -> list[StopAbove]:
 
 
 def _fit_weights(seen: torch.Tensor, val: Split, shallowest: int) -> tuple[float, ...]:
-    """Weights of the depths, from ``shallowest`` on, with the least loss after each exit of the full network."""
+    """Fit weights of the depths from ``shallowest`` on, by the loss after each exit of the full network."""
     used = seen.unflatten(1, (val.num_frames, val.num_exits))[:, :, shallowest:]
     logarithms = torch.zeros(used.shape[2], requires_grad=True)
     targets = val.table.targets(val.readout.multi_label)[:, None]
@@ -91,15 +91,15 @@ def _fit_weights(seen: torch.Tensor, val: Split, shallowest: int) -> tuple[float
 
 
 def random(val: Split, seed: int) -> list[RandomExits]:
-    """Exits that are drawn by lot."""
+    """Exits drawn at random."""
     return [RandomExits(chance, seed) for chance in CHANCES]
 
 
 def budgeted(val: Split, seed: int) -> list[StopAbove]:
-    """Thresholds for a target mix of exits (MSDNet, ICLR 2018, budgeted batch classification).
+    """Thresholds for a target distribution over exits (MSDNet, ICLR 2018, budgeted batch classification).
 
-    In each mix exit ``k``, counted over frames and depths in the order of the visit, is to take a share
-    proportional to ``q^k`` of the videos: of those that come as far the most confident ones of ``val``.
+    Exit ``k``, counted over frames and depths in visiting order, is to take a share proportional to ``q^k`` of the
+    videos: the most confident ones of ``val`` among those that reach it.
     """
     confidence = _record(val, lambda seen: seen.confidence).double().numpy()
     exits = confidence.shape[1]
@@ -118,7 +118,7 @@ def budgeted(val: Split, seed: int) -> list[StopAbove]:
 
 
 def _threshold(scores: np.ndarray, take: int) -> float:
-    """What about ``take`` of ``scores`` are above, amid two that differ by more than ``SAME``."""
+    """Threshold that about ``take`` of ``scores`` exceed, midway between two that differ by more than ``SAME``."""
     if take <= 0:
         return NEVER
     ordered = np.sort(scores)[::-1]
@@ -128,7 +128,7 @@ def _threshold(scores: np.ndarray, take: int) -> float:
 
 
 class _ExitRecorder(Policy):
-    """Looks everywhere, decides nothing and notes something at each exit."""
+    """Uses every exit, stops at none and records a value at each."""
 
     def __init__(self, note: Callable[[Observation], torch.Tensor]):
         self.note, self.seen = note, []
@@ -146,13 +146,13 @@ class _ExitRecorder(Policy):
 
 
 def _record(split: Split, note: Callable[[Observation], torch.Tensor]) -> torch.Tensor:
-    """What ``note`` says at each exit of the full network, ``[N, T * (B + 1), ...]``."""
+    """Value of ``note`` at each exit of the full network, ``[N, T * (B + 1), ...]``."""
     recorder = _ExitRecorder(note)
     split.run(recorder)
     return torch.stack(recorder.seen, dim=1).clone()
 
 
-#: By name, the policies of each family for the network of a ``val`` split, and a seed for what is drawn.
+#: Families by name: functions of a ``val`` split and a seed that return the policies of the family.
 FAMILIES: dict[str, Callable[[Split, int], Sequence[Policy | GivenExits]]] = {
     "fixed_frames": fixed_frames,
     "fixed_depth": fixed_depth,

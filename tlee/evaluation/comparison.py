@@ -7,21 +7,21 @@ from scipy.stats import binomtest
 
 from tlee import intervals
 from tlee.evaluation.replay import Split
-from tlee.metrics import METRICS, is_correct, mean_average_precision, top5
+from tlee.metrics import METRICS, mean_average_precision, top5
 from tlee.policies.inference import Outcomes
 
 CHEAPEST_BUDGET, BUDGETS = 0.02, 50  # of the full network's cost, up to all of it; how many
 
 
 def policy_row(method: str, split: Split, outcomes: Outcomes, full: Outcomes, resamples: int, seed: int) -> dict:
-    """A policy's point with 95% intervals: of its score, and of its gain on the full network (paired by video)."""
+    """Row of one policy with 95% intervals of its score and of its gain over the full network (paired by video)."""
     table, groups = split.table, split.table.groups
     probabilities, baseline = (split.readout.probabilities(each.logits) for each in (outcomes, full))
-    where = split.point(method, outcomes)
+    point = split.point(method, outcomes)
     if split.metric == "top1":
-        right, right_full = (is_correct(each, table.truth).double().numpy() for each in (probabilities, baseline))
-        low, high = intervals.of_mean(right, groups, resamples, seed)
-        difference_low, difference_high = intervals.of_mean(right - right_full, groups, resamples, seed)
+        correct, full_correct = (split.correct(each).double().numpy() for each in (outcomes, full))
+        low, high = intervals.of_mean(correct, groups, resamples, seed)
+        difference_low, difference_high = intervals.of_mean(correct - full_correct, groups, resamples, seed)
     else:
         metric = METRICS[split.metric]
 
@@ -34,35 +34,36 @@ def policy_row(method: str, split: Split, outcomes: Outcomes, full: Outcomes, re
         difference_low, difference_high = intervals.of_statistic(gain, groups, resamples, seed)
     return {
         "method": method,
-        "score": where["score"],
+        "score": point["score"],
         "low": low,
         "high": high,
         "top5": top5(probabilities, table.truth),
         "map": mean_average_precision(probabilities, table.truth),
-        "gmacs": where["gmacs"],
-        "share_of_full": where["gmacs"] / full.gmacs.mean().item(),
-        "frames": where["frames"],
-        "difference": where["score"] - split.score(full),
+        "gmacs": point["gmacs"],
+        "share_of_full": point["gmacs"] / full.gmacs.mean().item(),
+        "frames": point["frames"],
+        "difference": point["score"] - split.score(full),
         "difference_low": difference_low,
         "difference_high": difference_high,
     }
 
 
 def paired(method: str, split: Split, outcomes: dict[str, Outcomes], resamples: int, seed: int) -> pd.DataFrame:
-    """``method`` against each other policy on the same videos, one row each.
+    """Compare ``method`` with each other policy on the same videos, one row each.
 
-    ``won`` and ``lost`` count the videos that only it, and only the other, gets right; ``p_value`` is the exact
-    two-sided McNemar test of these. ``points`` is the difference in top-1 and ``cost_ratio`` what ``method``
-    costs as a share of the other, each with the 95% interval ``_low`` to ``_high``.
+    ``won`` and ``lost`` count the videos that only it, and only the other, classifies correctly; ``p_value`` is that
+    of the exact two-sided McNemar test. ``points`` is the difference in top-1, ``cost_ratio`` the cost of ``method``
+    as a share of the other's, each with the 95% interval ``_low`` to ``_high``.
     """
-    truth, groups = split.table.truth, split.table.groups
-    right = {name: is_correct(split.readout.probabilities(each.logits), truth) for name, each in outcomes.items()}
+    groups, correct = split.table.groups, {name: split.correct(each) for name, each in outcomes.items()}
     rows = []
     for name, other in outcomes.items():
         if name == method:
             continue
-        won, lost = ((a & ~b).sum().item() for a, b in ((right[method], right[name]), (right[name], right[method])))
-        difference = 100 * (right[method].double() - right[name].double()).numpy()
+        won, lost = (
+            (a & ~b).sum().item() for a, b in ((correct[method], correct[name]), (correct[name], correct[method]))
+        )
+        difference = 100 * (correct[method].double() - correct[name].double()).numpy()
         costs = outcomes[method].gmacs.numpy(), other.gmacs.numpy()
         points = (0.0, 0.0) if won + lost == 0 else intervals.of_mean(difference, groups, resamples, seed)
         ratio = intervals.of_ratio(*costs, groups, resamples, seed)
@@ -85,7 +86,7 @@ def paired(method: str, split: Split, outcomes: dict[str, Outcomes], resamples: 
 
 
 def area_under(curve: pd.DataFrame, full_gmacs: float, chance: float) -> float:
-    """A curve as one number: its mean score over budgets, see ``at_budgets``.
+    """Mean score of a curve over budgets, see ``at_budgets``.
 
     ``curve`` has ``val_gmacs`` and ``score`` of the points on a frontier of ``val``. The difference of two such areas
     is the mean gain at equal cost.
@@ -96,8 +97,8 @@ def area_under(curve: pd.DataFrame, full_gmacs: float, chance: float) -> float:
 def at_budgets(gmacs: np.ndarray, scores: np.ndarray, full_gmacs: float, chance: float) -> np.ndarray:
     """Scores at budgets from 2% to 100% of the full network, on a log scale: ``[BUDGETS]`` or ``[BUDGETS, N]``.
 
-    At each budget the dearest of ``P`` points counts that ``val`` says can be afforded, by their ``gmacs [P]`` there;
-    where there is none a guess, ``chance``. ``scores`` are ``[P]``, or ``[P, N]`` for each of ``N`` videos.
+    At each budget the most expensive of ``P`` points counts that fits it by its cost on ``val``, ``gmacs [P]``;
+    where none fits, ``chance``. ``scores`` are ``[P]``, or ``[P, N]`` for each of ``N`` videos.
     """
     order = np.argsort(gmacs, kind="stable")
     budgets = full_gmacs * np.geomspace(CHEAPEST_BUDGET, 1, BUDGETS) * (1 + 1e-9)

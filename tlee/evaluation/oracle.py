@@ -1,4 +1,4 @@
-"""What a policy could reach that knew which exits are right: a bound that no policy can know."""
+"""The oracle: a policy that knows which exits are correct, a bound for all others."""
 
 import pandas as pd
 import torch
@@ -11,9 +11,9 @@ STEPS = 20  # points of the curve
 
 
 def oracle(split: Split) -> Outcomes:
-    """For each video the cheapest exit that is right, among those where all frames leave at one depth.
+    """Take the cheapest correct exit of each video, among those where all frames are left at the same depth.
 
-    A video that no exit gets right costs the full network.
+    A video that no exit classifies correctly costs the full network.
     """
     readout, frames, depths = split.readout, split.num_frames, split.num_exits
     cost = _costs(split).flatten()
@@ -23,28 +23,28 @@ def oracle(split: Split) -> Outcomes:
             by_depth = [readout.prefix_logits(features, depth) for depth in range(depths)]
         each = torch.stack(by_depth, dim=2).flatten(1, 2)  # [n, T * (B + 1), C]
         truth = split.table.truth[rows].repeat_interleave(frames * depths, 0)
-        right = is_correct(each.flatten(0, 1), truth).view(len(each), -1)
-        cheapest = torch.where(right, cost, cost.max() + 1).argmin(1)
-        taken.append(torch.where(right.any(1), cheapest, frames * depths - 1))
+        correct = is_correct(each.flatten(0, 1), truth).view(len(each), -1)
+        cheapest = torch.where(correct, cost, cost.max() + 1).argmin(1)
+        taken.append(torch.where(correct.any(1), cheapest, frames * depths - 1))
         logits.append(each[torch.arange(len(each)), taken[-1]])
     taken = torch.cat(taken)
     step, depth = taken // depths, taken % depths
-    exits = torch.where(torch.arange(frames) <= step[:, None], depth[:, None], -1)
-    return Outcomes(torch.cat(logits), exits, cost[taken])
+    exit_depths = torch.where(torch.arange(frames) <= step[:, None], depth[:, None], -1)
+    return Outcomes(torch.cat(logits), exit_depths, cost[taken])
 
 
 def oracle_curve(split: Split, outcomes: Outcomes) -> pd.DataFrame:
-    """The most videos that can be right at each mean cost, where a video given up costs the cheapest exit.
+    """Most videos that can be correct at each mean cost, where a video given up costs the cheapest exit.
 
-    The dearest are given up first. Columns as those of ``Evaluation.curves``; the score is top-1.
+    The most expensive videos are given up first. Columns as those of ``Evaluation.curves``; the score is top-1.
     """
-    right = is_correct(split.readout.probabilities(outcomes.logits), split.table.truth)
+    correct = split.correct(outcomes)
     cheapest = _costs(split).min().item()
-    order = outcomes.macs.masked_fill(~right, outcomes.macs.max() + 1).argsort(stable=True)
+    order = outcomes.macs.masked_fill(~correct, outcomes.macs.max() + 1).argsort(stable=True)
     macs, frames = outcomes.macs[order].double(), outcomes.frames[order].double()
-    all_right, free = right.sum().item(), (macs[: right.sum()] == cheapest).sum().item()
+    all_correct, free = correct.sum().item(), (macs[: correct.sum()] == cheapest).sum().item()
     points = []
-    for kept in sorted({round(free + (all_right - free) * step / STEPS) for step in range(STEPS + 1)}):
+    for kept in sorted({round(free + (all_correct - free) * step / STEPS) for step in range(STEPS + 1)}):
         given_up = split.num_videos - kept
         points.append(
             {

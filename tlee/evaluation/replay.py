@@ -1,4 +1,4 @@
-"""The replay engine: any policy on a split's stored exit features."""
+"""Replay of any policy on the stored exit features of a split."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 
 from tlee.costs import Costs
 from tlee.features import FeatureTable
-from tlee.metrics import METRICS
+from tlee.metrics import METRICS, is_correct
 from tlee.policies.given import GivenExits
 from tlee.policies.inference import CHUNK, Outcomes, run_any, run_together
 from tlee.policies.policy import Policy
@@ -20,7 +20,7 @@ AT_ONCE = 32  #: policies of a sweep whose outcomes are in memory at once
 
 @dataclass(frozen=True)
 class Split:
-    """One split's exit features with what it takes to run policies on them, and the metric that counts.
+    """Exit features of one split, the readout and costs to run policies on them, and the metric that counts.
 
     ``temperatures`` calibrate the classifier, one a depth (see ``calibration``).
     """
@@ -50,11 +50,11 @@ class Split:
         return len(self.costs.segments)
 
     def take(self, rows: np.ndarray) -> "Split":
-        """The videos ``rows``, by position."""
+        """Select the videos ``rows``, by position."""
         return Split(self.table.take(rows), self.readout, self.costs, self.metric, self.temperatures)
 
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Positions of some videos and their exit features, one part of the table after the other."""
+        """Yield the table in parts: positions of some videos, and their exit features."""
         for start in range(0, self.num_videos, CHUNK):
             rows = slice(start, start + CHUNK)
             yield rows, self.table.features[rows]
@@ -63,7 +63,7 @@ class Split:
         return run_any(self.source, self.readout, policy, self.costs, self.temperatures)
 
     def sweep(self, policies: Sequence[Policy | GivenExits]) -> Iterator[Outcomes]:
-        """Run one after the other; what several have in common is computed once."""
+        """Run policies one after the other; what several have in common is computed once."""
         for start in range(0, len(policies), AT_ONCE):
             batch = policies[start : start + AT_ONCE]
             looking = [policy for policy in batch if isinstance(policy, Policy)]
@@ -71,11 +71,16 @@ class Split:
             for policy in batch:
                 yield next(together) if isinstance(policy, Policy) else self.run(policy)
 
+    def correct(self, outcomes: Outcomes) -> torch.Tensor:
+        """True where the top-1 prediction is one of the video's classes, ``[N]``."""
+        return is_correct(self.readout.probabilities(outcomes.logits), self.table.truth)
+
     def score(self, outcomes: Outcomes) -> float:
+        """Value of the metric."""
         return METRICS[self.metric](self.readout.probabilities(outcomes.logits), self.table.truth)
 
     def point(self, method: str, outcomes: Outcomes) -> dict:
-        """Where a policy lies: score, mean GMACs and mean frames of a video."""
+        """Point of a policy on the trade-off curve: score, and mean GMACs and frames of a video."""
         return {
             "method": method,
             "score": self.score(outcomes),

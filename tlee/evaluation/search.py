@@ -1,6 +1,6 @@
-"""Finding thresholds on ``val``: a local search over per-depth thresholds that keeps all it has seen.
+"""Search for thresholds on ``val``: a local search over per-depth thresholds that keeps every policy it has run.
 
-The score of a few hundred videos moves in steps and by luck, so the search is led by a smooth error: the
+The score of a few hundred videos is discrete and noisy, so the search minimises a smooth error: the
 mean of the 0/1 error and of ``1 - p(true class)``, averaged where a video has several classes.
 """
 
@@ -14,47 +14,46 @@ from scipy.stats import norm
 
 from tlee.evaluation.replay import Split
 from tlee.levels import ALWAYS, NEVER
-from tlee.metrics import is_correct
 from tlee.policies.given import GivenExits
 from tlee.policies.inference import Outcomes
 from tlee.policies.policy import Policy
 from tlee.policies.thresholds import Thresholds
 
-#: Values that a threshold may take: dense where confidences are.
+#: Values of a threshold: dense where confidences are.
 LEVELS = (ALWAYS, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, NEVER)
 
-#: What an error may cost, in runs of the full network a video: from thrifty to careful.
+#: Prices of an error, in runs of the full network per video: from aggressive to conservative.
 PRICES = (1.0, 3.0, 10.0, 30.0, 100.0)
 
-CONFIDENCE = 0.95  #: that no policy of a search is believed to lose less than it does
+CONFIDENCE = 0.95  #: of the upper bounds, for all policies of a search at once
 
-NEAR = 1.05  #: times the cost of the cheapest: so close, fewer exits are worth more
+NEAR = 1.05  #: policies within this factor of the cheapest cost are equal; the one with fewer exits is chosen
 
 Coordinate = tuple[str, int]  #: field of ``Thresholds``, depth
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A policy and what it does on the videos of a search."""
+    """A policy with its error and cost on the videos of a search."""
 
     policy: Policy | GivenExits
-    error: float  #: the smooth one
-    added: float  #: to the full network's smooth error, on the same videos
-    spread: float  #: standard error of that
-    gmacs: float  #: mean of a video
-    gmacs_spread: float = 0.0  #: standard error of that
+    error: float  #: smooth error
+    added: float  #: smooth error minus that of the full network, on the same videos
+    spread: float  #: standard error of ``added``
+    gmacs: float  #: mean GMACs of a video
+    gmacs_spread: float = 0.0  #: standard error of ``gmacs``
 
     def bound(self, policies: int) -> float:
-        """Upper bound of what is added, which holds for all of so many ``policies`` at once (Bonferroni)."""
+        """Upper bound of the added error that holds for all of ``policies`` policies at once (Bonferroni)."""
         return self.added + norm.isf((1 - CONFIDENCE) / policies) * self.spread
 
     @property
     def gmacs_bound(self) -> float:
-        """Upper bound of the mean cost, of this policy alone."""
+        """Upper bound of the mean cost, for this policy alone."""
         return self.gmacs + norm.isf(1 - CONFIDENCE) * self.gmacs_spread
 
 
-#: The families of policies that are searched for each method; the one of its own name is its policy.
+#: Families of policies that are searched for each method; the one of its own name is its policy.
 COMPARED = {
     "tlee": ("frameexit", "temporal", "layer", "tlee_gate", "tlee"),
     "frameexit": ("frameexit", "temporal"),
@@ -64,29 +63,29 @@ COMPARED = {
 }
 
 
-def families(method: str, exits: int, gated: bool) -> dict[str, tuple[Coordinate, ...]]:
-    """The policies under comparison by the thresholds that they may move; the others stay at ``NEVER``.
+def families(method: str, num_exits: int, gated: bool) -> dict[str, tuple[Coordinate, ...]]:
+    """Families of policies by the thresholds that are searched; all others stay at ``NEVER``.
 
     ``frameexit`` and ``tlee_gate`` are the systems as published; ``temporal`` and ``tlee`` are the same but may also
     stop later frames by confidence. ``frameexit`` and ``temporal`` stop videos at full depth only, ``layer`` only
-    leaves frames. Where no gate has been learnt (``gated``) none is compared.
+    leaves frames. Families that need a gate are left out unless ``gated``.
     """
-    leaves = tuple(("layer", depth) for depth in range(exits - 1))
-    first, sure = (tuple((name, depth) for depth in range(exits)) for name in ("first", "stop"))
-    gate = tuple(("gate", depth) for depth in range(exits)) if gated else ()
+    layer = tuple(("layer", depth) for depth in range(num_exits - 1))
+    first, stop = (tuple((name, depth) for depth in range(num_exits)) for name in ("first", "stop"))
+    gate = tuple(("gate", depth) for depth in range(num_exits)) if gated else ()
     all_families = {
         "frameexit": (first[-1], *gate[-1:]),
-        "temporal": (first[-1], *gate[-1:], sure[-1]),
-        "layer": leaves,
-        "tlee_gate": leaves + first + gate,
-        "tlee": leaves + first + gate + sure,
+        "temporal": (first[-1], *gate[-1:], stop[-1]),
+        "layer": layer,
+        "tlee_gate": layer + first + gate,
+        "tlee": layer + first + gate + stop,
     }
     gates_alone = set() if gated else {"frameexit", "tlee_gate"} - {method}
     return {name: all_families[name] for name in COMPARED[method] if name not in gates_alone}
 
 
 class Search:
-    """Runs policies on one split, and remembers all of them."""
+    """Runs policies on one split, and keeps the results of all of them."""
 
     def __init__(self, split: Split, levels: tuple = LEVELS):
         self.split, self.levels = split, levels
@@ -117,19 +116,19 @@ class Search:
         return [self.seen[policy] for policy in policies]
 
     def _errors(self, outcomes: Outcomes) -> torch.Tensor:
-        """The smooth error of each video."""
+        """Smooth error of each video, ``[N]``."""
         truth = self.split.table.truth
         probabilities = self.split.readout.probabilities(outcomes.logits)
-        right = is_correct(probabilities, truth).double()
-        sure = (probabilities * truth).sum(1).double() / truth.sum(1)
-        return 1 - (right + sure) / 2
+        correct = self.split.correct(outcomes).double()
+        likelihood = (probabilities * truth).sum(1).double() / truth.sum(1)
+        return 1 - (correct + likelihood) / 2
 
     def explore(self, coordinates: tuple[Coordinate, ...], fixed: dict[str, float]) -> list[Candidate]:
-        """Search the space of ``coordinates`` at several prices of an error; return all seen of that space.
+        """Search the space of ``coordinates`` at several prices of an error; return all policies run in that space.
 
         ``fixed`` gives fields of ``Thresholds`` that keep one value at all their coordinates.
-        What an earlier call has seen is a starting point where it lies in this space, so a larger space never
-        ends up with a worse policy than a part of it that was searched before.
+        The best policy of this space that an earlier call has run is the starting point, so a larger space never
+        gives a worse policy than a part of it that was searched before.
         """
         start = self.full.policy
         for name, depth in coordinates:
@@ -139,7 +138,7 @@ class Search:
         free = [coordinate for coordinate in coordinates if coordinate[0] not in fixed]
         for price in PRICES:
             for depth in (depth for name, depth in free if name == "layer"):
-                # A network cut short, with stops there alone: far from the full network in small steps.
+                # A truncated network that stops at its last exit alone: many small steps from the full network.
                 cut = self.measure(_with(start, ("layer", depth), ALWAYS))
                 self._descend(cut, [each for each in free if each[1] == depth and each[0] != "layer"], price)
             best = min(self._within(start, free), key=lambda candidate: self._objective(candidate, price))
@@ -161,19 +160,19 @@ class Search:
         return candidate.gmacs / self.full.gmacs + price * candidate.error
 
     def _within(self, start: Thresholds, free: list[Coordinate]) -> list[Candidate]:
-        """All policies seen that differ from ``start`` at ``free`` coordinates only."""
+        """Return all policies run that differ from ``start`` at ``free`` coordinates only."""
 
-        def base(policy: Thresholds) -> Thresholds:
+        def origin(policy: Thresholds) -> Thresholds:
             for coordinate in free:
                 policy = _with(policy, coordinate, NEVER)
             return policy
 
-        home = base(start)
-        return [candidate for candidate in self.seen.values() if base(candidate.policy) == home]
+        own = origin(start)
+        return [candidate for candidate in self.seen.values() if origin(candidate.policy) == own]
 
 
 def frontier(candidates: list[Candidate]) -> list[Candidate]:
-    """Those that no other beats in both smooth error and cost, cheapest first."""
+    """Return the candidates that no other beats in both smooth error and cost, cheapest first."""
     best: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda candidate: (candidate.gmacs, candidate.error)):
         if not best or candidate.error < best[-1].error:
@@ -184,17 +183,18 @@ def frontier(candidates: list[Candidate]) -> list[Candidate]:
 def choose(
     candidates: list[Candidate], full: Candidate, max_loss: float, score: Callable[[Policy | GivenExits], float]
 ) -> Candidate:
-    """The cheapest that loses at most ``max_loss`` points to the full network.
+    """Choose the cheapest policy that loses at most ``max_loss`` points to the full network.
 
-    The loss in ``score``, and the upper bound of what is added to the smooth error: the cheapest of many policies
-    has been lucky, so the bound is one for all of them together. Of those that cost about as little the one that
-    looks at the fewest exits, for a look also takes calls and reads weights, which GMACs do not tell. If none is
-    good enough, which is so where thresholds are fixed or all exits are poor, the one with the lowest bound.
+    Both the loss in ``score`` and the upper bound of the added smooth error must be within the limit; the bound holds
+    for all candidates together, since the cheapest of many policies is likely to be a lucky one. Of policies of about
+    the same cost the one that uses the fewest exits is chosen, since an exit also takes calls and reads weights, which
+    GMACs do not show. If no policy is within the limit, which happens where thresholds are fixed or all exits are
+    poor, the one with the lowest bound is chosen.
     """
     limit = max_loss / 100
-    fit = [candidate for candidate in candidates if candidate.bound(len(candidates)) <= limit]
-    for cheapest in sorted(fit, key=lambda candidate: candidate.gmacs):
-        near = [candidate for candidate in fit if cheapest.gmacs <= candidate.gmacs <= NEAR * cheapest.gmacs]
+    allowed = [candidate for candidate in candidates if candidate.bound(len(candidates)) <= limit]
+    for cheapest in sorted(allowed, key=lambda candidate: candidate.gmacs):
+        near = [candidate for candidate in allowed if cheapest.gmacs <= candidate.gmacs <= NEAR * cheapest.gmacs]
         near = [candidate for candidate in near if score(candidate.policy) >= score(full.policy) - limit]
         if near:
             return min(near, key=lambda candidate: (candidate.policy.num_exits_used(), candidate.gmacs))
@@ -202,10 +202,10 @@ def choose(
 
 
 def afford(candidates: list[Candidate], max_gmacs: float) -> Candidate:
-    """The one that adds least to the smooth error, by its upper bound, of those that cost at most ``max_gmacs``.
+    """Choose the policy with the lowest bound of the added error of those that cost at most ``max_gmacs``.
 
-    The cost by its upper bound too: a mean that just fits would be exceeded by every other set of videos. The
-    cheapest if none fits.
+    The cost counts by its upper bound too: a mean that just fits is exceeded on every other set of videos. If none
+    fits, the cheapest is chosen.
     """
     fit = [candidate for candidate in candidates if candidate.gmacs_bound <= max_gmacs]
     if not fit:
@@ -214,7 +214,7 @@ def afford(candidates: list[Candidate], max_gmacs: float) -> Candidate:
 
 
 def _standard_error(values: torch.Tensor) -> float:
-    """Of their mean; one value alone does not tell."""
+    """Standard error of the mean of ``values``; infinite for a single value."""
     return values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.inf
 
 

@@ -1,4 +1,4 @@
-"""Does the network do, run frame by frame with real exits, what the replay of stored features said?"""
+"""Agreement of the network, run frame by frame with real exits, with the replay of stored features."""
 
 import pandas as pd
 import torch
@@ -12,23 +12,23 @@ from tlee.policies.policy import Policy
 from tlee.policies.sources import LiveFeatures, Remembered
 from tlee.subsets import spread
 
-VIDEOS = 256  #: of test, evenly spread, that are run
+VIDEOS = 256  #: number of test videos that are run, evenly spread
 
 
 def step_by_step_agreement(evaluation: Evaluation, params: Params) -> pd.Series:
-    """For each policy the share of test videos on which the network itself does as the replay did.
+    """Share of test videos, for each policy, on which the network itself agrees with the replay.
 
-    The same exits, the same prediction and the same cost; nothing of the stored features is used. A temporal
+    They agree if exits, prediction and cost are the same; the stored features are not used. A temporal
     shift makes features depend on earlier exits, so there, and only there, the replay is an approximation.
     """
     model, _ = load_trained(params, "pretrain", "branches", "gates")
     clips, split = load_clips("test", params), evaluation.test
     rows = spread(len(clips), VIDEOS)
-    forgetful = not any(model.backbone.start_memory(params.model.input_size))
+    stateless = not any(model.backbone.start_memory(params.model.input_size))
     same = dict.fromkeys(evaluation.policies, 0)
     for row in rows:
         clip, _, _ = clips[row]
-        source = Remembered(LiveFeatures(model, clip)) if forgetful else None
+        source = Remembered(LiveFeatures(model, clip)) if stateless else None
         for name, policy in evaluation.policies.items():
             replayed, live = evaluation.outcomes[name], source or LiveFeatures(model, clip)
             if isinstance(policy, Policy):

@@ -1,1 +1,1 @@
-"""When to leave a frame and when to stop a video, one kind of policy a module."""
+"""Policies, which decide when to leave a frame and when to stop a video, and the loop that runs them."""

@@ -1,4 +1,4 @@
-"""Policies as JSON: those that ``evaluate`` has chosen, and the one that ``guarantee`` has certified."""
+"""Policies as JSON files: those chosen by stage ``evaluate``, and the one certified by stage ``guarantee``."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,7 @@ from tlee.policies.thresholds import Thresholds
 from tlee.records import load_json, save_json
 
 KINDS = {kind.__name__: kind for kind in (Thresholds, StopAbove, FixedExits, RandomExits)}
-STAGES = {POLICY: "evaluate", GUARANTEED_POLICY: "guarantee"}  #: that write these files
+STAGES = {POLICY: "evaluate", GUARANTEED_POLICY: "guarantee"}  #: stages that write these files
 
 
 def save_policies(policies: dict[str, Policy | GivenExits], path: Path = POLICY) -> None:
@@ -22,7 +22,7 @@ def save_policies(policies: dict[str, Policy | GivenExits], path: Path = POLICY)
 
 
 def read_policy(name: str, path: Path = POLICY) -> Policy | GivenExits:
-    """One of them; ``UserError`` if the file, one of ``STAGES``, is missing or has none of this name."""
+    """Read one policy of a file in ``STAGES``; ``UserError`` if the file is missing or has none of this name."""
     policies = load_json(path, STAGES[path])
     if name not in policies:
         known = ", ".join(sorted(policies))

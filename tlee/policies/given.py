@@ -1,4 +1,4 @@
-"""Exits that are settled before anything is seen."""
+"""Policies whose exits do not depend on the video."""
 
 from dataclasses import dataclass
 
@@ -6,14 +6,14 @@ import torch
 
 
 class GivenExits:
-    """A policy that does not look: its exits are known beforehand (see ``inference.follow``)."""
+    """A policy whose exits are known before the video is processed (see ``inference.follow``)."""
 
-    def exit_depths(self, videos: int, frames: int, exits: int) -> torch.Tensor:
-        """A depth for each frame and -1 after the last one, ``[N, T]``."""
+    def exit_depths(self, videos: int, frames: int, num_exits: int) -> torch.Tensor:
+        """Return a depth for each frame and -1 after the last one, ``[N, T]``."""
         raise NotImplementedError
 
     def num_exits_used(self) -> int:
-        """See ``Policy``."""
+        """Zero, see ``Policy``: no exit is used to decide."""
         return 0
 
 
@@ -24,22 +24,22 @@ class FixedExits(GivenExits):
     frames: int
     depth: int
 
-    def exit_depths(self, videos: int, frames: int, exits: int) -> torch.Tensor:
-        path = torch.where(torch.arange(frames) < self.frames, self.depth, -1)
-        return path.expand(videos, frames).clone()
+    def exit_depths(self, videos: int, frames: int, num_exits: int) -> torch.Tensor:
+        depths = torch.where(torch.arange(frames) < self.frames, self.depth, -1)
+        return depths.expand(videos, frames).clone()
 
 
 @dataclass(frozen=True)
 class RandomExits(GivenExits):
-    """The papers' ablation: at each exit on the way the video stops with ``chance``, and so is the frame left."""
+    """The papers' ablation: at each exit the video stops with probability ``chance``, and so is the frame left."""
 
     chance: float
     seed: int
 
-    def exit_depths(self, videos: int, frames: int, exits: int) -> torch.Tensor:
-        """The same for the same seed."""
+    def exit_depths(self, videos: int, frames: int, num_exits: int) -> torch.Tensor:
+        """Draw them; the same seed gives the same exits."""
         generator = torch.Generator().manual_seed(self.seed)
-        stop, leave = (torch.rand(videos, frames, exits, generator=generator) < self.chance for _ in range(2))
+        stop, leave = (torch.rand(videos, frames, num_exits, generator=generator) < self.chance for _ in range(2))
         leave[:, :, -1] = True
         depth = (stop | leave).int().argmax(2)  # the first of them
         stops = stop.gather(2, depth[:, :, None]).squeeze(2).int()

@@ -1,4 +1,4 @@
-"""Where exit features come from when a policy asks for them."""
+"""Sources of exit features: a stored table, or the network itself."""
 
 from typing import Protocol
 
@@ -8,13 +8,13 @@ from tlee.model import TLEE
 
 
 class FeatureSource(Protocol):
-    """Exit features of ``videos`` videos of ``frames`` frames, on demand."""
+    """Exit features of ``num_videos`` videos of ``num_frames`` frames, on demand."""
 
     num_videos: int
     num_frames: int
 
     def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
-        """``f[t, b]`` of the videos ``rows``, ``[len(rows), D]``."""
+        """Return ``f[t, b]`` of the videos ``rows``, ``[len(rows), D]``."""
         ...
 
 
@@ -32,8 +32,8 @@ class StoredFeatures:
 class LiveFeatures:
     """Exit features of one clip from the network: a segment runs when its output is first needed.
 
-    ``clip`` is ``[T, *input_shape]`` in visiting order. ``segment_runs[b]`` and ``head_runs[b]`` count. To go back
-    to a shallower exit or an earlier frame starts that frame again, which a network with a memory cannot do.
+    ``clip`` is ``[T, *input_shape]`` in visiting order. ``segment_runs[b]`` and ``head_runs[b]`` count runs. Returning
+    to a shallower exit or an earlier frame restarts that frame, which is wrong for a network with a memory.
     """
 
     num_videos = 1
@@ -58,7 +58,7 @@ class LiveFeatures:
 
 
 class Remembered:
-    """A source of one video that computes each exit feature once, for all policies that run on it."""
+    """A source of a single video that computes each exit feature once, for all policies that run on it."""
 
     def __init__(self, source: FeatureSource):
         self.num_videos, self.num_frames = source.num_videos, source.num_frames

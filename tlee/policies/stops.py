@@ -1,4 +1,4 @@
-"""The simpler policies of the literature: one score, and the video stops where it is above a threshold."""
+"""Early-exit policies of the literature with a single score: the video stops where it is above a threshold."""
 
 import math
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ Score = Literal["confidence", "certainty", "agreement", "ensemble"]
 
 @dataclass(frozen=True)
 class StopAbove(Policy):
-    """Stops the video at the first exit whose score is above the threshold; all frames run to ``depth``.
+    """Stop the video at the first exit whose score is above the threshold; all frames run to ``depth``.
 
-    ``above[t][b]`` is a threshold for each exit up to ``depth``, and ``NEVER`` where it does not seen. Scores
+    ``above[t][b]`` is a threshold for each exit up to ``depth``, ``NEVER`` where the exit is not used. Scores
     are from 0 to 1:
 
-    - ``confidence``: largest probability of a class (Shallow-Deep Networks, ICML 2019)
-    - ``certainty``: one minus the entropy, as a share of the largest that it can be (BranchyNet, ICPR 2016)
-    - ``agreement``: how many looks in a row have said the same class, as a share of the frames (PABEE, NeurIPS 2020)
-    - ``ensemble``: confidence of the product of the probabilities of all exits looked at so far, each to the power of
-      its depth's weight; it also gives the answer (Zero Time Waste, NeurIPS 2021, without its cascade connections)
+    - ``confidence``: largest class probability (Shallow-Deep Networks, ICML 2019)
+    - ``certainty``: one minus the normalised entropy (BranchyNet, ICPR 2016)
+    - ``agreement``: number of consecutive exits with the same class, as a share of the frames (PABEE, NeurIPS 2020)
+    - ``ensemble``: confidence of the product of the probabilities of all exits used so far, each to the power of its
+      depth's weight; the product is also the answer (Zero Time Waste, NeurIPS 2021, without its cascade connections)
     """
 
     score: Score
     above: tuple[tuple[float, ...], ...]
     depth: int
-    weights: tuple[float, ...] = ()  #: of an ensemble, one a depth
+    weights: tuple[float, ...] = ()  #: one a depth, of an ensemble
 
     @classmethod
     def between(
@@ -41,7 +41,7 @@ class StopAbove(Policy):
         deepest: int,
         weights: tuple[float, ...] = (),
     ) -> "StopAbove":
-        """The same threshold at every exit from one depth to another, at which all frames are left."""
+        """Use one threshold at all exits from ``shallowest`` to ``deepest``, at which all frames are left."""
         row = (NEVER,) * shallowest + (threshold,) * (deepest + 1 - shallowest)
         return cls(score, (row,) * frames, deepest, weights)
 
@@ -53,9 +53,10 @@ class StopAbove(Policy):
 
     def observe(self, seen: Observation) -> None:
         if self.score == "agreement":
-            said, streak = seen.memory.unbind(1)
-            says = seen.logits.argmax(1).to(said.dtype)
-            seen.memory = torch.stack([says, torch.where((says == said) & (streak > 0), streak + 1, 1.0)], dim=1)
+            previous, streak = seen.memory.unbind(1)
+            predicted = seen.logits.argmax(1).to(previous.dtype)
+            agrees = (predicted == previous) & (streak > 0)
+            seen.memory = torch.stack([predicted, torch.where(agrees, streak + 1, 1.0)], dim=1)
         elif self.score == "ensemble":
             seen.memory = seen.memory + self.weights[seen.b] * log_probabilities(seen)
 
@@ -84,7 +85,7 @@ class StopAbove(Policy):
 
 
 def certainty(seen: Observation) -> torch.Tensor:
-    """One minus the entropy over the largest entropy, ``[n]``; with several labels the mean over classes."""
+    """One minus the entropy divided by its maximum, ``[n]``; with several labels the mean over classes."""
     probabilities = seen.probabilities
     if seen.readout.multi_label:
         odds = torch.stack([probabilities, 1 - probabilities])

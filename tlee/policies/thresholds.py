@@ -1,4 +1,4 @@
-"""TLEE's policy, of which those along one axis are cases."""
+"""TLEE's policy; the policies along one axis are special cases of it."""
 
 from dataclasses import astuple, dataclass
 
@@ -16,9 +16,9 @@ class Thresholds(Policy):
     ``first[b]``: stop the video at the first frame where the confidence is above it.
     ``gate[b]``: stop the video at a later frame where the gate's score is above it.
     ``stop[b]``: stop the video at a later frame also where the confidence is above it. The papers have no
-    such rule (it is off); with it, confidence and the gate are weighed by what they do on val.
+    such rule (then it is off); with it, the search on val weighs confidence against the gate.
 
-    Every policy along one axis is a case of it: see ``never`` and ``search.families``.
+    Every policy along one axis is a special case: see ``never`` and ``search.families``.
     """
 
     layer: tuple[float, ...]
@@ -27,21 +27,21 @@ class Thresholds(Policy):
     stop: tuple[float, ...]
 
     @classmethod
-    def never(cls, exits: int) -> "Thresholds":
-        """The full network: no exit of ``exits`` (``B + 1``) is ever taken."""
-        off = (NEVER,) * exits
+    def never(cls, num_exits: int) -> "Thresholds":
+        """The full network: no early exit of a network with ``num_exits`` (``B + 1``) is ever taken."""
+        off = (NEVER,) * num_exits
         return cls(layer=off[1:], first=off, gate=off, stop=off)
 
     def reachable(self) -> "Thresholds":
-        """The same policy with every threshold at ``NEVER`` behind a depth at which all frames are left."""
+        """Set every threshold beyond a depth at which all frames are left to ``NEVER``: the same decisions."""
         if ALWAYS not in self.layer:
             return self
         last = self.layer.index(ALWAYS) + 1
         return Thresholds(*(values[:last] + (NEVER,) * (len(values) - last) for values in astuple(self)))
 
     def stop_above(self, t: int, b: int, frames: int) -> tuple[float, float]:
-        """The confidence and the gate's score above which the video stops at ``(t, b)``."""
-        if t == frames - 1:  # after the last frame it stops anyway
+        """Return the confidence and the gate score above which the video stops at ``(t, b)``."""
+        if t == frames - 1:  # the last frame ends the video anyway
             return NEVER, NEVER
         return (self.first[b], NEVER) if t == 0 else (self.stop[b], self.gate[b])
 
@@ -51,7 +51,7 @@ class Thresholds(Policy):
         return min(self.stop_above(t, b, frames)) < NEVER
 
     def num_exits_used(self) -> int:
-        """At how many depths it looks, at the first frame and at later ones taken together."""
+        """Number of exits in use at the first frame, plus that at a later frame."""
         depths = 1 + (self.layer.index(ALWAYS) if ALWAYS in self.layer else len(self.layer))
         return sum(self.uses_exit(t, b, frames=3) for t in (0, 1) for b in range(depths))
 
