@@ -19,9 +19,9 @@ _REMEDY = "run `dvc repro branches`"
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """One split: exit features ``[N, T, B + 1, D]`` in visiting order, classes and names of its videos.
+    """Exit features of one split ``[N, T, B + 1, D]`` in visiting order, with the classes and names of its videos.
 
-    ``labels [N]`` is the first class of each video, ``truth [N, C]`` (booleans) says all of them.
+    ``labels [N]`` is the first class of each video, ``truth [N, C]`` (booleans) all of them.
     """
 
     features: torch.Tensor
@@ -32,11 +32,11 @@ class FeatureTable:
     classes: list[str]
 
     def targets(self, multi_label: bool) -> torch.Tensor:
-        """What is trained on: class indices ``[N]``, or zeros and ones ``[N, C]`` (see ``Readout.loss``)."""
+        """Training targets: class indices ``[N]``, or zeros and ones ``[N, C]`` (see ``Readout.loss``)."""
         return self.truth.float() if multi_label else self.labels
 
     def take(self, rows: np.ndarray) -> "FeatureTable":
-        """The videos ``rows``, by position."""
+        """Select the videos ``rows``, by position."""
         index = torch.as_tensor(rows)
         return FeatureTable(
             self.features[index],
@@ -74,10 +74,10 @@ def split_features(model: TLEE, params: Params, split: str) -> FeatureTable:
 
 
 def _prepare(model: TLEE, params: Params, split: str) -> tuple[FeatureTable, Iterator[torch.Tensor]]:
-    """The table of a split without its features, and these in batches of videos.
+    """Prepare the table of a split without its features, and the features in batches of videos.
 
-    The network has learnt the training clips by heart; as they are, nearly all would look right and
-    certain. ``train`` therefore holds ``params.branches.train_views`` augmented views of each.
+    The network has memorised the training clips and would be correct and confident on nearly all of them. ``train``
+    therefore contains ``params.branches.train_views`` augmented views of each.
     """
     torch.manual_seed(params.seed)
     clips = load_clips(split, params, augment=split == "train")
@@ -94,7 +94,7 @@ def _prepare(model: TLEE, params: Params, split: str) -> tuple[FeatureTable, Ite
 
 
 def compute_features(model: TLEE, clips: ClipDataset, batch_clips: int = 16) -> Iterator[torch.Tensor]:
-    """All exit features of all clips, ``float32 [n, T, B + 1, D]`` a batch."""
+    """Yield the exit features of all clips in batches, ``float32 [n, T, B + 1, D]``."""
     model.eval()
     device = next(model.parameters()).device
     for frames, _, _ in DataLoader(clips, batch_clips):
@@ -103,7 +103,7 @@ def compute_features(model: TLEE, clips: ClipDataset, batch_clips: int = 16) -> 
 
 
 def load_features(split: str) -> FeatureTable:
-    """The table of one split, its features memory-mapped: only what is asked for is read.
+    """Load the table of one split; its features are memory-mapped and read only where they are used.
 
     Raises ``UserError`` if a file is missing, damaged or not one of these.
     """

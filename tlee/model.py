@@ -19,7 +19,7 @@ from tlee.weights import load_state, load_tensors, save_tensors
 
 
 class Head(nn.Module):
-    """The output of a segment to an exit feature: branch, if it is not the last, and the MLP, if there is one."""
+    """Maps the output of a segment to an exit feature: the branch unless it is the last segment, and the MLP if any."""
 
     def __init__(self, backbone: Backbone, branch: nn.Module | None, mlp: nn.Module):
         super().__init__()
@@ -54,7 +54,7 @@ class TLEE(nn.Module):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one time step: ``(3, S, S)``, or ``(3, L, S, S)`` where it is a short clip."""
+        """Shape of one time step: ``(3, S, S)``, or ``(3, L, S, S)`` if it is a short clip."""
         return self.backbone.input_shape(self.params.model.input_size)
 
     def new_branches(self) -> nn.ModuleList:
@@ -70,26 +70,26 @@ class TLEE(nn.Module):
 
     @torch.no_grad()
     def _show_taps(self, branches: nn.ModuleList) -> None:
-        """Let layers that are lazy take the sizes that they have for the taps of this network."""
+        """Initialise lazy layers by running the branches on taps of this network's sizes."""
         shapes = self.backbone.map_shapes(self.params.model.input_size)
         for branch, shape in zip(branches, shapes, strict=True):
             branch(torch.zeros(1, *shape))
 
     def head(self, depth: int, branches: nn.ModuleList | None = None) -> Head:
-        """What maps the output of segment ``depth`` to an exit feature; with other ``branches`` than its own."""
+        """Head that maps the output of segment ``depth`` to an exit feature; ``branches`` replace the network's own."""
         branches = self.branches if branches is None else branches
         return Head(self.backbone, branches[depth] if depth < len(branches) else None, self.mlp)
 
     def full_features(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips ``[N, T, *input_shape]`` to the features of the full depth ``[N, T, 1, D]``."""
+        """Map clips ``[N, T, *input_shape]`` to the features of the full depth ``[N, T, 1, D]``."""
         return self.mlp(self.backbone(clips).flatten(0, 1)).unflatten(0, clips.shape[:2]).unsqueeze(2)
 
     def exit_features(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips ``[N, T, *input_shape]`` to all exit features ``[N, T, B + 1, D]``."""
+        """Map clips ``[N, T, *input_shape]`` to all exit features ``[N, T, B + 1, D]``."""
         return self.heads(self.backbone.taps(clips)).unflatten(0, clips.shape[:2])
 
     def heads(self, taps: list[torch.Tensor], branches: nn.ModuleList | None = None) -> torch.Tensor:
-        """The taps of ``M`` time steps to exit features ``[M, B + 1, D]``."""
+        """Map the taps of ``M`` time steps to exit features ``[M, B + 1, D]``."""
         return torch.stack([self.head(depth, branches)(tap) for depth, tap in enumerate(taps)], dim=1)
 
 
@@ -97,7 +97,7 @@ class TLEE(nn.Module):
 
 
 def parts(model: TLEE, stage: str) -> nn.ModuleDict:
-    """What a training stage trains, and its weight file holds; ``pretrain`` the branches too if it is joint."""
+    """Modules that a training stage trains and its weight file contains; joint ``pretrain`` includes the branches."""
     readout = model.readout
     if stage == "branches":
         return nn.ModuleDict({"branches": model.branches})
@@ -114,7 +114,7 @@ def parts(model: TLEE, stage: str) -> nn.ModuleDict:
 
 
 def whole(model: TLEE) -> nn.ModuleDict:
-    """All that is trained in any stage: what a file for ``model.trained`` holds."""
+    """Modules trained in any stage, which a file for ``model.trained`` contains."""
     return nn.ModuleDict({name: part for stage in WEIGHT_FILES for name, part in parts(model, stage).items()})
 
 
@@ -126,13 +126,13 @@ WEIGHT_FILES = {
 
 
 def save_trained(model: TLEE, stage: str, classes: list[str]) -> Path:
-    """Write what ``stage`` has trained, with the settings and the classes it was trained for."""
+    """Write the modules trained by ``stage``, with the model parameters and the classes."""
     about = {"classes": classes, "model": model.params.model.model_dump()}
     return save_tensors(WEIGHT_FILES[stage], parts(model, stage).state_dict(), about)
 
 
 def load_trained(params: Params, *stages: str) -> tuple[TLEE, list[str]]:
-    """The network with the weights of the named training stages, in evaluation mode, and its classes.
+    """Load the network with the weights of the named training stages, in evaluation mode, and its classes.
 
     Raises ``UserError`` if a weight file is missing, damaged or made with other parameters.
     """
@@ -147,15 +147,15 @@ def load_trained(params: Params, *stages: str) -> tuple[TLEE, list[str]]:
 
 
 def without_initial_weights(params: Params) -> Params:
-    """The same network, started from nothing: its weights will be loaded."""
+    """Parameters of the same network without initial weights, for one whose weights are loaded."""
     return params.model_copy(update={"model": params.model.model_copy(update={"weights": None})})
 
 
 def load_whole(params: Params, classes: list[str]) -> TLEE:
-    """The network with all weights from the file ``model.trained``, in evaluation mode.
+    """Load the network with all weights from the file ``model.trained``, in evaluation mode.
 
     Raises ``UserError`` if the file is damaged, made with other parameters or for other classes; a file whose
-    classes are called by their numbers fits every list of as many.
+    classes are named by their numbers fits every list of the same length.
     """
     path, remedy = params.model.trained, "correct model.trained, null trains from the start"
     state, about = load_tensors(path, remedy)

@@ -32,7 +32,7 @@ def write_stage_code() -> list[Path]:
     CODE.mkdir(parents=True, exist_ok=True)
     files = []
     for notebook in sorted(STRIPPED.glob("*.ipynb")):
-        lines = [f"{digest(path)}  {path.relative_to(PACKAGE.parent).as_posix()}" for path in code_files(notebook)]
+        lines = [f"{code_digest(path)}  {path.relative_to(PACKAGE.parent).as_posix()}" for path in code_files(notebook)]
         files.append(CODE / f"{notebook.stem}.txt")
         files[-1].write_text("\n".join(lines) + "\n", encoding="utf-8")
     return files
@@ -83,8 +83,8 @@ def source_file(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def digest(path: Path) -> str:
-    """A digest of the code in ``path`` without comments, docstrings and blank lines, the same in every Python."""
+def code_digest(path: Path) -> str:
+    """Digest of the code in ``path`` without comments, docstrings and blank lines, the same in every Python."""
     return hashlib.sha256(bare_code(path.read_text(encoding="utf-8")).encode()).hexdigest()[:16]
 
 

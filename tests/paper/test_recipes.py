@@ -25,7 +25,7 @@ from tlee.params import load_params
 from tlee.paths import EDGE, FRAMES
 from tlee.training.backbone import pretrain
 from tlee.training.branches import train_branches
-from tlee.training.gates import train_gate
+from tlee.training.gates import train_gates
 
 ROOT = Path(__file__).parents[2]
 FILES = {recipe.name: ROOT / "recipes" / f"{recipe.name}.yaml" for recipe in RECIPES}
@@ -145,9 +145,9 @@ def test_a_recipe_runs(recipe, data_sets, tmp_path, monkeypatch):
 
     extraction = extract(read_dataset(params.dataset, params.seed), params.extract, FRAMES)
     pretrain(params)
-    model, _, _ = train_branches(params)
+    model = train_branches(params).model
     store_features(model, params)
-    train_gate(params)
+    train_gates(params)
     evaluation = evaluate_splits(params)
     agreement = step_by_step_agreement(evaluation, params)
     evaluation.write(agreement)

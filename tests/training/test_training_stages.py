@@ -17,8 +17,8 @@ from tlee.model import TLEE, load_trained, whole
 from tlee.params import METHOD_SETTINGS, Params
 from tlee.paths import MODELS, RUNS
 from tlee.training.backbone import pretrain
-from tlee.training.branches import AS_THEY_ARE, STRATEGIES, train_branches
-from tlee.training.gates import Pairs, train_gate
+from tlee.training.branches import STRATEGIES, UNCHANGED, train_branches
+from tlee.training.gates import Pairs, train_gates
 from tlee.weights import save_tensors
 
 pytestmark = pytest.mark.usefixtures("five_layer_backbone")
@@ -50,12 +50,14 @@ def quick(overrides: dict[str, Any] | None = None, **model: Any) -> Params:
 
 
 def train(params: Params) -> tuple[TLEE, dict[str, pd.DataFrame], Pairs | None]:
-    """All stages as the notebooks run them: the network, its histories and the strategies, the pairs of gates."""
-    _, backbone = pretrain(params)
-    model, branches, strategies = train_branches(params)
-    store_features(model, params)
-    model, gates, pairs = train_gate(params)
-    return model, {"pretrain": backbone, "branches": branches, "gates": gates, "strategies": strategies}, pairs
+    """Run all stages as the notebooks do: the network, histories and strategies, and the pairs of the gates."""
+    pretraining, branches = pretrain(params), train_branches(params)
+    store_features(branches.model, params)
+    gates = train_gates(params)
+    for stage in (pretraining, branches, gates):
+        stage.write()
+    histories = {"pretrain": pretraining.history, "branches": branches.history, "gates": gates.history}
+    return gates.model, histories | {"strategies": branches.comparison}, gates.pairs
 
 
 def files_of(names: set[str]) -> set[str]:
@@ -79,7 +81,7 @@ def test_every_method_is_trained(stores, method):
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 
     exits = params.model.num_branches
-    strategies = set(STRATEGIES) if exits else {AS_THEY_ARE}
+    strategies = set(STRATEGIES) if exits else {UNCHANGED}
     kinds = [*(f"depth {depth}" for depth in range(exits + 1)), "mixed depths"]
     comparison = tables["strategies"]
     assert set(comparison["strategy"]) == strategies
@@ -193,11 +195,11 @@ def test_a_network_over_clips_is_trained(stores, monkeypatch, exits):
 
 def test_branches_trained_with_the_backbone_are_kept_as_they_are(stores):
     params = quick({"pretrain.joint": True})
-    jointly, _ = pretrain(params)
+    jointly = pretrain(params).model
     before = {name: tensor.clone() for name, tensor in jointly.state_dict().items() if "gates" not in name}
     model, tables, _ = train(params)
     assert len(tables["branches"]) == 0
-    assert set(tables["strategies"]["strategy"]) == {AS_THEY_ARE}
+    assert set(tables["strategies"]["strategy"]) == {UNCHANGED}
     after = model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
@@ -208,7 +210,7 @@ def test_frozen_layers_end_as_they_began(stores):
     torch.manual_seed(5)
     start = TLEE(params, 3).backbone.body.state_dict()
     path = save_tensors(stores / "start.safetensors", start, {})
-    model, _ = pretrain(quick({"pretrain.frozen_layers": 2}, weights=str(path)))
+    model = pretrain(quick({"pretrain.frozen_layers": 2}, weights=str(path))).model
     after = model.backbone.body.state_dict()
     changed = {int(name.split(".")[0]) for name in start if not torch.equal(after[name], start[name])}
     assert changed == {2, 3, 4}
@@ -226,7 +228,7 @@ def test_a_network_that_comes_trained_is_measured_and_not_changed(stores, method
     assert row["epoch"] == 0
     assert "loss" not in row
     assert len(tables["branches"]) == len(tables["gates"]) == 0
-    assert set(tables["strategies"]["strategy"]) == {AS_THEY_ARE}
+    assert set(tables["strategies"]["strategy"]) == {UNCHANGED}
     assert (pairs is not None) == (method != "full")
     assert {path.name for path in MODELS.iterdir()} == files_of({"backbone", "branches", "gates"})
 

@@ -1,7 +1,7 @@
-"""The papers' three modules: branch head, feature reuse, gate.
+"""TLEE's three modules: branch heads, feature reuse and gates.
 
-Each kind is one class, in the file of its family, with a line in the family's table; ``docs/extending.md``
-shows how to add one.
+Each kind is a class in the file of its family with a line in the family's table; ``docs/extending.md`` shows how to add
+one.
 """
 
 from tlee.modules.branches import BRANCHES

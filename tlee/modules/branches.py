@@ -1,4 +1,4 @@
-"""Branch heads: the tap after a segment, ``[N, C, H, W]``, to a feature of the backbone's size, ``[N, D]``."""
+"""Branch heads: map the tap after a segment, ``[N, C, H, W]``, to a feature of the backbone's size, ``[N, D]``."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -16,12 +16,12 @@ class CRMBranch(nn.Module):
     ReLU, the first of which divides the channels by ``2 ** crm_scale`` and each further one by 2, then a linear layer
     to ``feature_dim``.
 
-    With ``crm_pool: grid`` any tap is pooled to 4 x 4 places. With ``windows``, as in the authors' code, a side of
+    With ``crm_pool: grid`` any tap is pooled to 4 x 4 positions. With ``windows``, as in the authors' code, a side of
     ``s`` is divided into ``n = s // 4`` windows (one at least) of ``s // n``: 4, a little more only where ``s`` is 5,
-    6, 7, 10, 11 or 15, and all of it below 4. The linear layer is then lazy, until it has seen a tap.
+    6, 7, 10, 11 or 15, and the whole side below 4. The linear layer is then lazy, until it has processed a tap.
     """
 
-    side = 4  #: of the grid, or of a window
+    side = 4  #: side of the grid, or of a window
 
     def __init__(self, channels: int, feature_dim: int, params: ModelParams):
         super().__init__()
@@ -38,11 +38,11 @@ class CRMBranch(nn.Module):
     def forward(self, tap: torch.Tensor) -> torch.Tensor:
         if not self.in_windows and min(tap.shape[-2:]) < self.side:
             tap = nn.functional.interpolate(tap, size=(self.side, self.side), mode="nearest")
-        sides = [int(size) for size in tap.shape[-2:]]  # constants of an exported network, too
+        sides = [int(size) for size in tap.shape[-2:]]  # constants of an exported network
         if self.in_windows:
             window = stride = [side // max(side // self.side, 1) for side in sides]
         else:
-            # Equal windows, overlapping where the map is no multiple of the side: these export as they are.
+            # Equal windows, overlapping where the map is no multiple of the side: these can be exported.
             stride = [side // self.side for side in sides]
             window = [side - (self.side - 1) * step for side, step in zip(sides, stride, strict=True)]
         largest = nn.functional.max_pool2d(tap, window, stride)
@@ -81,7 +81,7 @@ class FCBranch(nn.Sequential):
         )
 
 
-#: ``model.branch`` to a class that is built from ``(channels of the tap, D, model parameters)``.
+#: Values of ``model.branch``: classes that are built from ``(channels of the tap, D, model parameters)``.
 BRANCHES: dict[str, Callable[[int, int, ModelParams], nn.Module]] = {
     "crm": CRMBranch,
     "conv": ConvBranch,

@@ -1,7 +1,7 @@
-"""Gates: should the video stop here? Two features to a score, stop where it is high.
+"""Gates: map two features to the score of stopping the video.
 
-``forward(current, past)``: the feature of this exit and that of the frames before, ``[N, D]`` each, to a logit
-``[N]``. TLEE's sign: its weights stop above one half; FrameExit's own stop below.
+``forward(current, past)`` maps the feature of this exit and that of the frames before, ``[N, D]`` each, to a logit
+``[N]``, high where the video should stop. This is TLEE's sign; FrameExit's published weights stop below one half.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class FrameExitGate(nn.Module):
         return self.score(both).squeeze(1)
 
 
-#: ``model.gate`` to a class that is built from ``D``; none where nothing is learnt.
+#: Values of ``model.gate``: classes that are built from ``D``; None where nothing is learned.
 GATES: dict[str, Callable[[int], nn.Module] | None] = {
     "mlp": MLPGate,
     "frameexit": FrameExitGate,

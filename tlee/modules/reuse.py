@@ -1,7 +1,7 @@
-"""Feature reuse: what is known so far and the current exit feature to what is known next (TLEE section III-D).
+"""Feature reuse: combine the features accumulated so far with the current exit feature (TLEE section III-D).
 
-``forward(past, current, count)``: ``past`` and ``current`` are ``[N, D]``; ``count`` is how many features
-``past`` is made of, a number or ``[N, 1]``.
+``forward(past, current, count)``: ``past`` and ``current`` are ``[N, D]``; ``count`` is the number of features
+accumulated in ``past``, a number or ``[N, 1]``.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class EMAReuse(nn.Module):
 
     def __init__(self, feature_dim: int):
         super().__init__()
-        self.logit = nn.Parameter(torch.zeros(()))  # of beta, which so stays between 0 and 1
+        self.logit = nn.Parameter(torch.zeros(()))  # of beta, which therefore stays between 0 and 1
 
     def forward(self, past: torch.Tensor, current: torch.Tensor, count: Count) -> torch.Tensor:
         beta = self.logit.sigmoid()
@@ -80,7 +80,7 @@ class NoReuse(nn.Module):
         return current
 
 
-#: ``model.reuse`` to a class that is built from ``D``.
+#: Values of ``model.reuse``: classes that are built from ``D``.
 REUSES: dict[str, Callable[[int], nn.Module]] = {
     "max": MaxReuse,
     "attention": AttentionReuse,

@@ -1,7 +1,9 @@
 """Stage 1.1 (``pretrain``): backbone and classifier at full depth, over all prefixes of frames.
 
-Joint (the authors' stage 1): the branches in the same pass, each depth with a loss of its own.
+Joint training (the authors' stage 1) includes the branches in the same pass, each depth with its own loss.
 """
+
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -12,6 +14,7 @@ from tlee.frames import ClipDataset, load_clips
 from tlee.metrics import top1
 from tlee.model import TLEE, load_whole, save_trained
 from tlee.params import Params
+from tlee.records import save_metrics, save_table
 from tlee.training.loop import fit, state_file, to_fastest_layout
 
 
@@ -26,7 +29,7 @@ class PretrainTask(nn.Module):
         self.frozen.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "PretrainTask":
-        """Like every module's, but frozen layers stay in evaluation mode (batch norm too)."""
+        """Set the mode of all layers but the frozen ones, which stay in evaluation mode (batch norm too)."""
         super().train(mode)
         self.frozen.eval()
         return self
@@ -36,11 +39,28 @@ class PretrainTask(nn.Module):
         return sum(self.model.readout.prefix_loss(features, b, targets) for b in range(features.shape[2]))
 
 
-def pretrain(params: Params) -> tuple[TLEE, pd.DataFrame]:
-    """Train on the frame store's ``train``, watch ``val``, write the weights.
+@dataclass(frozen=True)
+class Pretraining:
+    """The network after stage 1.1, whose weights are written, and the history of its training."""
 
-    Returns the network and the history: ``epoch``, ``loss`` and top-1 on val after 1, 3 and all frames. A
-    network that comes trained (``model.trained``) is only measured: its history has one row, without a loss.
+    model: TLEE
+    history: pd.DataFrame  #: ``epoch``, ``loss`` and top-1 on val after 1, 3 and all frames; no loss if only measured
+
+    @property
+    def trained(self) -> bool:
+        """False for a network that was imported (``model.trained``) and only measured."""
+        return "loss" in self.history
+
+    def write(self) -> None:
+        """Write metrics and tables."""
+        save_table("pretrain", "history", self.history)
+        save_metrics("pretrain", self.history.iloc[-1].drop("epoch").to_dict())
+
+
+def pretrain(params: Params) -> Pretraining:
+    """Train on the frame store's ``train``, validate on ``val``, write the weights.
+
+    A network that was imported (``model.trained``) is only measured: its history has one row, without a loss.
     """
     torch.manual_seed(params.seed)
     train = load_clips("train", params, augment=True, draw=params.pretrain.frames)
@@ -60,7 +80,7 @@ def pretrain(params: Params) -> tuple[TLEE, pd.DataFrame]:
             state=state_file("pretrain", params),
         )
     save_trained(model, "pretrain", classes)
-    return model, history
+    return Pretraining(model, history)
 
 
 @torch.inference_mode()

@@ -1,15 +1,17 @@
 """Stage 1.2 (``branches``): the branch heads, with backbone and classifier frozen.
 
-Strategies of training are compared on the same batches; each has heads of its own, and the taps of the
-frozen backbone, which cost most, are computed once for all of them.
+Training strategies are compared on the same batches; each has its own heads, and the taps of the frozen backbone,
+which cost most, are computed once for all of them.
 
 ``own_depth``
-    The papers' way: every depth must classify videos whose frames all left at that depth.
+    The papers' loss: every depth classifies videos whose frames all left at that depth.
 ``mixed_depths``
-    Also videos whose frames left at random depths: what the features of a video meet at inference.
+    Adds videos whose frames left at random depths, as they do at inference.
 ``distilled``
-    As ``mixed_depths``, and each feature is drawn towards the full depth's feature of its frame.
+    Adds to ``mixed_depths`` the distance of each feature to the feature of the full depth of its frame.
 """
+
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -20,14 +22,15 @@ from tlee.frames import ClipDataset, load_clips
 from tlee.metrics import top1
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
+from tlee.records import save_metrics, save_table
 from tlee.training.loop import NO_HISTORY, fit, state_file, to_fastest_layout
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
-AS_THEY_ARE = "as they are"  # branches that come trained, or none
+UNCHANGED = "unchanged"  # imported or jointly trained branches, or none
 
 
 class BranchTask(nn.Module):
-    """The loss of all strategies together; they share nothing but the frozen network."""
+    """Sum of the losses of all strategies, which share only the frozen network."""
 
     def __init__(self, model: TLEE, heads: dict[str, nn.ModuleList]):
         super().__init__()
@@ -35,13 +38,13 @@ class BranchTask(nn.Module):
         self.heads = nn.ModuleDict(heads)
 
     def train(self, mode: bool = True) -> "BranchTask":
-        """Like every module's, but the frozen network stays in evaluation mode (batch norm too)."""
+        """Set the mode of the heads; the frozen network stays in evaluation mode (batch norm too)."""
         super().train(mode)
         self.model.eval()
         return self
 
     def features(self, clips: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Clips ``[N, T, *input_shape]`` to the exit features ``[N, T, B + 1, D]`` of each strategy's heads."""
+        """Map clips ``[N, T, *input_shape]`` to the exit features ``[N, T, B + 1, D]`` of each strategy's heads."""
         with torch.no_grad():
             taps = self.model.backbone.taps(clips)
         return {
@@ -64,17 +67,31 @@ class BranchTask(nn.Module):
 
 
 def random_depths(features: torch.Tensor) -> torch.Tensor:
-    """A depth for each frame of exit features ``[N, T, B + 1, D]``, ``[N, T]``."""
+    """Draw a depth for each frame of exit features ``[N, T, B + 1, D]``: ``[N, T]``."""
     clips, frames, depths, _ = features.shape
     return torch.randint(depths, (clips, frames), device=features.device)
 
 
-def train_branches(params: Params) -> tuple[TLEE, pd.DataFrame, pd.DataFrame]:
-    """Train all strategies, keep the one whose features work together best on val, write its weights.
+@dataclass(frozen=True)
+class BranchTraining:
+    """The network with the branches that were kept, whose weights are written, and the comparison that chose them."""
 
-    Without branches, and where they come trained or were trained with the backbone, they are kept as they are.
-    Returns the network with the heads kept, the history, and the comparison: one row a strategy
-    and kind of exits, with ``accuracy`` on val after all frames and whether it is ``kept``.
+    model: TLEE
+    history: pd.DataFrame  #: ``epoch``, ``loss``
+    comparison: pd.DataFrame  #: see ``compare_strategies``, with ``kept``, true for the strategy that was chosen
+
+    def write(self) -> None:
+        """Write metrics and tables."""
+        kept = self.comparison[self.comparison["kept"]]
+        save_table("branches", "history", self.history)
+        save_table("branches", "strategies", self.comparison)
+        save_metrics("branches", kept.set_index("depths")["accuracy"].to_dict())
+
+
+def train_branches(params: Params) -> BranchTraining:
+    """Train all strategies, keep the one that is best on val where depths mix, write its weights.
+
+    Branches that were imported or trained with the backbone are kept unchanged.
     """
     model, classes = load_trained(params, "pretrain")
     train = load_clips("train", params, augment=True, draw=params.branches.frames)
@@ -83,7 +100,7 @@ def train_branches(params: Params) -> tuple[TLEE, pd.DataFrame, pd.DataFrame]:
         model = load_whole(params, classes)
     trains = params.model.num_branches > 0 and not params.pretrain.joint and not params.model.trained
     torch.manual_seed(params.seed)
-    heads = {strategy: model.new_branches() for strategy in STRATEGIES} if trains else {AS_THEY_ARE: model.branches}
+    heads = {strategy: model.new_branches() for strategy in STRATEGIES} if trains else {UNCHANGED: model.branches}
     task = to_fastest_layout(BranchTask(model, heads))
     history = NO_HISTORY
     if trains:
@@ -101,14 +118,15 @@ def train_branches(params: Params) -> tuple[TLEE, pd.DataFrame, pd.DataFrame]:
     comparison["kept"] = comparison["strategy"] == kept
     model.branches = task.heads[kept]
     save_trained(model, "branches", classes)
-    return model, history, comparison
+    return BranchTraining(model, history, comparison)
 
 
 @torch.inference_mode()
 def compare_strategies(task: BranchTask, clips: ClipDataset, draws: int = 20) -> pd.DataFrame:
-    """Top-1 after each number of frames, averaged, of each strategy: all frames left at one depth, or at mixed ones.
+    """Compare strategies by top-1 on ``clips``, averaged over stopping after each frame.
 
-    Mixed depths are drawn ``draws`` times.
+    One row a ``strategy`` and ``depths``: all frames left at one depth, or at mixed depths, which are drawn ``draws``
+    times; ``accuracy`` is from 0 to 1.
     """
     task.eval()
     readout, device = task.model.readout, next(task.parameters()).device

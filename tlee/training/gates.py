@@ -1,6 +1,7 @@
-"""Stage 2 (``gates``): the gates alone, on stored exit features."""
+"""Stage 2 (``gates``): the gates alone, trained on stored exit features."""
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pandas as pd
@@ -14,23 +15,24 @@ from tlee.metrics import auroc, is_correct
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
 from tlee.readout import Accumulated
+from tlee.records import save_metrics, save_table
 from tlee.training.loop import NO_HISTORY, fit, state_file
 
 
 def exit_label(loss: torch.Tensor, t: int, patience: float, beta: float) -> torch.Tensor:
-    """1 where stopping at step ``t`` is right: ``loss(classify(z_tb), y) <= beta * exp(t / patience)``.
+    """Label 1 where the gate should stop at step ``t``: ``loss(classify(z_tb), y) <= beta * exp(t / patience)``.
 
-    ``loss`` is that of each sample, ``[N]``; ``patience`` is 2 in FrameExit (equation 8) and ``3 + b`` at depth
+    ``loss`` is the loss of each sample, ``[N]``; ``patience`` is 2 in FrameExit (equation 8) and ``3 + b`` at depth
     ``b`` in TLEE (section III-C, here per sample).
     """
     return (loss <= beta * math.exp(t / patience)).to(loss.dtype)
 
 
 class GateTask(nn.Module):
-    """Binary cross-entropy of the gate over every pair ``(z_tb, z)`` that inference meets.
+    """Binary cross-entropy of the gate over the pairs ``(z_tb, z)`` that occur at inference.
 
-    ``z`` depends on where earlier frames were left, so each video of a batch gets a random layer policy (a
-    confidence threshold a depth, some switched off) and walks on as that policy would.
+    ``z`` depends on the depths at which earlier frames were left, so each video of a batch gets a random layer policy
+    (a confidence threshold a depth, some switched off) and leaves its frames as that policy does.
     """
 
     def __init__(self, model: TLEE):
@@ -42,12 +44,12 @@ class GateTask(nn.Module):
         self.patience = [2 if as_frameexit else 3 + depth for depth in range(model.num_exits)]
 
     def forward(self, features: torch.Tensor, targets: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Exit features ``[N, T, B + 1, D]`` and what their videos show (see ``FeatureTable``) to the mean loss."""
+        """Return the mean loss of exit features ``[N, T, B + 1, D]``; for the rest see ``FeatureTable``."""
         pairs = self.pairs(features, targets, truth)
         return nn.functional.binary_cross_entropy_with_logits(pairs.scores, pairs.stop)
 
     def pairs(self, features: torch.Tensor, targets: torch.Tensor, truth: torch.Tensor) -> "Pairs":
-        """Every pair at ``0 < t < T - 1`` where each video is still inside its frame."""
+        """Collect the pairs at ``0 < t < T - 1`` of the videos that have not left their frame yet."""
         readout = self.readout
         videos, frames, depths, _ = features.shape
         leave = random_layer_thresholds(videos, depths, features.device)
@@ -70,34 +72,34 @@ class GateTask(nn.Module):
 
 
 class Pairs(NamedTuple):
-    """What the gate says of pairs ``(z_tb, z)``, and what is true of them; ``[P]`` each."""
+    """Scores and labels of ``P`` pairs ``(z_tb, z)``; ``[P]`` each."""
 
     scores: torch.Tensor  #: logits of the gate
-    stop: torch.Tensor  #: ``exit_label``
-    correct: torch.Tensor  #: whether classifying ``z_tb`` is right
-    confidence: torch.Tensor  #: largest probability of ``z_tb``
+    stop: torch.Tensor  #: label, see ``exit_label``
+    correct: torch.Tensor  #: True if ``z_tb`` is classified correctly
+    confidence: torch.Tensor  #: largest class probability at ``z_tb``
 
     @property
     def auroc(self) -> float:
-        """How well the gate tells right from wrong."""
+        """AUROC of the gate for correct against incorrect classification."""
         return auroc(self.scores.sigmoid(), self.correct)
 
     def metrics(self) -> dict[str, float]:
-        """How well the gate, and confidence alone, tell right from wrong."""
+        """AUROC of the gate, and of confidence alone."""
         return {
             "val AUROC": self.auroc,
             "val AUROC of confidence": auroc(self.confidence, self.correct),
         }
 
     def table(self) -> pd.DataFrame:
-        """Columns ``score`` (a probability) and ``right``."""
+        """Table with the columns ``score`` (a probability) and ``correct``."""
         return pd.DataFrame({"score": self.scores.sigmoid().numpy(), "correct": self.correct.numpy()})
 
 
 def random_layer_thresholds(videos: int, depths: int, device: torch.device) -> torch.Tensor:
-    """``[N, B + 1]``: for each video and depth a confidence to leave at, half of them ``NEVER``.
+    """Draw a confidence threshold for each video and depth, ``[N, B + 1]``, half of them ``NEVER``.
 
-    The deepest is always left.
+    The deepest depth is always left.
     """
     thresholds = 1 - torch.rand(videos, depths, device=device) ** 2
     thresholds[torch.rand(videos, depths, device=device) < 0.5] = NEVER
@@ -105,11 +107,29 @@ def random_layer_thresholds(videos: int, depths: int, device: torch.device) -> t
     return thresholds
 
 
-def train_gate(params: Params) -> tuple[TLEE, pd.DataFrame, Pairs | None]:
-    """Train the gate, or those of all steps, on the stored exit features of ``train`` and write the weights.
+@dataclass(frozen=True)
+class GateTraining:
+    """The network with its gates, whose weights are written, and how they score on ``val``."""
 
-    Returns the network, the history and the pairs of ``val``. Gates that come trained are only measured, with an
-    empty history; where there is no gate at all there are no pairs.
+    model: TLEE
+    history: pd.DataFrame  #: ``epoch``, ``loss`` and AUROC on val; empty if the gates were imported
+    pairs: Pairs | None  #: of val; None without gates
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """AUROC on val of the gate and of confidence; empty without gates."""
+        return self.pairs.metrics() if self.pairs else {}
+
+    def write(self) -> None:
+        """Write metrics and tables."""
+        save_table("gates", "history", self.history)
+        save_metrics("gates", self.metrics)
+
+
+def train_gates(params: Params) -> GateTraining:
+    """Train the gates on the stored exit features of ``train``, measure them on ``val``, write their weights.
+
+    Imported gates (``model.trained``) are only measured.
     """
     torch.manual_seed(params.seed)
     model, classes = load_trained(params, "pretrain", "branches")
@@ -127,7 +147,7 @@ def train_gate(params: Params) -> tuple[TLEE, pd.DataFrame, Pairs | None]:
             state=state_file("gates", params),
         )
     save_trained(model, "gates", classes)
-    return model, history, _pairs_of(task, val) if model.readout.gates else None
+    return GateTraining(model, history, _pairs_of(task, val) if model.readout.gates else None)
 
 
 @torch.inference_mode()

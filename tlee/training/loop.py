@@ -1,4 +1,4 @@
-"""The training loop that all stages share: seeded per epoch, resumable at the last finished epoch."""
+"""The training loop of all stages: seeded per epoch, resumed after the last finished epoch."""
 
 import hashlib
 import json
@@ -14,32 +14,32 @@ from lightning_fabric import Fabric, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-import tlee
 from tlee.errors import UserError
 from tlee.params import Params, TrainingParams
 from tlee.paths import FEATURES, FRAMES, MODELS, RUNS
+from tlee.stage_code import PACKAGE, code_digest
 
 Network = TypeVar("Network", bound=nn.Module)
 
 VALIDATE_EVERY = 5  # epochs
 
-NO_HISTORY = pd.DataFrame({"epoch": [], "loss": []})  # of training that was not needed
+NO_HISTORY = pd.DataFrame({"epoch": [], "loss": []})  #: of a stage that trained nothing
 
 
 def state_file(stage: str, params: Params) -> Path:
-    """Where an interrupted run of ``stage`` is kept: named by the parameters, its input files and the code."""
+    """Path of the state of an interrupted run of ``stage``, named by the parameters, its input files and the code."""
     settings = params.model_dump(exclude={"evaluate", "latency"})  # of later stages
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for folder in (FRAMES, MODELS, FEATURES):
         for path in sorted(folder.glob("*")):
             digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
-    for source in sorted(Path(tlee.__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
+    for source in sorted(PACKAGE.rglob("*.py")):
+        digest.update(code_digest(source).encode())
     return RUNS / f"{stage}-{digest.hexdigest()[:16]}.pt"
 
 
 def to_fastest_layout(network: Network) -> Network:
-    """Put the channels last in the weights of convolutions: over frames, and over clips in 3-D networks."""
+    """Store the weights of 2-D and 3-D convolutions with channels last."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     for weight in network.parameters():
         if weight.dim() in layouts:
@@ -58,13 +58,13 @@ def fit(
 ) -> pd.DataFrame:
     """Train ``task``, whose ``forward(*batch)`` is the loss, with AdamW and a one-cycle learning rate.
 
-    After every epoch a line is printed, and all that is needed to go on is written to the file ``state``;
-    if it is there at the start, training goes on after its last epoch and ends as if it had never
-    stopped. It is removed at the end.
+    After every epoch a line is printed, and the state of training is written to the file ``state``; if it exists at
+    the start, training resumes after its last epoch and ends as if it had not been interrupted. It is removed at the
+    end.
 
-    Returns the history: one row an epoch with ``epoch``, ``loss`` and, now and then and at the end, the
-    values of ``validate()``.
-    Raises ``UserError`` if the loss is no longer a number.
+    Returns the history: one row an epoch with ``epoch``, ``loss`` and, every ``VALIDATE_EVERY`` epochs and at the end,
+    the values of ``validate()``.
+    Raises ``UserError`` if the loss is not finite.
     """
     fabric = Fabric(accelerator="auto", devices=1)
     batch = min(params.batch_clips, len(data))
@@ -80,7 +80,7 @@ def fit(
         print(f"resuming after epoch {len(progress['history'])} from {state}", flush=True)
     history = progress["history"]
     for epoch in range(len(history), params.epochs):
-        seed_everything(seed + epoch, verbose=False)  # the same epoch, whether or not it follows a break
+        seed_everything(seed + epoch, verbose=False)  # the same epoch, resumed or not
         start = time.perf_counter()
         loss = _train_epoch(fabric, task, loader, optimizer, schedule)
         if not math.isfinite(loss):
