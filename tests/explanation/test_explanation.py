@@ -1,4 +1,4 @@
-"""Where policies exit, and why: the tables from small traces by hand, and the figures drawn of them."""
+"""Analysis of the exits: the tables of small hand-made traces, and their figures."""
 
 import json
 from itertools import pairwise
@@ -13,40 +13,41 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from support.refusals import one_line
 from support.small import COSTS, T, identity_readout, small_params
 from support.stores import write_small_stores
+from support.titles import states
+from support.titles import title as title_of
 
 from tlee.evaluation.evaluate import Evaluation
 from tlee.evaluation.replay import Split
 from tlee.explanation.explain import (
-    COLUMNS,
     Explanation,
-    Trace,
     by_class,
     by_difficulty,
     by_policy,
+    changed_predictions,
     explain,
-    flipped,
     pick_examples,
     rank_correlation,
-    read_trace,
 )
-from tlee.explanation.film_strips import strips_of
+from tlee.explanation.film_strips import strip, strips_of
+from tlee.explanation.trace import COLUMNS, Trace, read_trace
 from tlee.features import FeatureTable
-from tlee.figures.explanation import class_costs, effort, flips, savings
+from tlee.figures import explanation as figures
 from tlee.methods import NAMES
 from tlee.paths import METRICS, PLOTS, TRACE
 from tlee.policies.inference import Outcomes
 from tlee.records import save_table
 
-SEGMENTS = np.array([1.0, 1.0, 2.0])  #: GMACs of each depth in these tests
+SEGMENTS = np.array([1.0, 1.0, 2.0])  #: GMACs of each segment in these tests
 
 
 def part(
     paths: list[str], truth: str = "", prediction: str = "", confidence: list[float] | None = None, overhead: float = 0
 ) -> pd.DataFrame:
-    """The rows of a policy: one letter of ``truth`` and ``prediction`` a video; ``overhead`` is added to each frame."""
+    """Return the rows of a policy: one letter of ``truth`` and ``prediction`` per video; ``overhead`` is per frame."""
     truth = truth or "a" * len(paths)
     prediction = prediction or truth
     depths = [[int(depth) for depth in path.split()] for path in paths]
@@ -71,7 +72,7 @@ TRUTH = "aabb"
 
 @pytest.fixture
 def trace() -> Trace:
-    """Four videos: two easy ones of class a, one of b that takes three frames, one of b that nothing gets right."""
+    """Four videos: two easy ones of class a, one of b that needs three frames, one of b that is never correct."""
     return {
         "full": part(FULL, TRUTH, "aaba", [0.9, 0.9, 0.8, 0.7]),
         "fixed_frames": part(["2 2"] * 4, TRUTH, "aaba"),
@@ -92,7 +93,7 @@ def explained(trace: Trace, method: str = "tlee") -> Explanation:
         by_policy(trace),
         by_class(trace, method),
         by_difficulty(trace, method),
-        flipped(trace),
+        changed_predictions(trace),
         pick_examples(trace, method),
     )
     return Explanation(method, *tables)
@@ -133,8 +134,8 @@ def test_savings_by_hand(trace):
     assert np.isnan(rows.at["full", "frames_share"])
 
 
-def test_what_runs_beside_the_frames_counts_as_depth(trace):
-    """Frames as deep as the full network's, and a gate at each of them."""
+def test_the_cost_of_gates_counts_as_depth(trace):
+    """All frames run at full depth, with a gate at each."""
     temporal = by_policy(trace).set_index("method").loc["temporal"]
     assert temporal["by_frames"] == 16 / 7
     assert temporal["by_depth"] == pytest.approx(4 / 5)
@@ -142,7 +143,7 @@ def test_what_runs_beside_the_frames_counts_as_depth(trace):
 
 
 @pytest.mark.parametrize("exits", [1, 3])
-def test_frames_and_depth_are_all_of_a_saving(exits):
+def test_frames_and_depth_make_up_the_saving(exits):
     rows = by_policy(random_trace(50, 4, exits))
     np.testing.assert_allclose(rows["by_frames"] * rows["by_depth"], rows["saving"], rtol=1e-12)
     cheaper = rows[rows["saving"] > 1]
@@ -167,9 +168,9 @@ def test_classes_by_hand(trace):
 
 
 def test_difficulty_by_hand(trace):
-    """The oracle pays 1/16 and 1/8 for the first two, 6/16 for the third and is wrong on the fourth."""
+    """The oracle costs 1/16 and 1/8 for the first two, 6/16 for the third and misclassifies the fourth."""
     table = by_difficulty(trace, "tlee").set_index("difficulty")
-    assert list(table.index) == ["up to 1/16", "up to 1/8", "up to 1/2", "never right"]
+    assert list(table.index) == ["up to 1/16", "up to 1/8", "up to 1/2", "never correct"]
     assert table["videos"].tolist() == [1, 1, 1, 1]
     assert table["share_of_full"].tolist() == [1 / 16, 2 / 16, 6 / 16, 1]
     assert table["score"].tolist() == [1, 0, 1, 0]
@@ -189,19 +190,19 @@ def test_every_video_has_its_difficulty():
 
 
 def test_an_oracle_may_cost_more_than_the_full_network(trace):
-    """Where visited exits count too, the heads on the way do; and six digits are not exact."""
-    dear = trace["oracle"].assign(gmacs=[16.00001, 16.0, 15.99999, 17.0], correct=True)
-    table = by_difficulty(trace | {"oracle": dear}, "tlee")
+    """Heads passed on the way count too, and six digits are not exact."""
+    expensive = trace["oracle"].assign(gmacs=[16.00001, 16.0, 15.99999, 17.0], correct=True)
+    table = by_difficulty(trace | {"oracle": expensive}, "tlee")
     assert table["difficulty"].tolist() == ["up to 1", "up to 2"]
     assert table["videos"].tolist() == [3, 1]
 
 
-def test_the_full_network_stands_in_where_no_other_policy_is_fixed(trace):
+def test_the_full_network_is_the_fixed_policy_if_there_is_no_other(trace):
     del trace["fixed_frames"]
     assert set(by_difficulty(trace, "tlee")["fixed"]) == {"full"}
 
 
-def test_cost_follows_difficulty_in_rank(trace):
+def test_rank_correlation_of_cost_and_difficulty(trace):
     rows = by_policy(trace).set_index("method")["difficulty_correlation"]
     assert rows["tlee"] == rows["oracle"] == pytest.approx(1)
     assert rows["temporal"] == pytest.approx(np.corrcoef([1, 2, 3, 4], [1.5, 1.5, 4, 3])[0, 1])
@@ -209,12 +210,12 @@ def test_cost_follows_difficulty_in_rank(trace):
     assert np.isnan(rank_correlation(pd.Series([1.0]), pd.Series([2.0])))
 
 
-# --- flips and examples -------------------------------------------------------------------------------
+# --- changed predictions and examples -------------------------------------------------------------------------------
 
 
-def test_flips_by_hand(trace):
+def test_changed_predictions_by_hand(trace):
     trace["random"] = part(FULL, TRUTH, "bbbb")
-    found = flipped(trace)
+    found = changed_predictions(trace)
     assert found[found["method"] == "tlee"].to_numpy().tolist() == [["tlee", "harmful", "a", "b", 1]]
     assert found[found["method"] == "random"].to_numpy().tolist() == [
         ["random", "harmful", "a", "b", 2],
@@ -226,16 +227,16 @@ def test_flips_by_hand(trace):
     assert set(found["method"]) == {"tlee", "random"}
 
 
-def test_any_class_of_a_video_is_right(trace):
-    """A video of several classes stands under its first, and its answer may be another of them."""
+def test_any_class_of_a_video_is_correct(trace):
+    """A video of several classes is listed under its first, and its prediction may be another of them."""
     trace["full"] = trace["full"].assign(prediction=["c", "a", "b", "a"])
-    assert flipped(trace)["truth"].tolist() == ["a"]
+    assert changed_predictions(trace)["truth"].tolist() == ["a"]
     assert by_class(trace, "full").set_index("class").at["a", "score"] == 1
 
 
-def test_flips_count_each_video_once():
+def test_changed_predictions_count_each_video_once():
     trace = random_trace(300, 5, 2)
-    pairs = flipped(trace).groupby(["method", "kind"])["videos"].sum().unstack(fill_value=0)
+    pairs = changed_predictions(trace).groupby(["method", "kind"])["videos"].sum().unstack(fill_value=0)
     counts = by_policy(trace).set_index("method").loc[pairs.index]
     assert (pairs["harmful"] == counts["harmful"]).all() and (pairs["helpful"] == counts["helpful"]).all()
     gained = counts["score"] - by_policy(trace).set_index("method").at["full", "score"]
@@ -245,12 +246,12 @@ def test_flips_count_each_video_once():
 def test_examples_by_hand(trace):
     examples = pick_examples(trace, "tlee").set_index("name")
     assert examples["row"].to_dict() == {"cheapest_correct": 0, "most_expensive_correct": 2, "early_error_1": 1}
-    assert examples["finding"].tolist() == ["a: right", "b: right", "a: taken for b"]
+    assert examples["finding"].tolist() == ["a, classified correctly", "b, classified correctly", "a, classified as b"]
     assert examples.at["most_expensive_correct", "share_of_full"] == 6 / 16
-    assert explained(trace).early_errors() == "wrong where the full network is right: 1 of 4 videos"
+    assert explained(trace).early_errors().endswith("1 of 4 videos")
 
 
-def test_the_surest_of_the_wrong_are_shown_first(trace):
+def test_the_most_confident_errors_are_shown_first(trace):
     trace["full"] = part(FULL)
     trace["tlee"] = part(["0", "1", "2", "0"], TRUTH.replace("b", "a"), "bbbb", [0.5, 0.8, 0.7, 0.6])
     names = pick_examples(trace, "tlee").set_index("name")["row"].to_dict()
@@ -258,20 +259,20 @@ def test_the_surest_of_the_wrong_are_shown_first(trace):
     assert "early_error_4" not in names
 
 
-def test_where_none_is_wrong_the_least_sure_that_left_early_is_shown(trace):
+def test_without_errors_the_least_confident_early_exit_is_shown(trace):
     trace["tlee"] = part(["0", "2 2 2 2", "2 1", "2"], TRUTH, "aaba", [0.9, 0.3, 0.6, 0.1])
     explanation = explained(trace)
     assert explanation.examples["name"].tolist() == ["cheapest_correct", "most_expensive_correct", "least_confident"]
-    assert explanation.examples["row"].tolist()[-1] == 2  # 1 did not leave early, 3 is wrong anyhow
-    assert explanation.early_errors().endswith("0 of 4 videos; in their place the least sure that left early")
+    assert explanation.examples["row"].tolist()[-1] == 2  # 1 does not exit early, 3 is never correct
+    assert states(explanation.early_errors(), "0 of 4 videos", "least confident")
 
 
-def test_examples_of_the_full_network_and_where_none_is_right(trace):
+def test_examples_of_the_full_network_and_of_a_policy_that_is_never_correct(trace):
     assert pick_examples(trace, "full")["name"].tolist() == ["cheapest_correct", "most_expensive_correct"]
     trace["tlee"] = part(["0", "1", "2", "2 2"], TRUTH, "bbaa")
     examples = pick_examples(trace, "tlee").set_index("name")
     assert examples.loc[["cheapest_correct", "most_expensive_correct"], "row"].tolist() == [0, 3]
-    assert examples.at["most_expensive_correct", "finding"] == "b: taken for a"
+    assert examples.at["most_expensive_correct", "finding"] == "b, classified as a"
 
 
 # --- files --------------------------------------------------------------------------------------------
@@ -279,7 +280,7 @@ def test_examples_of_the_full_network_and_where_none_is_right(trace):
 
 @pytest.fixture
 def written(trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trace:
-    """A project folder, the working one, with the trace of stage ``evaluate``."""
+    """Change to a project folder with the trace of stage ``evaluate``."""
     monkeypatch.chdir(tmp_path)
     write_trace(trace)
     return trace
@@ -289,7 +290,7 @@ def write_trace(trace: Trace) -> None:
     save_table("evaluate", "trace", pd.concat([rows.assign(method=name) for name, rows in trace.items()]))
 
 
-def test_a_trace_is_what_evaluate_writes():
+def test_the_columns_of_a_trace_are_those_that_evaluate_writes():
     features, labels = torch.zeros(2, T, 3, 2), torch.tensor([0, 1])
     table = FeatureTable(features, labels, torch.eye(2).bool(), ["x", "y"], ["g", "g"], ["a", "b"])
     outcomes = Outcomes(torch.eye(2), torch.full((2, T), 1), torch.tensor([1, 2]))
@@ -306,24 +307,27 @@ def test_the_trace_is_read_as_it_was_written(written):
         pd.testing.assert_frame_equal(read[name][rows.columns], rows, check_dtype=False)
 
 
-def test_names_of_classes_stay_as_they_are(written):
-    """Also those that look like numbers, or like nothing."""
+def test_names_of_classes_are_read_unchanged(written):
+    """Also those that resemble numbers or missing values."""
     names = ["1", "007", "None", "NA"]
     write_trace({name: rows.assign(truth=names, prediction=names) for name, rows in written.items()})
     assert read_trace("tlee")["full"]["truth"].tolist() == names
 
 
-def test_a_trace_that_does_not_do_names_the_stage(written):
+def test_an_unusable_trace_is_reported_with_the_stage_to_run(written):
     remedy = "run `dvc repro evaluate`"
-    assert one_line(lambda: read_trace("layer")) == f"{TRACE} says nothing of `layer`: {remedy}"
+    missing = one_line(lambda: read_trace("layer"))
+    assert states(missing, str(TRACE), "layer") and missing.endswith(remedy)
     write_trace(written | {"tlee": written["tlee"][:3]})
-    assert one_line(lambda: read_trace("tlee")) == f"{TRACE} is damaged, its policies saw different videos: {remedy}"
+    differing = one_line(lambda: read_trace("tlee"))
+    assert states(differing, str(TRACE), "different videos") and differing.endswith(remedy)
     content = TRACE.read_bytes()
     for damaged in (content[:-30], b"", b"method,video\nfull,x\n", b"\xff\xfe\x00"):
         TRACE.write_bytes(damaged)
         assert remedy in one_line(lambda: read_trace("tlee"))
     TRACE.unlink()
-    assert one_line(lambda: read_trace("tlee")) == f"{TRACE} is missing or damaged: {remedy}"
+    absent = one_line(lambda: read_trace("tlee"))
+    assert states(absent, str(TRACE), "missing") and absent.endswith(remedy)
 
 
 @pytest.mark.parametrize("method", ["tlee", "full"])
@@ -334,28 +338,36 @@ def test_tables_and_metrics_are_written(written, method):
     assert metrics["harmful"] == (1 if method == "tlee" else 0)
     assert ("difficulty_correlation" in metrics) == (method == "tlee")
     tables = {path.stem: pd.read_csv(path) for path in (PLOTS / "explain").iterdir()}
-    assert set(tables) == {"policies", "classes", "difficulty", "flips", "examples"}
+    assert set(tables) == {"policies", "classes", "difficulty", "changed_predictions", "examples"}
     assert tables["policies"]["method"].tolist() == list(written)
 
 
-def test_film_strips_show_the_frames_that_were_looked_at(written):
+def test_film_strips_show_the_processed_frames(written):
     write_small_stores([0, 0, 1, 1])
     params = small_params(order="sequential")
     strips = strips_of(pick_examples(written, "tlee"), params)
     assert list(strips) == ["cheapest_correct", "most_expensive_correct", "early_error_1"]
-    latest = strips["most_expensive_correct"]
-    assert len(latest.pictures) == T
-    assert latest.visits == {0: (1, "depth 2"), 1: (2, "depth 1")}
-    assert latest.title == f"b: right, 0.90 sure, after 2 of {T} frames, 38% of the full network's GMACs"
+    expensive = strips["most_expensive_correct"]
+    assert len(expensive.pictures) == T
+    assert expensive.visits == {0: (1, 2), 1: (2, 1)}
+    assert states(expensive.title, "b", "correctly", "0.90", f"2 of {T} frames", "38%")
     coarse = strips_of(pick_examples(written, "tlee"), small_params())["most_expensive_correct"]
-    assert coarse.visits == {2: (1, "depth 2"), 0: (2, "depth 1")}
+    assert coarse.visits == {2: (1, 2), 0: (2, 1)}
+
+
+def test_a_strip_by_hand():
+    pictures = [Image.new("RGB", (4, 4))] * 4
+    made = strip(pictures, [2, 0, 3, 1], [1, 2], "wave.mp4: blue", 0.876, 0.254)
+    assert made.pictures is pictures
+    assert made.visits == {2: (1, 1), 0: (2, 2)}
+    assert states(made.title, "wave.mp4: blue", "0.88", "2 of 4 frames", "25%")
 
 
 def test_frames_of_other_videos_are_refused(written):
     write_small_stores([0, 0])
     examples = pick_examples(written, "tlee")
     message = one_line(lambda: strips_of(examples, small_params()))
-    assert message.endswith("test.arrow holds other videos than were evaluated: run `dvc repro evaluate`")
+    assert states(message, "test.arrow", "other videos") and message.endswith("run `dvc repro evaluate`")
     assert one_line(lambda: strips_of(examples.assign(video="x.mp4"), small_params())) == message
 
 
@@ -363,57 +375,67 @@ def test_frames_of_other_videos_are_refused(written):
 
 
 def drawn(explanation: Explanation) -> dict[str, plt.Figure]:
-    correlation = explanation.row["difficulty_correlation"]
+    method, correlation = explanation.method, explanation.method_row["difficulty_correlation"]
+    changes = figures.changed_predictions(explanation.policies, explanation.changed_predictions, method)
     return {
-        "savings": savings(explanation.policies, explanation.method).figure,
-        "classes": class_costs(explanation.classes, explanation.class_correlation, explanation.method),
-        "effort": effort(explanation.difficulty, correlation, explanation.method),
-        "flips": flips(explanation.policies, explanation.flips, explanation.method).figure,
+        "savings": figures.savings(explanation.policies, method).figure,
+        "classes": figures.class_costs(explanation.classes, explanation.class_correlation, method),
+        "difficulty": figures.difficulty_costs(explanation.difficulty, correlation, method),
+        "changes": changes.figure,
     }
 
 
 def title(figure: plt.Figure) -> str:
-    return (figure.get_suptitle() or figure.axes[0].get_title(loc="left")).replace("\n", " ")
+    return title_of(figure) or title_of(figure.axes[0])
 
 
-def test_figures_say_their_findings(trace):
-    assert {name: title(figure) for name, figure in drawn(explained(trace)).items()} == {
-        "savings": "TLEE is 2.6x cheaper: frames give 2.0x, depth gives 1.3x",
-        "classes": "b costs 69% of the full network, a 9%; rank correlation with what the oracle needs: 1.00",
-        "effort": "TLEE spends 6% of the full network on the easiest videos, 100% on the hardest; "
-        "rank correlation of cost and difficulty: 1.00",
-        "flips": "TLEE: exiting early makes 1 of 4 videos wrong and 0 right; most often a is taken for b (1)",
+def assert_findings(explanation: Explanation, findings: dict[str, tuple[str, ...]]) -> None:
+    """Compare the numbers and names in the title of each figure."""
+    titles = {name: title(figure) for name, figure in drawn(explanation).items()}
+    assert titles.keys() == findings.keys()
+    for name, parts in findings.items():
+        assert states(titles[name], *parts), titles[name]
+
+
+def test_titles_give_the_findings(trace):
+    findings = {
+        "savings": ("TLEE", "2.6x cheaper", "2.0x from frames", "1.3x from depth"),
+        "classes": ("b", "69%", "a", "9%", "correlation", "1.00"),
+        "difficulty": ("TLEE", "6%", "easiest", "100%", "hardest", "correlation", "1.00"),
+        "changes": ("TLEE", "1 of 4 videos", "0", "a as b", "(1)"),
     }
+    assert_findings(explained(trace), findings)
 
 
-def test_figures_of_the_full_network(trace):
-    assert {name: title(figure) for name, figure in drawn(explained(trace, "full")).items()} == {
-        "savings": "full network saves nothing: it looks at all frames at full depth",
-        "classes": "full network spends 100% of the full network on every class",
-        "effort": "full network spends 100% of the full network on easy and hard videos alike",
-        "flips": "full network is right on the same videos as the full network",
+def test_titles_about_the_full_network(trace):
+    findings = {
+        "savings": ("full network", "saves nothing"),
+        "classes": ("full network", "100%", "every class"),
+        "difficulty": ("full network", "100%", "easy and hard"),
+        "changes": ("full network", "same videos", "full network"),
     }
+    assert_findings(explained(trace, "full"), findings)
 
 
-def test_figures_of_one_video(trace):
-    one = {name: rows[:1] for name, rows in trace.items()}
-    assert {name: title(figure) for name, figure in drawn(explained(one)).items()} == {
-        "savings": "TLEE is 16.0x cheaper: frames give 4.0x, depth gives 4.0x",
-        "classes": "TLEE spends 6% of the full network on every class",
-        "effort": "TLEE spends 6% of the full network on all videos, which are about as hard",
-        "flips": "TLEE is right on the same videos as the full network",
+def test_titles_about_one_video(trace):
+    findings = {
+        "savings": ("TLEE", "16.0x cheaper", "4.0x from frames", "4.0x from depth"),
+        "classes": ("TLEE", "6%", "every class"),
+        "difficulty": ("TLEE", "6%", "all videos"),
+        "changes": ("TLEE", "same videos", "full network"),
     }
+    assert_findings(explained({name: rows[:1] for name, rows in trace.items()}), findings)
 
 
-def test_a_policy_that_costs_more_is_called_dearer(trace):
+def test_a_policy_that_costs_more_is_called_more_expensive(trace):
     trace["tlee"] = part(FULL, TRUTH, "aaba", overhead=1)
-    axes = savings(by_policy(trace)).figure.axes[0]
-    assert title(axes.figure) == "TLEE is 1.25x dearer: frames give 1.0x, depth gives 0.8x"
+    axes = figures.savings(by_policy(trace))
+    assert states(title_of(axes), "TLEE", "1.25x more expensive", "1.0x from frames", "0.8x from depth")
     assert axes.get_xlim()[0] < 0.8
 
 
 def test_bars_of_frames_and_depth_end_at_the_saving(trace):
-    axes = savings(by_policy(trace)).figure.axes[0]
+    axes = figures.savings(by_policy(trace))
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == [NAMES[name] for name in ("tlee", "oracle", "fixed_frames", "temporal")]
     frames, depth = (list(container) for container in axes.containers)
@@ -424,7 +446,7 @@ def test_bars_of_frames_and_depth_end_at_the_saving(trace):
     assert [text.get_text() for text in axes.texts] == ["2.56x", "2.56x", "2.00x", "1.83x"]
 
 
-@pytest.mark.parametrize(("videos", "classes", "exit_depths"), [(2, 1, 1), (60, 8, 3), (1200, 101, 3)])
+@pytest.mark.parametrize(("videos", "classes", "exits"), [(2, 1, 1), (60, 8, 3), (1200, 101, 3)])
 def test_figures_stay_legible(videos, classes, exits):
     for name, figure in drawn(explained(random_trace(videos, classes, exits))).items():
         figure.draw_without_rendering()

@@ -1,4 +1,4 @@
-"""Calibration: temperatures that are known, errors by hand, and what they are compared by."""
+"""Calibration: known temperatures, errors by hand, and the comparison of policies."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from support.small import COSTS, identity_readout, small_params
+from support.titles import states
 
 from tlee.evaluation import replay
 from tlee.evaluation.comparison import area_under, chance_level
@@ -24,11 +25,11 @@ from tlee.guarantee.calibration import (
 )
 from tlee.params import Params
 
-SCALES = (0.4, 1.0, 3.0)  #: by which the logits of each depth are too large
+SCALES = (0.4, 1.0, 3.0)  #: factor by which the logits of each depth are too large
 
 
 def split(features: torch.Tensor, truth: torch.Tensor, frames: int = 2, **model: Any) -> Split:
-    """Videos whose frames are all alike, from exit features ``[N, depths, 2]`` that are their logits."""
+    """Return videos of identical frames, from exit features ``[N, depths, 2]`` that are their logits."""
     names = [f"video {row}" for row in range(len(features))]
     table = FeatureTable(
         features[:, None].repeat(1, frames, 1, 1), truth.int().argmax(1), truth, names, names, ["first", "second"]
@@ -39,7 +40,7 @@ def split(features: torch.Tensor, truth: torch.Tensor, frames: int = 2, **model:
 
 
 def drawn(seed: int, videos: int = 4000, labels: str = "single") -> Split:
-    """Labels are drawn with the probabilities of the logits, which are then scaled, each depth's by its own number."""
+    """Return videos with labels drawn from the probabilities of the logits, which are then scaled by ``SCALES``."""
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(videos, 2, generator=generator)
     if labels == "single":
@@ -60,12 +61,12 @@ def layer_params(**model: Any) -> Params:
 
 
 @pytest.mark.parametrize("labels", ["single", "multi"])
-def test_temperatures_that_are_known_are_found(labels):
+def test_known_temperatures_are_found(labels):
     assert fit_temperatures(drawn(0, labels=labels)) == pytest.approx(SCALES, rel=0.1)
 
 
 def test_all_time_steps_are_fitted_together():
-    """The second frame is twice as sure as the first: the temperature lies between."""
+    """The second frame has twice the logits of the first: the temperature is between."""
     data = drawn(0)
     features = data.table.features.clone()
     features[:, 1] *= 2
@@ -75,7 +76,7 @@ def test_all_time_steps_are_fitted_together():
     assert all(scale < found < 2 * scale for scale, found in zip(SCALES, between, strict=True))
 
 
-def test_where_all_are_right_the_temperature_has_an_end():
+def test_the_temperature_is_bounded_if_all_videos_are_correct():
     features = torch.tensor([(3.0, 0.0), (0.0, 3.0)]).repeat(5, 1)[:, None]
     (temperature,) = fit_temperatures(split(features, features[:, 0] > 0))
     assert 0.05 <= temperature < 0.5
@@ -85,7 +86,7 @@ def test_where_all_are_right_the_temperature_has_an_end():
 
 
 def test_the_error_by_hand():
-    """Four looks at 75%, of which two are right; four at 90%, all right: half of .25 and half of .1."""
+    """Four predictions at 75%, two of them correct; four at 90%, all correct: half of .25 and half of .1."""
     chances = torch.tensor([0.75] * 2 + [0.9] * 2)
     features = torch.stack([chances, 1 - chances], dim=1).log()[:, None]
     data = split(features, torch.tensor([[1, 0], [0, 1], [1, 0], [1, 0]]).bool())
@@ -97,12 +98,12 @@ def test_the_error_by_hand():
     assert table["share"].tolist() == [0.5, 0.5]
 
 
-def test_several_labels_are_right_with_any():
+def test_any_of_several_labels_is_correct():
     chances = torch.tensor([[0.6, 0.75], [0.75, 0.6]])
     data = split(chances.logit()[:, None], torch.tensor([[1, 1], [0, 1]]).bool())
     data.readout.multi_label = True
     table = reliability(data)
-    assert table["confidence"].tolist() == pytest.approx([0.75])  # the largest of a video, of its own each
+    assert table["confidence"].tolist() == pytest.approx([0.75])  # the largest probability of each video
     assert table["accuracy"].tolist() == [0.5]
 
 
@@ -113,7 +114,7 @@ def test_the_diagram_shows_the_error():
     assert table.groupby("depth")["share"].sum().tolist() == pytest.approx([1, 1, 1])
 
 
-def test_the_right_temperatures_mend_confidences():
+def test_known_temperatures_calibrate_confidences():
     data = drawn(1)
     before, after = calibration_errors(data), calibration_errors(replace(data, temperatures=SCALES))
     assert before[0] > 0.05
@@ -130,7 +131,7 @@ def test_videos_are_read_in_parts(monkeypatch):
     pd.testing.assert_frame_equal(reliability(data), whole[1])
 
 
-# --- what it is good for --------------------------------------------------------------------------------
+# --- comparison of policies --------------------------------------------------------------------------------
 
 
 def test_temperatures_of_one_change_nothing():
@@ -158,19 +159,22 @@ def test_the_area_is_that_of_the_comparison():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [(0.001, 0.02, "helps: +1.0 points"), (-0.02, 0.01, "makes no clear difference"), (-0.03, -0.001, "hurts")],
+    ("low", "high", "finding"),
+    [
+        (0.001, 0.02, "helps: +1.0 points"),
+        (-0.02, 0.01, "makes no clear difference: -1.0 points"),
+        (-0.03, -0.001, "hurts: -1.0 points"),
+    ],
 )
-def test_what_is_said_of_the_numbers(low, high, words):
+def test_the_verdict_follows_the_interval(low, high, finding):
     gain = 0.01 if low > 0 else -0.01
     row = {"family": "tlee", "score": 0.9, "gmacs": 0.5, "calibrated_score": 0.95, "calibrated_gmacs": 0.25}
     table = pd.DataFrame([row | {"gain": gain, "gain_low": low, "gain_high": high}])
     verdict = Calibration(pd.DataFrame(), pd.DataFrame(), table).verdict()
-    assert verdict.startswith(f"TLEE: calibration {words}")
-    assert verdict.endswith("from 90.0% at 0.5000 GMACs to 95.0% at 0.2500.")
+    assert states(verdict, "TLEE", finding, "90.0% at 0.5000 GMACs", "95.0% at 0.2500")
 
 
-def test_a_network_without_exits_is_compared_by_its_confidence_alone():
+def test_a_network_without_exits_is_compared_by_confidence_only():
     val, test = (
         replace(
             data,
@@ -183,15 +187,15 @@ def test_a_network_without_exits_is_compared_by_its_confidence_alone():
     assert table["family"].tolist() == ["confidence"]
 
 
-def test_what_is_written(tmp_path, monkeypatch):
+def test_the_tables_and_metrics_that_are_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = calibrate(drawn(0, 400), drawn(1, 400), layer_params())
     found.write()
     assert found.errors["temperature"].tolist() == pytest.approx(SCALES, rel=0.3)
-    assert set(found.bins["state"]) == {"as trained", "calibrated"}
+    assert set(found.bins["state"]) == {"uncalibrated", "calibrated"}
     metrics = found.metrics()
-    assert metrics["error_as_trained"] == pytest.approx(found.errors["as_trained"].mean())
-    assert metrics["error_calibrated"] < metrics["error_as_trained"]
-    assert set(metrics) == {"error_as_trained", "error_calibrated", "layer", "confidence"}
+    assert metrics["error_uncalibrated"] == pytest.approx(found.errors["uncalibrated"].mean())
+    assert metrics["error_calibrated"] < metrics["error_uncalibrated"]
+    assert set(metrics) == {"error_uncalibrated", "error_calibrated", "layer", "confidence"}
     written = {path.stem: len(pd.read_csv(path)) for path in (tmp_path / "results" / "plots" / "guarantee").iterdir()}
     assert written == {"calibration": 3, "reliability": len(found.bins), "calibrated_policies": 2}

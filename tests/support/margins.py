@@ -1,6 +1,6 @@
-"""Thresholds amid the values that they are compared with, but near none of them.
+"""Thresholds within the range of the compared values, but not close to any of them.
 
-Where two computations agree to the sixth digit, a value on the other side of a threshold would part them.
+Two computations that agree to six digits could otherwise decide differently at a threshold.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ FIELDS = ("layer", "first", "gate", "stop")
 
 @dataclass
 class Margin(Policy):
-    """A policy that notes how near the values that it compares come to its thresholds."""
+    """A policy that records the smallest distance of the compared values from its thresholds."""
 
     policy: Thresholds
     smallest: float = inf
@@ -47,7 +47,7 @@ class Margin(Policy):
 
 
 def policy_amid(model: TLEE, clips: torch.Tensor, fields: tuple[str, ...] = FIELDS) -> Thresholds:
-    """Thresholds of ``fields`` that part the clips, and that none meets by rounding; the others are at ``NEVER``."""
+    """Return thresholds of ``fields`` that separate the clips with a margin above ``WIDE``; others are ``NEVER``."""
     costs, features, never = count_costs(model), model.exit_features(clips), Thresholds.never(model.num_exits)
     for share in (0.45, 0.4, 0.5, 0.35, 0.55, 0.3, 0.6, 0.25, 0.65):
         found = _thresholds(model, features, share)
@@ -56,7 +56,7 @@ def policy_amid(model: TLEE, clips: torch.Tensor, fields: tuple[str, ...] = FIEL
             run(LiveFeatures(model, clip), model.readout, margin, costs)
         if margin.smallest > WIDE:
             return margin.policy
-    raise AssertionError("every threshold meets a value: try other clips")
+    raise AssertionError("every threshold is too close to a value: try other clips")
 
 
 def _thresholds(model: TLEE, features: torch.Tensor, share: float) -> Thresholds:

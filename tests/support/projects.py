@@ -1,4 +1,4 @@
-"""A small project that has been run up to stage ``evaluate``, with videos of its own."""
+"""A small project with its own videos, run up to stage ``evaluate``."""
 
 from pathlib import Path
 
@@ -26,17 +26,17 @@ from tlee.policies.given import RandomExits
 from tlee.policies.thresholds import Thresholds
 
 CLASSES = ["red", "green", "blue"]
-TEST_VIDEOS = [*(f"{row}.mp4" for row in range(7)), "frames"]  #: below ``videos``; the last is a folder
+TEST_VIDEOS = [*(f"{row}.mp4" for row in range(7)), "frames"]  #: paths below ``videos``; the last is a folder
 
 
 def make_project(root: Path) -> dict[str, pd.DataFrame]:
-    """Fill ``root``: parameters, videos, frames, a random network, its policies. Returns the trace of each policy."""
+    """Create parameters, videos, frames, a random network and its policies in ``root``; return the trace by policy."""
     params = small_params({"extract.short_side": 24, "extract.jobs": 1})
     with pytest.MonkeyPatch.context() as patch, in_place_of_resnet18():
         patch.chdir(root)
         Path("params.yaml").write_text(yaml.safe_dump(params.model_dump()), encoding="utf-8")
         for row, video in enumerate(TEST_VIDEOS):
-            shoot(root / "videos" / video, row)
+            write_video(root / "videos" / video, row)
         manifest = pd.DataFrame({"video": ["0.mp4", "1.mp4", *TEST_VIDEOS], "split": ["train", "val", *["test"] * 8]})
         manifest = manifest.assign(labels=[[0]] * 10, group="g", start=np.nan, end=np.nan)
         extract(Dataset(root / "videos", CLASSES, manifest), params.extract, FRAMES)
@@ -52,8 +52,8 @@ def make_project(root: Path) -> dict[str, pd.DataFrame]:
         return {name: evaluation.trace(name) for name in policies}
 
 
-def shoot(path: Path, row: int) -> None:
-    """A video of twelve frames in one of three colours, or a folder of them."""
+def write_video(path: Path, row: int) -> None:
+    """Write a video of twelve frames in one of three colours, or a folder of such frames."""
     pictures = [noisy(row % 3, seed=100 * row + frame, side=32) for frame in range(12)]
     if not path.suffix:
         path.mkdir(parents=True)

@@ -55,7 +55,7 @@ def _worst_depth(bins: pd.DataFrame, errors: pd.DataFrame) -> str:
 
 
 @styled
-def tested_path(tests: pd.DataFrame, max_harm: float, confidence: float, axes: Axes | None = None) -> Axes:
+def policy_path(tests: pd.DataFrame, max_harm: float, confidence: float, axes: Axes | None = None) -> Axes:
     """Draw harmed videos, with the exact upper bound, against cost, for each policy of the tested path.
 
     ``tests``, one row per policy from conservative to aggressive: ``harmful`` of ``videos``, ``bound`` and

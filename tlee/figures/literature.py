@@ -36,7 +36,7 @@ def published_results(table: pd.DataFrame, measured: pd.DataFrame | None = None)
 
     ``table``: ``dataset``, ``metric``, ``method``, ``backbone``, ``pretraining`` (``not stated`` where the source gives
     none), ``gmacs``, ``score`` (0..1), ``curve`` (true for points of a printed curve). ``measured``: ``dataset``,
-    ``method``, ``gmacs``, ``score`` (0..1) and ``label`` (text of the key); data sets missing in ``table`` are not drawn.
+    ``method``, ``gmacs``, ``score`` (0..1) and ``label`` (text of the key); other data sets are not drawn.
     """
     names = list(table["dataset"].unique())
     measured = pd.DataFrame(columns=["dataset"]) if measured is None else measured[measured["dataset"].isin(names)]

@@ -1,1 +1,1 @@
-"""Calibrated confidences, and a policy whose harm is bounded by exact tests."""
+"""Calibration of the confidences, and policies with a statistical guarantee."""

@@ -1,8 +1,8 @@
-"""A policy with a promise: 95% sure, exits harm at most so many points of all videos.
+"""Policies with a guarantee: with a given confidence, exits harm at most a given share of all videos.
 
-A video is harmed if the full network is right and the exit taken is wrong. What exits put right is not set off.
-``val`` is split by group: on one half the policies of the method's own family are searched and put in order, on the
-other they are tested (see ``risk_control``).
+A video is harmed if the full network is correct and the exit taken is not. Videos that exits correct are not counted
+against it. ``val`` is split by group: on one half the policies of the method's own family are searched and ordered, on
+the other half they are tested (see ``risk_control``).
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from tlee import intervals
 from tlee.evaluation.evaluate import candidates, simplest
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import NEAR, Search, frontier
-from tlee.guarantee.risk_control import needed_videos, p_values, passing, plan, simulate, upper_bound
+from tlee.guarantee.risk_control import count_passing, needed_videos, p_values, plan, simulate, upper_bound
 from tlee.metrics import is_correct
 from tlee.params import GuaranteeParams, Params
 from tlee.paths import GUARANTEED_POLICY
@@ -28,41 +28,42 @@ from tlee.policies.thresholds import Thresholds
 from tlee.records import save_metrics, save_table
 from tlee.subsets import halves, one_per_group
 
-PLANNED = (59, 100, 299, 500, 1000, 2000, 5000)  #: videos to test on, besides those at hand
-LIMITS = (2.0, 10.0, 20.0)  #: points that are simulated, besides the one that is asked for
+PLANNED = (59, 100, 299, 500, 1000, 2000, 5000)  #: numbers of test videos planned for, besides those available
+LIMITS = (2.0, 10.0, 20.0)  #: limits that are simulated, in points, besides ``guarantee.max_harm``
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What each policy of a path does with the same ``N`` videos; the first never exits."""
+class PathResults:
+    """Results of each policy of a path on the same ``N`` videos; the first never exits."""
 
-    harm: np.ndarray  #: booleans ``[P, N]``: the full network is right, the policy is not
-    share: np.ndarray  #: ``[P]``, mean GMACs, of the full network's
-    top1: np.ndarray  #: ``[P]``
-    groups: list[str]  #: of the videos
+    harm: np.ndarray  #: booleans ``[P, N]``: the full network is correct, the policy is not
+    share: np.ndarray  #: mean GMACs as a share of the full network's, ``[P]``
+    top1: np.ndarray  #: top-1 accuracy (0..1), ``[P]``
+    groups: list[str]  #: group of each video
 
     @classmethod
-    def of(cls, path: list[Policy | GivenExits], split: Split) -> "Trial":
+    def of(cls, path: list[Policy | GivenExits], split: Split) -> "PathResults":
+        """Run the policies of ``path`` on ``split``."""
         full, *others = outcomes = list(split.sweep(path))
         return cls(
             harm=torch.stack([_harmed(split, each, full) for each in outcomes]).numpy(),
             share=np.array([1.0, *((each.gmacs.mean() / full.gmacs.mean()).item() for each in others)]),
-            top1=np.array([_right(split, each).double().mean().item() for each in outcomes]),
+            top1=np.array([_correct(split, each).double().mean().item() for each in outcomes]),
             groups=split.table.groups,
         )
 
     @property
-    def videos(self) -> int:
+    def num_videos(self) -> int:
         return len(self.groups)
 
 
 @dataclass(frozen=True)
 class Guarantee:
-    """A path of policies from careful to thrifty, and how many of them pass."""
+    """A path of policies from conservative to aggressive, and the results of their tests."""
 
-    path: list[Policy | GivenExits]  #: the first never exits, which harms nothing and is not tested
-    tested: Trial  #: on the testing half of ``val``
-    test: Trial  #: on ``test``, which decides nothing
+    path: list[Policy | GivenExits]  #: the first never exits, which harms no video and is not tested
+    held_out: PathResults  #: on the testing half of ``val``
+    test: PathResults  #: on split ``test``, on which nothing is chosen
     params: Params
 
     @property
@@ -70,66 +71,71 @@ class Guarantee:
         return self.params.guarantee
 
     @property
-    def passed(self) -> int:
-        """How many policies pass before the first that fails: the last of them is chosen, at this place of the path."""
-        harmful = self.tested.harm[1:].sum(1)
-        return int(passing(p_values(harmful, self.tested.num_videos, self.settings.max_harm), self.settings.confidence))
+    def num_passed(self) -> int:
+        """Number of policies that pass before the first failure, which is the place of the chosen one on the path."""
+        harmful = self.held_out.harm[1:].sum(1)
+        p = p_values(harmful, self.held_out.num_videos, self.settings.max_harm)
+        return int(count_passing(p, self.settings.confidence))
 
     @property
     def policy(self) -> Policy | GivenExits:
-        """The cheapest that passes, or never exit."""
-        return simplest(self.path[self.passed])
+        """The last policy that passes, in its simplest form, or never exit."""
+        return simplest(self.path[self.num_passed])
 
-    def tests(self) -> pd.DataFrame:
-        """One row a policy: on how many ``videos``, how many of them ``harmful``, and the ``p_value`` of so few.
+    def path_table(self) -> pd.DataFrame:
+        """Return the test of each policy: the number of ``videos``, of ``harmful`` exits among them, and ``p_value``.
 
-        ``bound`` is the exact upper bound of the share of all videos that are harmed, of independent videos, and
-        ``groups_bound`` the upper end of the 95% interval in which whole groups are resampled (``intervals.of_mean``);
-        ``share_of_full`` are the GMACs, ``passed`` whether this and all before it pass. ``test_harm`` and
-        ``test_share_of_full`` are what it does on ``test``.
+        ``bound`` is the exact upper bound of the share of all videos that are harmed, for independent videos, and
+        ``groups_bound`` the upper end of the 95% interval from resampled groups (``intervals.of_mean``);
+        ``share_of_full`` is the mean GMACs as a share of the full network's; ``passed`` is true if this policy and all
+        before it pass. ``test_harm`` and ``test_share_of_full`` are harm and cost on split ``test``.
         """
-        tested, test, settings = self.tested, self.test, self.settings
-        harmful = tested.harm[1:].sum(1)
+        held_out, test, settings = self.held_out, self.test, self.settings
+        harmful = held_out.harm[1:].sum(1)
         return pd.DataFrame(
             {
                 "policy": np.arange(1, len(self.path)),
-                "videos": tested.num_videos,
+                "videos": held_out.num_videos,
                 "harmful": harmful,
-                "p_value": p_values(harmful, tested.num_videos, settings.max_harm),
-                "bound": upper_bound(harmful, tested.num_videos, settings.confidence),
-                "groups_bound": [self._grouped_bound(each, tested.groups) for each in tested.harm[1:]],
-                "share_of_full": tested.share[1:],
-                "passed": np.arange(len(harmful)) < self.passed,
+                "p_value": p_values(harmful, held_out.num_videos, settings.max_harm),
+                "bound": upper_bound(harmful, held_out.num_videos, settings.confidence),
+                "groups_bound": [self._groups_bound(each, held_out.groups) for each in held_out.harm[1:]],
+                "share_of_full": held_out.share[1:],
+                "passed": np.arange(len(harmful)) < self.num_passed,
                 "test_harm": test.harm[1:].mean(1),
                 "test_share_of_full": test.share[1:],
             }
         ).set_index("policy")
 
     def verdict(self) -> str:
-        """What can be promised, or why nothing can."""
-        videos, settings = self.tested.num_videos, self.settings
-        promise = f"exits harm at most {settings.max_harm:g}% of all videos, {100 * settings.confidence:.4g}% sure"
+        """Return the guarantee in one sentence, or the reason why there is none."""
+        videos, settings = self.held_out.num_videos, self.settings
+        claim = (
+            f"exits harm at most {settings.max_harm:g}% of all videos, with {100 * settings.confidence:.4g}% confidence"
+        )
         needed, exits = needed_videos(settings.max_harm, settings.confidence), len(self.path) - 1
         if videos < needed:
-            return f"To promise that {promise}, takes {needed} videos without harm; {videos} are at hand: never exit."
+            return f"To guarantee that {claim} takes {needed} videos without harm; {videos} are available: never exit."
         if not exits:
             return "There are no exits to test: never exit."
-        harmful = self.tested.harm[max(self.passed, 1)].sum()
-        if not self.passed:
-            return f"The most careful policy harms {harmful} of {videos} videos, too many to promise that {promise}."
+        harmful = self.held_out.harm[max(self.num_passed, 1)].sum()
+        if not self.num_passed:
+            return (
+                f"The most conservative policy harms {harmful} of {videos} videos, too many to guarantee that {claim}."
+            )
         return (
-            f"Policy {self.passed} of {exits}: {promise}. It harms {harmful} of {videos} videos, so at most "
-            f"{upper_bound(harmful, videos, settings.confidence):.1%} of all, and takes "
-            f"{self.tested.share[self.passed]:.0%} of the full network's GMACs."
+            f"Policy {self.num_passed} of {exits}: {claim}. It harms {harmful} of {videos} videos, so at most "
+            f"{upper_bound(harmful, videos, settings.confidence):.1%} of all, and costs "
+            f"{self.held_out.share[self.num_passed]:.0%} of the full network's GMACs."
         )
 
     def on_test(self) -> pd.DataFrame:
-        """What the chosen policy does on ``test``, in one row.
+        """Return the results of the chosen policy on split ``test``, in one row.
 
-        ``harm_low`` to ``harm_high`` is the exact 95% interval of the share harmed, of independent videos, and
-        ``groups_bound`` the upper end of that in which whole groups are resampled.
+        ``harm_low`` to ``harm_high`` is the exact 95% interval of the share of harmed videos, for independent videos,
+        and ``groups_bound`` the upper end of the 95% interval from resampled groups.
         """
-        harm, test = self.test.harm[self.passed], self.test
+        harm, test = self.test.harm[self.num_passed], self.test
         interval = binomtest(int(harm.sum()), test.num_videos).proportion_ci()
         return pd.DataFrame(
             {
@@ -138,29 +144,29 @@ class Guarantee:
                 "harm": harm.mean(),
                 "harm_low": interval.low,
                 "harm_high": interval.high,
-                "groups_bound": self._grouped_bound(harm, test.groups),
-                "share_of_full": test.share[self.passed],
-                "top1": test.top1[self.passed],
+                "groups_bound": self._groups_bound(harm, test.groups),
+                "share_of_full": test.share[self.num_passed],
+                "top1": test.top1[self.num_passed],
                 "full_top1": test.top1[0],
             },
             index=["test"],
         )
 
     def plan(self) -> pd.DataFrame:
-        """What more videos would allow to promise, see ``risk_control.plan``; the first rows are those at hand.
+        """Return the guarantees that more videos would allow, see ``risk_control.plan``.
 
-        One row for all of them, one for one video of each group.
+        The first two rows are for the available videos, and for one video of each available group.
         """
-        at_hand = {"videos at hand": self.tested.num_videos, "groups at hand": len(set(self.tested.groups))}
-        rows = at_hand | {str(videos): videos for videos in PLANNED}
+        available = {"available videos": self.held_out.num_videos, "available groups": len(set(self.held_out.groups))}
+        rows = available | {str(videos): videos for videos in PLANNED}
         table = plan([*rows.values()], self.settings.max_harm, self.settings.confidence)
         return table.assign(case=list(rows)).set_index("case")
 
     def simulate(self) -> pd.DataFrame:
-        """How often a promise is broken where ``test`` is all the videos there are, see ``risk_control.simulate``.
+        """Return how often the guarantee is violated with split ``test`` as population, see ``risk_control.simulate``.
 
-        Sets are as large as the one that was tested on, ``drawn`` video by video, or by whole groups unless
-        one video of each is asked for.
+        Sets are as large as the testing half of ``val``, ``drawn`` by video, and also by group unless
+        ``guarantee.one_per_group``.
         """
         limits, test = sorted({*LIMITS, self.settings.max_harm}), self.test
         drawn = {"videos": range(test.num_videos)}
@@ -171,7 +177,7 @@ class Guarantee:
                 test.harm[1:],
                 test.share[1:],
                 groups,
-                self.tested.num_videos,
+                self.held_out.num_videos,
                 limits,
                 self.settings.confidence,
                 self.params.seed,
@@ -181,83 +187,84 @@ class Guarantee:
         return pd.concat(tables).set_index(["drawn", "max_harm"])
 
     def write(self, simulated: pd.DataFrame, calibration: dict) -> None:
-        """Write the certified policy, the tables, and the metrics of the stage, those of the calibration among them."""
+        """Write the certified policy, the tables, and the metrics of the stage, ``calibration`` included."""
         save_policies({self.params.model.method: self.policy}, GUARANTEED_POLICY)
-        for name, table in {"path": self.tests(), "plan": self.plan(), "simulation": simulated}.items():
+        for name, table in {"path": self.path_table(), "plan": self.plan(), "simulation": simulated}.items():
             save_table("guarantee", name, table.reset_index())
-        chosen, settings = self.passed, self.settings
+        chosen, settings = self.num_passed, self.settings
         rates = simulated["violation_rate"].groupby("drawn").max()
-        found = {
+        metrics = {
             "max_harm": settings.max_harm,
             "confidence": settings.confidence,
-            "videos": self.tested.num_videos,
+            "videos": self.held_out.num_videos,
             "needed_videos": needed_videos(settings.max_harm, settings.confidence),
             "policies": len(self.path) - 1,
             "passed": chosen,
-            "harmful": int(self.tested.harm[chosen].sum()),
-            "share_of_full": self.tested.share[chosen],
+            "harmful": int(self.held_out.harm[chosen].sum()),
+            "share_of_full": self.held_out.share[chosen],
             "test": self.on_test().dropna(axis=1).to_dict("records")[0],
             "allowed_violation_rate": 1 - settings.confidence,
             "simulated_violation_rate": rates["videos"],
             "simulated_violation_rate_of_groups": rates.get("groups"),
             "calibration": calibration,
         }
-        save_metrics("guarantee", found)
+        save_metrics("guarantee", metrics)
 
-    def _grouped_bound(self, harm: np.ndarray, groups: list[str]) -> float:
+    def _groups_bound(self, harm: np.ndarray, groups: list[str]) -> float:
         return intervals.of_mean(harm.astype(float), groups, self.params.evaluate.bootstrap, self.params.seed)[1]
 
 
 def certify(val: Split, test: Split, params: Params) -> Guarantee:
-    """Settle the path on half of ``val``, test it on the other half, and look at it on ``test``.
+    """Build the path on half of ``val``, test it on the other half, and report it on split ``test``.
 
-    Where ``val`` has a single group no other is left to test on, and nothing can be promised.
+    If ``val`` has a single group, none is left for the tests, and never exit is chosen.
     """
     groups, seed = np.array(val.table.groups), params.seed
     if len(set(groups)) > 1:
-        searched, tested = halves(groups, seed)
-        path = careful_to_thrifty(val.take(searched), params)
+        searched, held_out = halves(groups, seed)
+        path = conservative_to_aggressive(val.take(searched), params)
     else:
-        tested, path = np.arange(0), [Thresholds.never(val.num_exits)]
+        held_out, path = np.arange(0), [Thresholds.never(val.num_exits)]
     if params.guarantee.one_per_group:
-        tested = tested[one_per_group(groups[tested], seed)]
-    return Guarantee(path, Trial.of(path, val.take(tested)), Trial.of(path, test), params)
+        held_out = held_out[one_per_group(groups[held_out], seed)]
+    return Guarantee(path, PathResults.of(path, val.take(held_out)), PathResults.of(path, test), params)
 
 
-def careful_to_thrifty(split: Split, params: Params) -> list[Policy | GivenExits]:
-    """The policies to be tested, from never exit on: each at least 5% cheaper (``search.NEAR``) than the one before.
+def conservative_to_aggressive(split: Split, params: Params) -> list[Policy | GivenExits]:
+    """Return the policies to be tested, never exit first, each at least 5% cheaper (``search.NEAR``) than the last.
 
-    Those of which no other both costs less and does less harm on ``split``. What orders them is a smooth harm: where
-    the full network is right, the mean of the 0/1 harm and of what is lost of the true class's probability. Counted
-    harm moves in steps and by luck: the cheapest policy that has harmed no video yet would come first, and when it
-    fails nothing after it is tested. The smooth error that leads the search sets off harm with what exits put right:
-    where the full network often errs its best policies do harm, and they would come first too.
+    They are the policies of which no other has both lower cost and lower harm on ``split``. They are ordered by a
+    smooth harm: on videos that the full network classifies correctly, the mean of the 0/1 harm and of the loss in the
+    probability of the true class. The number of harmed videos is too coarse and noisy: the cheapest policy that happens
+    to harm no video would come first, and if it fails no other is tested. The smooth error of the search is unsuitable
+    too, since it balances harm against videos that exits correct: if the full network often errs, policies that do harm
+    would come first.
     """
     search = Search(split)
     full = split.run(search.full.policy)
     tried = candidates(params.model.method, search, params)
     outcomes = split.sweep([each.policy for each in tried])
-    led_by_harm = [
+    by_harm = [
         replace(each, error=_smooth_harm(split, outcome, full)) for each, outcome in zip(tried, outcomes, strict=True)
     ]
     path = [search.full]
-    for each in reversed(frontier(led_by_harm)):
+    for each in reversed(frontier(by_harm)):
         if NEAR * each.gmacs <= path[-1].gmacs:
             path.append(each)
     return [each.policy for each in path]
 
 
-def _right(split: Split, outcomes: Outcomes) -> torch.Tensor:
+def _correct(split: Split, outcomes: Outcomes) -> torch.Tensor:
     return is_correct(split.readout.probabilities(outcomes.logits), split.table.truth)
 
 
 def _harmed(split: Split, outcomes: Outcomes, full: Outcomes) -> torch.Tensor:
-    return _right(split, full) & ~_right(split, outcomes)
+    return _correct(split, full) & ~_correct(split, outcomes)
 
 
 def _smooth_harm(split: Split, outcomes: Outcomes, full: Outcomes) -> float:
     truth = split.table.truth
-    gone = split.readout.probabilities(full.logits) - split.readout.probabilities(outcomes.logits)
-    lost = (gone * truth).sum(1).double() / truth.sum(1)
-    harm = (_harmed(split, outcomes, full) + lost.clamp(min=0)) / 2
-    return (harm * _right(split, full)).mean().item()
+    drop = split.readout.probabilities(full.logits) - split.readout.probabilities(outcomes.logits)
+    loss = (drop * truth).sum(1).double() / truth.sum(1)
+    harm = (_harmed(split, outcomes, full) + loss.clamp(min=0)) / 2
+    return (harm * _correct(split, full)).mean().item()

@@ -1,9 +1,10 @@
-"""Promises about unseen videos from a count of harmed ones: exact binomial tests, one policy after the other.
+"""Guarantees for unseen videos from the number of harmed ones: exact binomial tests of a sequence of policies.
 
-Fixed-sequence testing (Angelopoulos et al., Learn then Test, arXiv 2110.01052): policies stand on a path that was
-settled without the videos they are tested on, from careful to thrifty, and each is tested at full strength until one
-fails. The last that passes harms more than the limit with a probability of at most ``1 - confidence``, however many
-policies the path has, if videos are drawn independently of each other. Clips of one group are not.
+Fixed-sequence testing (Angelopoulos et al., Learn then Test, arXiv 2110.01052): the policies form a path, from
+conservative to aggressive, that was fixed without the videos they are tested on, and each is tested at the full level
+until one fails. The probability that the last policy that passes harms more than the limit is at most
+``1 - confidence``, however many policies the path has, if videos are drawn independently of each other. Clips of one
+group are not.
 
 Limits (``max_harm``) are in points, that is percent, of all videos.
 """
@@ -14,45 +15,47 @@ import numpy as np
 import pandas as pd
 from scipy.stats import beta, binom
 
-DRAWS = 10_000  #: sets of videos in a simulation
+DRAWS = 10_000  #: number of sets of videos drawn in a simulation
 
 
 def p_values(harmful: np.ndarray, videos: np.ndarray | int, max_harm: float) -> np.ndarray:
-    """Of as few as ``harmful`` among so many ``videos``, if a policy harmed ``max_harm`` points of all there are."""
+    """Return the probability that at most ``harmful`` of ``videos`` are harmed, if ``max_harm`` points of all are."""
     return binom.cdf(harmful, videos, max_harm / 100)
 
 
 def upper_bound(harmful: np.ndarray, videos: np.ndarray | int, confidence: float) -> np.ndarray:
-    """Of the share of all videos that are harmed, exact and one-sided (Clopper and Pearson).
+    """Return the exact one-sided upper bound (Clopper and Pearson) of the share of all videos that are harmed.
 
-    It is at most the limit exactly where the test of that limit passes.
+    It is at most the limit exactly if the test of that limit passes.
     """
-    left = np.subtract(videos, harmful)
-    return np.where(left > 0, beta.ppf(confidence, np.add(harmful, 1), np.maximum(left, 1)), 1.0)
+    unharmed = np.subtract(videos, harmful)
+    return np.where(unharmed > 0, beta.ppf(confidence, np.add(harmful, 1), np.maximum(unharmed, 1)), 1.0)
 
 
-def passing(p: np.ndarray, confidence: float) -> np.ndarray:
-    """How many policies of the path pass before the first that fails; ``p`` is ``[..., P]``, their p-values."""
+def count_passing(p: np.ndarray, confidence: float) -> np.ndarray:
+    """Return the number of policies that pass before the first failure; ``p [..., P]`` are the p-values of the path."""
     return np.logical_and.accumulate(np.asarray(p) <= 1 - confidence, axis=-1).sum(-1)
 
 
 def needed_videos(max_harm: float, confidence: float) -> int:
-    """How many videos a promise takes at the least: so many of which none is harmed."""
+    """Return the smallest number of videos with which a policy can pass, which it does if none is harmed."""
     return int(np.ceil(np.log1p(-confidence) / np.log1p(-max_harm / 100)))
 
 
 def plan(videos: Sequence[int], max_harm: float, confidence: float) -> pd.DataFrame:
-    """What can be promised with that many ``videos`` to test on, one row each.
+    """Return the guarantees that are possible with each number of test ``videos``, one row each.
 
-    ``promise``: the smallest limit that can pass, in points, which it does if no video is harmed; ``may_harm``: how
-    many videos may be harmed for ``max_harm`` to pass, -1 where it cannot.
+    ``smallest_certifiable_harm`` is the smallest limit that can pass, in points, which it does if no video is harmed;
+    ``allowed_harmed`` is the largest number of harmed videos with which ``max_harm`` passes, -1 if it cannot pass.
     """
     counts = np.asarray(videos)
     return pd.DataFrame(
         {
             "videos": counts,
-            "promise": 100 * upper_bound(np.zeros_like(counts), counts, confidence),
-            "may_harm": [passing(p_values(np.arange(count + 1), count, max_harm), confidence) - 1 for count in counts],
+            "smallest_certifiable_harm": 100 * upper_bound(np.zeros_like(counts), counts, confidence),
+            "allowed_harmed": [
+                count_passing(p_values(np.arange(count + 1), count, max_harm), confidence) - 1 for count in counts
+            ],
         }
     )
 
@@ -62,37 +65,36 @@ def simulate(
     share: np.ndarray,
     groups: Sequence,
     videos: int,
-    max_losses: Sequence[float],
+    limits: Sequence[float],
     confidence: float,
     seed: int,
 ) -> pd.DataFrame:
-    """Draw many sets of test videos from a known population, and count how often the promise is broken.
+    """Draw many sets of test videos from a known population, and measure how often the guarantee is violated.
 
-    ``harm`` are booleans ``[P, N]``: which of the ``N`` videos of the population each policy of the path harms;
-    ``share [P]`` is what a policy costs, of the full network's cost. Sets are drawn with replacement, by whole
-    ``groups`` as long as they are about as large as ``videos``. Where each video is a group of its own the draws
-    are independent, and the promise must hold.
+    ``harm [P, N]`` are booleans, true if a policy of the path harms a video of the population; ``share [P]`` is the
+    cost of a policy as a share of the full network's. Sets of about ``videos`` videos are drawn with replacement, by
+    whole ``groups``. If each video is a group of its own, the draws are independent and the guarantee must hold.
 
-    One row a limit: ``max_harm``; ``violation_rate``, share of the sets whose policy harms more of the population than
-    that; ``never_rate``, share of those with which no exit is allowed; ``harm``, mean share of the population harmed;
-    and mean ``share_of_full``, what the policies found cost.
+    Returns one row per limit: ``max_harm``; ``violation_rate``, the share of sets whose policy harms more of the
+    population than the limit; ``never_exit_rate``, the share of sets with which no policy passes; ``harm``, the mean
+    share of the population that is harmed; and ``share_of_full``, the mean cost of the chosen policies.
     """
     _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
     harmed = np.zeros((len(size), len(harm)), int)
     np.add.at(harmed, group, harm.T)
-    alike, times = np.unique(np.column_stack([harmed, size]), axis=0, return_counts=True)  # few, however many groups
+    kinds, frequency = np.unique(np.column_stack([harmed, size]), axis=0, return_counts=True)  # of groups, only a few
     count = max(round(videos / size.mean()), 1)
-    drawn = np.random.default_rng(seed).multinomial(count, times / len(size), DRAWS) @ alike
+    drawn = np.random.default_rng(seed).multinomial(count, frequency / len(size), DRAWS) @ kinds
     harmful, drawn_videos = drawn[:, :-1], drawn[:, -1:]
     true_harm, cost = np.append(0.0, harm.mean(1)), np.append(1.0, share)
     rows = []
-    for max_harm in max_losses:
-        chosen = passing(p_values(harmful, drawn_videos, max_harm), confidence)
+    for max_harm in limits:
+        chosen = count_passing(p_values(harmful, drawn_videos, max_harm), confidence)
         rows.append(
             {
                 "max_harm": max_harm,
                 "violation_rate": (true_harm[chosen] > max_harm / 100).mean(),
-                "never_rate": (chosen == 0).mean(),
+                "never_exit_rate": (chosen == 0).mean(),
                 "harm": true_harm[chosen].mean(),
                 "share_of_full": cost[chosen].mean(),
             }
