@@ -2,6 +2,7 @@
 
 from support.small import small_params
 from support.stores import write_small_stores
+from support.titles import states, title
 
 from tlee.features import store_features
 from tlee.figures.ablation import ablation_rows
@@ -59,5 +60,4 @@ def test_variants_are_trained_and_evaluated(five_layer_backbone, tmp_path, monke
     assert table[["low", "score", "high"]].to_numpy().min() >= 0
     assert (table["low"] <= table["score"]).all() and (table["score"] <= table["high"]).all()
     assert capsys.readouterr().out.count("GMACs") == len(few)  # one line per variant, none per epoch
-    title = ablation_rows(table).get_suptitle().replace("\n", " ")
-    assert "reuse" in title and "mean " in title
+    assert states(title(ablation_rows(table)), "reuse", "mean")

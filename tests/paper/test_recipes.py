@@ -1,7 +1,7 @@
-"""The recipes: complete, valid, as the table in ``tlee.paper.recipes`` makes them, and able to run.
+"""The recipes: complete, valid, equal to what ``tlee.paper.recipes`` writes, and able to run.
 
-Running all of them takes too long. Those that run are chosen so that every data set, in its own layout, and every
-pair of backbone and method is run once, through the calls of the notebooks, on a few tiny videos.
+Running all of them takes too long. A selection runs that covers every data set, in its own layout, and every pair of
+backbone and method, through the calls of the notebooks, on a few tiny videos.
 """
 
 import csv
@@ -20,7 +20,9 @@ from tlee.extraction import extract
 from tlee.features import store_features
 from tlee.frames import load_clips
 from tlee.model import TLEE
-from tlee.paper.recipes import EVERYWHERE, RECIPES, Recipe, markdown, render
+from tlee.paper.recipe_settings import COMMON
+from tlee.paper.recipe_table import RECIPES, Recipe
+from tlee.paper.recipes import markdown, render
 from tlee.params import load_params
 from tlee.paths import EDGE, FRAMES
 from tlee.training.backbone import pretrain
@@ -37,42 +39,42 @@ every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: rec
 # --- the files -----------------------------------------------------------------------------------
 
 
-def test_there_is_a_file_for_each_recipe_and_no_other():
+def test_each_recipe_has_a_file_and_there_is_no_other():
     assert sorted(ROOT.glob("recipes/*.yaml")) == sorted(FILES.values())
 
 
 @every_recipe
-def test_a_file_is_what_the_table_makes(recipe):
+def test_a_file_agrees_with_the_table(recipe):
     template = (ROOT / "params.yaml").read_text()
     assert FILES[recipe.name].read_text() == render(recipe, template), "run `python -m tlee.paper.recipes`"
 
 
 @pytest.mark.filterwarnings("error")
 @every_recipe
-def test_a_recipe_settles_every_knob_and_nothing_else(recipe):
+def test_a_recipe_sets_every_parameter_and_no_other(recipe):
     values = load_params(FILES[recipe.name]).model_dump()
     flat = {"seed": values.pop("seed")}
-    flat |= {f"{section}.{key}": value for section, knobs in values.items() for key, value in knobs.items()}
-    assert flat == recipe.knobs  # none is changed by the method either
+    flat |= {f"{section}.{key}": value for section, settings in values.items() for key, value in settings.items()}
+    assert flat == recipe.settings  # none is overridden by the method
 
 
 def test_a_recipe_can_be_rendered_from_another_recipe():
-    """``params.yaml`` is the template, also after a recipe has been copied there."""
+    """``params.yaml`` is the template, even after a recipe has been copied there."""
     first, *_, last = RECIPES
     assert render(last, FILES[first.name].read_text()) == FILES[last.name].read_text()
 
 
-def test_every_setting_of_a_single_row_is_a_knob():
+def test_every_setting_of_a_recipe_is_a_parameter():
     named = {"dataset.name", "dataset.root", "model.method", "model.backbone"}
-    assert {key for recipe in RECIPES for key in recipe.knobs} == EVERYWHERE.keys() | named
+    assert {key for recipe in RECIPES for key in recipe.settings} == COMMON.keys() | named
 
 
-def test_the_readme_has_the_table():
+def test_the_readme_contains_the_table():
     assert markdown() in (ROOT / "recipes" / "README.md").read_text()
 
 
-@pytest.mark.skipif(not PUBLISHED.exists(), reason="the published numbers lie beside the project of its founders")
-def test_published_numbers_are_those_of_the_papers():
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the published numbers are not part of the project")
+def test_published_numbers_agree_with_the_papers():
     names = {"activitynet": "activitynet1.3", "mini_kinetics": "minikinetics", "hvu": "hvu"}
     rows = [
         (row["dataset"], row["backbone"], float(row["score"]), float(row["gflops_per_video"]), row["source"])
@@ -80,8 +82,9 @@ def test_published_numbers_are_those_of_the_papers():
         if row["method"].startswith("FrameExit")
     ]
     for recipe in RECIPES:
-        for score, gmacs, source in recipe.published:
-            assert (names[recipe.data_set], recipe.backbone, score, gmacs, source) in rows
+        for result in recipe.published:
+            row = names[recipe.data_set], recipe.backbone, result.score, result.gmacs, result.source
+            assert row in rows
 
 
 @every_recipe
@@ -115,16 +118,16 @@ SMALL = {
 
 
 def covering() -> list[Recipe]:
-    """Recipes that together have all data sets and all pairs of backbone and method; those with both new come first."""
-    left = {need for recipe in RECIPES for need in needs(recipe)}
+    """A small selection of recipes that covers all data sets and all pairs of backbone and method, greedily."""
+    left = {feature for recipe in RECIPES for feature in features(recipe)}
     chosen = []
     while left:
-        chosen.append(max(RECIPES, key=lambda recipe: len(needs(recipe) & left)))
-        left -= needs(chosen[-1])
+        chosen.append(max(RECIPES, key=lambda recipe: len(features(recipe) & left)))
+        left -= features(chosen[-1])
     return chosen
 
 
-def needs(recipe: Recipe) -> set:
+def features(recipe: Recipe) -> set:
     return {recipe.data_set, (recipe.backbone, recipe.method)}
 
 
@@ -141,7 +144,7 @@ def data_sets(tmp_path_factory) -> Path:
 def test_a_recipe_runs(recipe, data_sets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("videos").symlink_to(data_sets / recipe.data_set)
-    params = load_params(FILES[recipe.name], SMALL | {"model.mlp": recipe.knobs["model.mlp"] and 64})
+    params = load_params(FILES[recipe.name], SMALL | {"model.mlp": recipe.settings["model.mlp"] and 64})
 
     extraction = extract(read_dataset(params.dataset, params.seed), params.extract, FRAMES)
     pretrain(params)
@@ -156,13 +159,17 @@ def test_a_recipe_runs(recipe, data_sets, tmp_path, monkeypatch):
 
     assert extraction.failed.empty
     assert evaluation.table["score"].between(0, 1).all()
-    assert agreement[params.model.method] == 1 or recipe.backbone == "mobilenet_v2_tsm"  # there an approximation
+    assert (
+        agreement[params.model.method] == 1 or recipe.backbone == "mobilenet_v2_tsm"
+    )  # for which stored features are an approximation
     assert report.parity.same == report.parity.clips == len(evaluation.test.table.videos)
     assert operators(EDGE) <= TENSORRT_8_2
 
 
 @pytest.mark.parametrize(("name", "mirrored"), [("something_v2", {False}), ("ucf101", {True, False})])
-def test_clips_are_mirrored_unless_classes_tell_left_from_right(name, mirrored, data_sets, tmp_path, monkeypatch):
+def test_clips_are_mirrored_unless_classes_distinguish_left_from_right(
+    name, mirrored, data_sets, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     Path("videos").symlink_to(data_sets / name)
     params = load_params(FILES[f"{name}_resnet50"], SMALL)

@@ -1,1 +1,1 @@
-"""What a paper needs: recipes, ablations, tables, and the numbers that others have published."""
+"""Recipes, ablations, tables and published results for a paper."""

@@ -1,14 +1,13 @@
 """The papers' ablation tables on one trained backbone: every reuse, gate, branch, readout and method.
 
-All variants share the backbone, and but for those of the branch also the branches, so a variant is trained on
-stored exit features in seconds: its reuse and classifiers over all prefixes and depths, then its gate. It gets
-thresholds of its own on ``val`` and is reported on ``test``, like the default pipeline's policies.
+All variants share the backbone, and except in the ablation of the branch also the branches. A variant is therefore
+trained on stored exit features in seconds: its reuse and classifiers over all prefixes and depths, then its gate. Its
+thresholds are chosen on ``val`` and it is evaluated on ``test``, like the policies of the default pipeline.
 """
 
 import contextlib
 import io
 from dataclasses import dataclass, replace
-from functools import cache
 
 import pandas as pd
 import torch
@@ -29,16 +28,16 @@ from tlee.training.loop import fit, state_file
 
 READOUT_EPOCHS, BRANCH_EPOCHS = 20, 10
 
-Tables = dict[str, FeatureTable]  #: by split
+Tables = dict[str, FeatureTable]  #: exit features by split
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row: what is varied, its name, and the parameters that differ from the default's."""
+    """One row of the table."""
 
-    ablation: str
-    name: str
-    overrides: dict
+    ablation: str  #: the part that is varied
+    name: str  #: the kind of this part
+    overrides: dict  #: parameters that differ from the default's, by dotted key
 
 
 VARIANTS = [
@@ -51,83 +50,100 @@ VARIANTS = [
 ]
 
 
+@dataclass(frozen=True)
+class Setup:
+    """The training of one or more variants: the kinds of the default are variants of several ablations."""
+
+    params: Params
+    trains_branches: bool  #: train branches, instead of using those of the pipeline
+
+
 def ablate(params: Params) -> pd.DataFrame:
     """Train and evaluate every variant; one row each.
 
-    ``ablation``, ``variant``, then of its policy on test ``score`` with ``low`` and ``high``, ``gmacs``,
-    ``share_of_full``, ``frames``, and ``full_score``, what its full network scores.
+    ``ablation`` and ``variant``; ``score`` of its policy on test with ``low`` and ``high``, ``gmacs``,
+    ``share_of_full`` and ``frames``; and ``full_score``, the score of its full network.
     Raises ``UserError`` if the default pipeline has not been run.
     """
-    rows = []
-    for variant in VARIANTS:
-        row = _run(params, change(params, variant.overrides), is_branch=variant.ablation == "branch")
-        rows.append({"ablation": variant.ablation, "variant": variant.name, **row})
-        print(f"{variant.ablation:10s} {variant.name:10s} {row['score']:.3f} at {row['gmacs']:.4f} GMACs", flush=True)
-    return pd.DataFrame(rows)
+    setups = [Setup(change(params, variant.overrides), variant.ablation == "branch") for variant in VARIANTS]
+    results: dict[Setup, dict[str, float]] = {}
+    for setup in dict.fromkeys(setups):
+        result = results[setup] = _train_and_evaluate(setup, *load_trained(params, "pretrain", "branches"))
+        for variant, its_setup in zip(VARIANTS, setups, strict=True):
+            if its_setup == setup:
+                score, gmacs = result["score"], result["gmacs"]
+                print(f"{variant.ablation:10s} {variant.name:10s} {score:.3f} at {gmacs:.4f} GMACs", flush=True)
+    rows = zip(VARIANTS, setups, strict=True)
+    return pd.DataFrame(
+        [{"ablation": variant.ablation, "variant": variant.name, **results[setup]} for variant, setup in rows]
+    )
 
 
-@cache
-def _run(default: Params, params: Params, is_branch: bool) -> dict[str, float]:
-    """The row of one variant; the same one is not run twice, as the defaults of most ablations are."""
-    trained, classes = load_trained(default, "pretrain", "branches")
-    torch.manual_seed(params.seed)
-    model = TLEE(change(params, {"model.weights": None}), len(classes))
-    if params.model.num_branches:  # else the network is not cut, and nothing but its costs is asked for
-        model.backbone, model.mlp = trained.backbone, trained.mlp
-    with contextlib.redirect_stdout(io.StringIO()):  # a line an epoch, of some thirty trainings
-        tables = _branch_tables(model, trained, params) if is_branch else _stored_tables(model, trained)
-        _train_readout(model, tables["train"], params, "own" if is_branch else "stored")
-    model.eval()
-    costs = count_costs(model)
-    val, test = (Split(tables[split], model.readout, costs, params.evaluate.metric) for split in ("val", "test"))
+def _train_and_evaluate(setup: Setup, trained: TLEE, classes: list[str]) -> dict[str, float]:
+    params = setup.params
+    network = _assemble(params, trained, len(classes))
+    with contextlib.redirect_stdout(io.StringIO()):  # one line per epoch, of some thirty trainings
+        if setup.trains_branches:
+            network.branches = _train_branches(network.new_branches(), trained, params)
+            tables = {split: split_features(network, params, split) for split in SPLITS}
+        else:
+            tables = _stored_features(network.num_exits)
+        _train_readout(network, tables["train"], params, "own" if setup.trains_branches else "stored")
+    network.eval()
+    costs = count_costs(network)
+    val, test = (Split(tables[split], network.readout, costs, params.evaluate.metric) for split in ("val", "test"))
     table = evaluate(val, test, params).table.set_index("method")
-    kept = ["score", "low", "high", "gmacs", "share_of_full", "frames"]
-    return {**table.loc[params.model.method, kept].to_dict(), "full_score": table.at["full", "score"]}
+    columns = ["score", "low", "high", "gmacs", "share_of_full", "frames"]
+    return {**table.loc[params.model.method, columns].to_dict(), "full_score": table.at["full", "score"]}
 
 
-def _stored_tables(model: TLEE, trained: TLEE) -> Tables:
-    """The exit features of the pipeline's branches, which ``model`` takes over; of the deepest if it has fewer."""
-    if model.branches:
-        model.branches = trained.branches
+def _assemble(params: Params, trained: TLEE, num_classes: int) -> TLEE:
+    """Build a network from the backbone, MLP and branches of ``trained`` and a readout with initial weights.
+
+    Without branches the backbone is not cut: only the costs of such a network are used, whatever its weights.
+    """
+    torch.manual_seed(params.seed)
+    network = TLEE(change(params, {"model.weights": None}), num_classes)
+    if params.model.num_branches:
+        network.backbone, network.mlp, network.branches = trained.backbone, trained.mlp, trained.branches
+    return network
+
+
+def _stored_features(num_exits: int) -> Tables:
+    """Load the exit features of the pipeline, of the deepest ``num_exits`` exits."""
     tables = {split: load_features(split) for split in SPLITS}
-    return {split: replace(table, features=table.features[:, :, -model.num_exits :]) for split, table in tables.items()}
+    return {split: replace(table, features=table.features[:, :, -num_exits:]) for split, table in tables.items()}
 
 
-def _branch_tables(model: TLEE, trained: TLEE, params: Params) -> Tables:
-    """Exit features of branches of another kind, trained the papers' way with fewer epochs than the pipeline's."""
-    readout, model.readout = model.readout, trained.readout
-    branches = model.new_branches()
-    task = BranchTask(model, {"own_depth": branches})
+def _train_branches(branches: nn.ModuleList, trained: TLEE, params: Params) -> nn.ModuleList:
+    """Train branches on the frozen ``trained`` network as in the papers, with fewer epochs than the pipeline."""
+    task = BranchTask(trained, {"own_depth": branches})
     clips = load_clips("train", params, augment=True, draw=params.branches.frames)
-    settings = params.branches.model_copy(update={"epochs": BRANCH_EPOCHS})
-    _fit("branches", task, clips, settings, params)
-    model.branches = branches
-    tables = {split: split_features(model, params, split) for split in SPLITS}
-    model.readout = readout
-    return tables
+    _fit("branches", task, clips, params.branches.model_copy(update={"epochs": BRANCH_EPOCHS}), params)
+    return branches
 
 
 class ReadoutTask(nn.Module):
-    """Reuse and classifiers over all prefixes, with all frames left at one depth, at each, and at random ones."""
+    """Loss of reuse and classifiers over all prefixes, with frames left at each single depth and at random depths."""
 
-    def __init__(self, model: TLEE):
+    def __init__(self, network: TLEE):
         super().__init__()
-        self.readout = model.readout
+        self.readout = network.readout
 
     def forward(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         depths = [*range(features.shape[2]), random_depths(features)]
         return sum(self.readout.prefix_loss(features, depth, targets) for depth in depths)
 
 
-def _train_readout(model: TLEE, table: FeatureTable, params: Params, features: str) -> None:
-    """Reuse, classifiers and then gates on exit features, ``stored`` ones or those of the ``own`` branches."""
-    targets = table.targets(model.readout.multi_label)
+def _train_readout(network: TLEE, table: FeatureTable, params: Params, features: str) -> None:
+    """Train reuse and classifiers, then gates, on exit features: ``stored`` ones, or those of the ``own`` branches."""
+    targets = table.targets(network.readout.multi_label)
     settings = params.gates.model_copy(update={"epochs": READOUT_EPOCHS})
-    _fit(f"readout-{features}", ReadoutTask(model), TensorDataset(table.features, targets), settings, params)
-    if model.readout.gates:
+    _fit(f"readout-{features}", ReadoutTask(network), TensorDataset(table.features, targets), settings, params)
+    if network.readout.gates:
         data = TensorDataset(table.features, targets, table.truth)
-        _fit(f"gates-{features}", GateTask(model), data, settings, params)
+        _fit(f"gates-{features}", GateTask(network), data, settings, params)
 
 
-def _fit(what: str, task: nn.Module, data: Dataset, settings: TrainingParams, params: Params) -> None:
-    fit(task, data, settings, seed=params.seed, validate=dict, state=state_file(f"ablation-{what}", params))
+def _fit(name: str, task: nn.Module, data: Dataset, settings: TrainingParams, params: Params) -> None:
+    fit(task, data, settings, seed=params.seed, validate=dict, state=state_file(f"ablation-{name}", params))

@@ -1,6 +1,5 @@
-"""What every exit of every backbone costs: the table of ``docs/backbones.md``.
-
-``python -m tlee.paper.backbone_table`` prints it.
+"""Cost of every exit of every backbone: ``python -m tlee.paper.backbone_table`` prints the table of
+``docs/backbones.md``.
 """
 
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ import torch
 from tlee.backbones import BACKBONES
 from tlee.costs import GIGA, count_macs
 
-MOST_EXITS = 3  #: every backbone has as many cuts
-SIZE = 224
-SIZES = {"x3d_s": 160}  #: pixels, where they are not ``SIZE``
+MAX_BRANCHES = 3  #: number of cuts of every backbone
+SIZE = 224  #: input size in pixels
+SIZES = {"x3d_s": 160}  #: input sizes that differ from ``SIZE``, in pixels
 
-#: Of each exit, TLEE's at 224 pixels; of X3D-S, FrameExit's for a clip at full depth.
+#: Published GMACs of each exit: TLEE's at 224 pixels; for X3D-S, FrameExit's for a clip at full depth.
 AUTHORS_GMACS: dict[str, tuple[float | None, ...]] = {
     "vgg16": (4.754, 9.389, 14.018, 15.531),
     "resnet50": (0.79, 1.83, 3.29, 4.1),
@@ -27,7 +26,7 @@ AUTHORS_GMACS: dict[str, tuple[float | None, ...]] = {
 
 @dataclass(frozen=True)
 class ExitCost:
-    """One exit: the shape of its tap, and what all segments up to it cost, without any head."""
+    """Tap shape of one exit, and the cost of all segments up to it, without heads."""
 
     tap: tuple[int, ...]
     gmacs: float
@@ -35,9 +34,9 @@ class ExitCost:
 
 
 def exit_costs(backbone: str, size: int) -> list[ExitCost]:
-    """Of every exit of a backbone, for one time step of ``size`` pixels. Nothing is computed, only counted."""
+    """Count the cost of every exit of a backbone for one time step of ``size`` pixels, without computing anything."""
     with torch.device("meta"):
-        network = BACKBONES[backbone](MOST_EXITS).eval()
+        network = BACKBONES[backbone](MAX_BRANCHES).eval()
         tap = torch.zeros(1, *network.input_shape(size))
         memories = network.start_memory(size)
     costs, macs, parameters = [], 0, 0
@@ -50,7 +49,7 @@ def exit_costs(backbone: str, size: int) -> list[ExitCost]:
 
 
 def markdown() -> str:
-    """The table of all backbones."""
+    """Format the table of all backbones as Markdown."""
     lines = [
         "| backbone | pixels | exit | tap | D | GMACs | authors' | parameters, M |",
         "|---|---|---|---|---|---|---|---|",
@@ -59,10 +58,10 @@ def markdown() -> str:
         size = SIZES.get(name, SIZE)
         costs = exit_costs(name, size)
         authors = AUTHORS_GMACS.get(name, (None,) * len(costs))
-        for depth, (cost, printed) in enumerate(zip(costs, authors, strict=True)):
+        for depth, (cost, published) in enumerate(zip(costs, authors, strict=True)):
             lines.append(
                 f"| {name} | {size} | {depth} | {' x '.join(map(str, cost.tap))} | {costs[-1].tap[0]} "
-                f"| {cost.gmacs:.3f} | {'-' if printed is None else printed} | {cost.parameters / 1e6:.3f} |"
+                f"| {cost.gmacs:.3f} | {'-' if published is None else published} | {cost.parameters / 1e6:.3f} |"
             )
     return "\n".join(lines)
 

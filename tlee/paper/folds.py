@@ -1,4 +1,4 @@
-"""Cross-validation: what several runs, each with a fold of its own as ``test``, found together."""
+"""Cross-validation: the pooled results of several runs, each with a different fold as ``test``."""
 
 import io
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ RESAMPLES = 10_000
 
 
 def read_traces(revisions: Sequence[str]) -> list[pd.DataFrame]:
-    """The table of test videos of each DVC experiment or git revision (see ``Evaluation.trace``).
+    """Read the trace of the test videos of each DVC experiment or git revision (see ``Evaluation.trace``).
 
     Raises ``UserError`` if a revision has none.
     """
@@ -26,45 +26,47 @@ def read_traces(revisions: Sequence[str]) -> list[pd.DataFrame]:
         try:
             traces.append(pd.read_csv(io.StringIO(dvc.api.read(str(TRACE), rev=revision))))
         except (DvcException, FileNotFoundError):
-            raise UserError(f"`{revision}` is no run with a {TRACE}: `dvc exp show` lists them") from None
+            raise UserError(f"`{revision}` is not a run with a {TRACE}: `dvc exp show` lists runs") from None
     return traces
 
 
 def join_folds(traces: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """All traces in one table, with a column ``fold`` from 1.
+    """Concatenate all traces, with a column ``fold`` that starts at 1.
 
     Raises ``UserError`` if the test sets of two folds have a video or a group in common.
     """
     videos = pd.concat([trace.assign(fold=fold) for fold, trace in enumerate(traces, start=1)], ignore_index=True)
-    for what in ("video", "group"):
-        shared = videos.groupby(what)["fold"].nunique()
-        if shared.max() > 1:
-            raise UserError(f"{what} `{shared.idxmax()}` is tested in two folds: pool runs whose dataset.split differ")
+    for column in ("video", "group"):
+        num_folds = videos.groupby(column)["fold"].nunique()
+        if num_folds.max() > 1:
+            shared = num_folds.idxmax()
+            raise UserError(f"{column} `{shared}` is tested in two folds: pool runs with different dataset.split")
     return videos
 
 
 def pool_folds(videos: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """All test videos of all folds (see ``join_folds``) together, one row a method.
+    """Compute the results over the test videos of all folds (see ``join_folds``), one row per method.
 
-    ``accuracy`` with ``low`` and ``high``, a 95% interval in which whole groups are resampled; mean ``gmacs``, their
-    ``share`` of the full network's, ``frames``; and over how many ``videos`` and ``groups``.
+    Columns: ``accuracy`` with ``low`` and ``high``, its 95% bootstrap interval over groups; mean ``gmacs``,
+    ``share_of_full`` (the same relative to the full network) and ``frames``; and the numbers of ``videos`` and
+    ``groups``.
     """
     full = videos.loc[videos["method"] == "full", "gmacs"].mean()
     rows = []
-    for method, each in videos.groupby("method"):
-        right = each["correct"].to_numpy(np.float64)
-        low, high = intervals.of_mean(right, each["group"], RESAMPLES, seed)
+    for method, trace in videos.groupby("method"):
+        correct = trace["correct"].to_numpy(np.float64)
+        low, high = intervals.of_mean(correct, trace["group"], RESAMPLES, seed)
         rows.append(
             {
                 "method": method,
-                "accuracy": right.mean(),
+                "accuracy": correct.mean(),
                 "low": low,
                 "high": high,
-                "gmacs": each["gmacs"].mean(),
-                "share": each["gmacs"].mean() / full,
-                "frames": each["frames"].mean(),
-                "videos": len(each),
-                "groups": each["group"].nunique(),
+                "gmacs": trace["gmacs"].mean(),
+                "share_of_full": trace["gmacs"].mean() / full,
+                "frames": trace["frames"].mean(),
+                "videos": len(trace),
+                "groups": trace["group"].nunique(),
             }
         )
     order = [method for method in NAMES if method in set(videos["method"])]
@@ -72,16 +74,16 @@ def pool_folds(videos: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The pooled table as Markdown."""
+    """Format the pooled table as Markdown."""
     lines = [
-        f"{table['videos'].iloc[0]} test videos of {table['groups'].iloc[0]} groups; intervals resample groups.",
+        f"{table['videos'].iloc[0]} test videos in {table['groups'].iloc[0]} groups; bootstrap intervals over groups.",
         "",
-        "| policy | top-1 | 95% interval | GMACs a video | of the full network | frames |",
+        "| policy | top-1 | 95% interval | GMACs per video | relative to full network | frames |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {NAMES[row.method]} | {row.accuracy:.1%} | {row.low:.1%} to {row.high:.1%} | {row.gmacs:.3f} "
-        f"| {row.share:.0%} | {row.frames:.1f} |"
+        f"| {row.share_of_full:.0%} | {row.frames:.1f} |"
         for row in table.itertuples()
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a run found, in a few lines for the terminal and in the table of the README."""
+"""Results of the last run: a few lines for the terminal, and the table of the README."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from tlee.paths import FIGURES, METRICS, NOTEBOOKS
 from tlee.records import load_json
 
 STAGES = ("latency", "guarantee", "explain")
-FIGURES_TO_OPEN = ("evaluate/trade_off", "explain/strip_latest_right", "latency/systems")
+FIGURES_TO_OPEN = ("evaluate/trade_off", "explain/strip_most_expensive_correct", "latency/systems")
 
 
 def summarise() -> str:
-    """The headline of the last run, and what to open.
+    """Return the main results of the last run, and the notebooks and figures to open.
 
     Raises ``UserError`` if a stage has not been run.
     """
@@ -27,18 +27,18 @@ def summarise() -> str:
         guarantee_line(guarantee, params.model.method),
         latency_line(latency),
         "",
-        "Open in JupyterLab (`make lab`):",
+        "Notebooks (`make lab`):",
         *(f"  {path}" for path in sorted(NOTEBOOKS.glob("*.ipynb"))),
-        "or look at:",
+        "Figures:",
         *(f"  {FIGURES / name}.png" for name in FIGURES_TO_OPEN),
     ]
     return "\n".join(lines)
 
 
 def methods_table(methods: dict[str, Any], metric: str = "top-1") -> str:
-    """The comparison on test as a Markdown table, from ``results/metrics/evaluate.json``."""
+    """Format the comparison on test as Markdown, from ``results/metrics/evaluate.json``."""
     lines = [
-        f"| policy | {metric} | 95% interval | GMACs a video | of the full network | frames |",
+        f"| policy | {metric} | 95% interval | GMACs per video | relative to full network | frames |",
         "|---|---|---|---|---|---|",
     ]
     for method, name in NAMES.items():
@@ -54,33 +54,34 @@ def methods_table(methods: dict[str, Any], metric: str = "top-1") -> str:
 
 
 def savings_line(explain: dict[str, Any], method: str = "tlee") -> str:
-    """What saves, from ``results/metrics/explain.json``."""
+    """State the cost reduction and its two factors, from ``results/metrics/explain.json``."""
     return (
-        f"{NAMES[method]} is {explain['saving']:.1f} times cheaper than the full network: {explain['by_frames']:.1f} "
-        f"times by fewer frames, {explain['by_depth']:.1f} times by shallower exits."
+        f"{NAMES[method]} needs {explain['saving']:.1f} times fewer GMACs than the full network: "
+        f"{explain['by_frames']:.1f} times by fewer frames, {explain['by_depth']:.1f} times by shallower exits."
     )
 
 
 def guarantee_line(guarantee: dict[str, Any], method: str = "tlee") -> str:
-    """What is promised, and what came of it on test, from ``results/metrics/guarantee.json``."""
-    limit, test = f"{guarantee['max_loss']:g}% of unseen videos", guarantee["test"]
+    """State the guarantee and the result on test, from ``results/metrics/guarantee.json``."""
+    name, test = NAMES[method], guarantee["test"]
+    confidence, limit = f"With {guarantee['confidence']:.0%} confidence", f"{guarantee['max_harm']:g}% of unseen videos"
     if not guarantee["passed"]:
         return (
-            f"No exit of {NAMES[method]} is sure to spoil at most {limit}: that takes {guarantee['needed_videos']} "
-            f"videos of which none is spoilt, {guarantee['videos']} were at hand."
+            f"{confidence}, no early-exit policy of {name} can be guaranteed to harm at most {limit}: this requires "
+            f"{guarantee['needed_videos']} held-out videos without harm, and {guarantee['videos']} are available."
         )
     return (
-        f"{guarantee['confidence']:.0%} sure, {NAMES[method]} at {guarantee['share_of_full']:.0%} of the GMACs spoils "
-        f"at most {limit}: it spoilt {guarantee['harmful']} of the {guarantee['videos']} that it was tested on, and "
-        f"{test['harmful']} of {test['videos']} on test."
+        f"{confidence}, {name} at {guarantee['share_of_full']:.0%} of the full network's GMACs harms at most {limit} "
+        f"(correct at full depth, wrong at the exit taken): {guarantee['harmful']} of {guarantee['videos']} held-out "
+        f"videos, {test['harmful']} of {test['videos']} test videos."
     )
 
 
 def latency_line(latency: dict[str, Any]) -> str:
-    """Of ``results/metrics/latency.json``."""
+    """State the latency with real exits, from ``results/metrics/latency.json``."""
     full, real, _ = (name for name in latency if isinstance(latency[name], dict))
     of_full, of_real = latency[full], latency[real]
     return (
-        f"Time of a video without decoding: {full} {of_full['p50']:.2f} ms; {real} {of_real['p50']:.2f} ms in the "
-        f"median, {latency['real_to_ideal']:.2f} times its ideal, and {of_real['mean']:.2f} ms in the mean."
+        f"Latency per video without decoding: {full} {of_full['p50']:.2f} ms; {real} {of_real['p50']:.2f} ms in the "
+        f"median, {latency['real_to_ideal']:.2f} times the ideal, and {of_real['mean']:.2f} ms on average."
     )

@@ -1,7 +1,7 @@
-"""The papers' tables from one's own runs: the workspace and the DVC experiments, seeds averaged.
+"""Tables in the papers' layout from your own runs: the workspace and the DVC experiments, averaged over seeds.
 
-Each run leaves its parameters and what its policies do on the test videos in git, so that all of them can be put
-together afterwards: ``dvc exp run -S seed=1``, or several with ``--queue`` and then ``dvc queue start``.
+Each run keeps its parameters and its results on the test videos in git, so that runs can be compared afterwards:
+``dvc exp run -S seed=1``, or several with ``--queue`` and then ``dvc queue start``.
 """
 
 import json
@@ -26,7 +26,7 @@ from tlee.paths import METRICS, RESULTS
 EVALUATION = METRICS / "evaluate.json"
 TABLES = RESULTS / "tables"
 
-#: Columns of every table, and the parameters that they show; ``pretraining`` is of two.
+#: Columns of every table, and their parameters; the column ``pretraining`` has two, ``PRETRAINING``.
 SHOWN = {
     "dataset": "dataset.name",
     "root": "dataset.root",
@@ -37,18 +37,18 @@ SHOWN = {
 }
 PRETRAINING = ("model.weights", "model.trained")
 
-#: What changes no policy: how many processes extract frames, and how latency is measured.
+#: Parameters that do not affect policies: the number of processes, and the latency measurement.
 IRRELEVANT = ("extract.jobs", "latency.")
 
 CAPTION = (
-    "Policies on the test videos; T frames are sampled from each. GMACs are multiply-accumulates of a video, of all "
-    "that runs. The interval of several seeds is that of their mean (Student's t), that of one seed, or of seeds "
-    "that agree, resamples videos."
+    "Policies on the test videos, T frames sampled from each. GMACs are multiply-accumulates per video, of everything "
+    "that runs. Intervals: Student's t of the mean over seeds; for a single seed, or equal scores, a bootstrap over "
+    "videos."
 )
 
 
 class PolicyMetrics(BaseModel):
-    """What a policy does on test; the other fields of ``results/metrics/evaluate.json`` are not read."""
+    """Results of a policy on test; the other fields of ``results/metrics/evaluate.json`` are not read."""
 
     score: float
     gmacs: float
@@ -63,7 +63,7 @@ _EVALUATION = TypeAdapter(dict[str, PolicyMetrics | float])
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the pipeline. ``settings`` are its parameters by dotted key, but for the seed and ``IRRELEVANT``."""
+    """One run of the pipeline. ``settings`` are its parameters by dotted key, except the seed and ``IRRELEVANT``."""
 
     name: str
     seed: int
@@ -72,7 +72,7 @@ class Run:
 
     @property
     def key(self) -> str:
-        """The same for runs that differ in nothing but the seed."""
+        """Identifier that is the same for runs that differ only in the seed."""
         return json.dumps({key: str(value) for key, value in self.settings.items()}, sort_keys=True)
 
 
@@ -80,15 +80,15 @@ class Run:
 
 
 def gather_runs(commits: int = 1) -> tuple[list[Run], pd.DataFrame]:
-    """The workspace, the last ``commits`` of git, newest first, and the DVC experiments of each.
+    """Read the runs of the workspace, of the last ``commits`` in git, newest first, and of their DVC experiments.
 
-    Returns the runs, and those that were left out, ``run`` and ``reason``. Of runs with the same parameters and seed
-    the first counts. Raises ``UserError`` outside of a repository of git and DVC.
+    Returns the runs, and a table of the runs left out, ``run`` and ``reason``. Of several runs with the same parameters
+    and seed the first is used. Raises ``UserError`` outside a repository of git and DVC.
     """
     try:
         rows = dvc.api.exp_show(num=commits)
     except DvcException as error:
-        raise UserError(f"runs are kept by git and DVC: {' '.join(str(error).split())}") from None
+        raise UserError(f"cannot list the runs in git and DVC: {' '.join(str(error).split())}") from None
     runs: dict[tuple[str, int], Run] = {}
     left_out = []
     for row in rows:
@@ -97,12 +97,12 @@ def gather_runs(commits: int = 1) -> tuple[list[Run], pd.DataFrame]:
         if isinstance(run, str):
             left_out.append((name, run))
         elif run.policies != (first := runs.setdefault((run.key, run.seed), run)).policies:
-            left_out.append((name, f"same parameters as {first.name}, other results"))
+            left_out.append((name, f"same parameters as {first.name}, different results"))
     return list(runs.values()), pd.DataFrame(left_out, columns=["run", "reason"])
 
 
 def _read(name: str, revision: str, state: str) -> Run | str:
-    """The run of a line of ``dvc exp show``, or why it is none."""
+    """Read the run of a row of ``dvc exp show``, or return the reason for leaving it out."""
     if state != "Success":
         return state.lower()
     texts = {}
@@ -114,14 +114,14 @@ def _read(name: str, revision: str, state: str) -> Run | str:
     try:
         policies = _EVALUATION.validate_json(texts[EVALUATION.as_posix()])
         params, lock = yaml.safe_load(texts["params.yaml"]), yaml.safe_load(texts["dvc.lock"])
-        changed = _changed_since(_flat(params), lock)
+        changed = _changed_parameters(_flat(params), lock)
         params["model"] |= method_settings(params["model"]["method"], params["model"]["gate"])
         settings = _flat(params)
         seed = settings.pop("seed")
     except (ValidationError, yaml.YAMLError, KeyError):
         return f"its params.yaml or {EVALUATION} is damaged or too old"
     if changed:
-        return f"{changed[0]} was changed since: run `dvc repro`"
+        return f"{changed[0]} has changed since: run `dvc repro`"
     if missing := [key for key in (*SHOWN.values(), *PRETRAINING) if key not in settings]:
         return f"no {missing[0]} in its params.yaml"
     settings = {key: value for key, value in settings.items() if not key.startswith(IRRELEVANT)}
@@ -129,17 +129,17 @@ def _read(name: str, revision: str, state: str) -> Run | str:
 
 
 def _flat(nested: dict[str, Any]) -> dict[str, Any]:
-    """Nested sections as dotted keys."""
+    """Flatten nested sections to dotted keys."""
     return pd.json_normalize(nested).astype(object).iloc[0].to_dict()
 
 
-def _changed_since(settings: dict[str, Any], lock: dict[str, Any]) -> list[str]:
-    """Parameters with which a stage has not been run, by what ``dvc.lock`` says of each.
+def _changed_parameters(settings: dict[str, Any], lock: dict[str, Any]) -> list[str]:
+    """List the parameters that differ from those in ``dvc.lock``, with which the stages were run.
 
-    Compared as text: DVC writes ``0.00001`` as ``1e-05``, which is no number to YAML 1.1.
+    Values are compared as text: DVC writes ``0.00001`` as ``1e-05``, which is text in YAML 1.1.
     """
-    seen = [_flat(stage["params"]["params.yaml"]) for stage in lock["stages"].values() if "params" in stage]
-    recorded = {key: value for stage in seen for key, value in stage.items() if not key.startswith(IRRELEVANT)}
+    stages = [_flat(stage["params"]["params.yaml"]) for stage in lock["stages"].values() if "params" in stage]
+    recorded = {key: value for stage in stages for key, value in stage.items() if not key.startswith(IRRELEVANT)}
     return [key for key, value in recorded.items() if key not in settings or str(settings[key]) != str(value)]
 
 
@@ -147,12 +147,12 @@ def _changed_since(settings: dict[str, Any], lock: dict[str, Any]) -> list[str]:
 
 
 def policy_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row a policy of a block of runs, the full network first; runs that differ in the seed alone are one block.
+    """Average runs over seeds: one block of rows for runs that differ only in the seed, one row per policy.
 
-    Columns: those of ``SHOWN`` and ``pretraining``; parameters that tell blocks apart which would look alike
-    otherwise, by their dotted keys; ``policy``, a key of ``NAMES``; means over
-    ``seeds`` of ``score``, ``gmacs`` of a video, ``share_of_full`` and ``frames`` looked at; ``low`` and ``high``, a
-    95% interval of the score. Blocks are ordered by data set, backbone and pretraining.
+    Columns: those of ``SHOWN`` and ``pretraining``; further parameters, by their dotted keys, in which blocks with
+    otherwise equal columns differ; ``policy``, a key of ``NAMES``; means over ``seeds`` of ``score``, ``gmacs`` per
+    video, ``share_of_full`` and ``frames`` used; ``low`` and ``high``, a 95% interval of the score. Blocks are ordered
+    by data set, backbone and pretraining, the full network first in each.
     Raises ``UserError`` if there are no runs.
     """
     if not runs:
@@ -163,32 +163,33 @@ def policy_table(runs: Sequence[Run]) -> pd.DataFrame:
     settings = pd.DataFrame([block[0].settings for block in blocks.values()], dtype=object)
     shown = settings[list(SHOWN.values())].set_axis(list(SHOWN), axis=1)
     shown["pretraining"] = [_pretraining(*row) for row in settings[list(PRETRAINING)].itertuples(index=False)]
-    titles = shown.join(settings[_telling(settings, shown)])
+    titles = shown.join(settings[_distinguishing(settings, shown)])
     members = list(blocks.values())
     rows = []
-    for place, title in titles.sort_values(["dataset", "backbone", "pretraining"], kind="stable").iterrows():
-        found = {policy for run in members[place] for policy in run.policies}
+    for index, title in titles.sort_values(["dataset", "backbone", "pretraining"], kind="stable").iterrows():
+        found = {policy for run in members[index] for policy in run.policies}
         for policy in [*(name for name in NAMES if name in found), *sorted(found - NAMES.keys())]:
-            outcomes = [run.policies[policy].model_dump() for run in members[place] if policy in run.policies]
+            outcomes = [run.policies[policy].model_dump() for run in members[index] if policy in run.policies]
             rows.append({**title, "policy": policy, **_over_seeds(pd.DataFrame(outcomes, dtype=float))})
     return pd.DataFrame(rows)
 
 
 def _pretraining(weights: str | None, trained: str | None) -> str:
+    """Name the weights that training started from."""
     if trained:
         return f"as in {Path(trained).stem}"
     return {None: "from scratch", "imagenet": "ImageNet"}.get(weights) or Path(weights).stem
 
 
-def _telling(settings: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
-    """The settings that differ between blocks of which ``shown`` is the same."""
-    alike = shown.astype(str).agg("|".join, axis=1)
-    differ = settings.astype(str).groupby(alike).nunique().max() > 1
+def _distinguishing(settings: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
+    """List the parameters that differ between blocks with equal ``shown`` columns."""
+    shown_alike = shown.astype(str).agg("|".join, axis=1)
+    differ = settings.astype(str).groupby(shown_alike).nunique().max() > 1
     return [key for key in settings if differ[key]]
 
 
 def _over_seeds(outcomes: pd.DataFrame) -> dict[str, float]:
-    """Means over runs, and the interval of the mean score within 0..1: of Student's t where the scores differ."""
+    """Average runs; where their scores differ, the interval is Student's t of the mean score, clipped to 0..1."""
     means, scores = outcomes.mean(), outcomes["score"]
     if scores.nunique() > 1:
         interval = scipy.stats.t.interval(0.95, len(scores) - 1, means["score"], scipy.stats.sem(scores))
@@ -197,9 +198,9 @@ def _over_seeds(outcomes: pd.DataFrame) -> dict[str, float]:
 
 
 def paper_table(table: pd.DataFrame) -> pd.DataFrame:
-    """``policy_table`` as a paper prints it: text, scores and shares in percent.
+    """Format ``policy_table`` for a paper: text, scores and shares in percent.
 
-    A data set whose folder has another name is followed by that: the demo is ``ucf101 (data)``.
+    A data set in a folder of another name is followed by that name: the demo is ``ucf101 (data)``.
     """
     metrics = table["metric"].unique()
     folders = [Path(root).name for root in table["root"]]
@@ -228,23 +229,24 @@ def _numbers(column: pd.Series, form: str) -> list[str]:
 
 
 def write_tables(table: pd.DataFrame, folder: Path = TABLES) -> list[Path]:
-    """Write ``policies.csv`` as it is, ``policies.md`` and ``policies.tex`` as in ``paper_table``; their paths.
+    """Write ``policies.csv`` from ``table``, and ``policies.md`` and ``policies.tex`` from ``paper_table``.
 
-    The LaTeX needs the package booktabs. A block's settings stand in its first row there.
+    Returns their paths.
+    The LaTeX requires the package booktabs and shows the settings of a block in its first row only.
     """
     printed = paper_table(table)
     folder.mkdir(parents=True, exist_ok=True)
     csv, markdown, latex = (folder / f"policies.{ending}" for ending in ("csv", "md", "tex"))
     table.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
-    sides = ["left" if column in _settings(printed) else "right" for column in printed]
-    rows = printed.to_markdown(index=False, disable_numparse=True, colalign=sides)
+    alignment = ["left" if column in _settings(printed) else "right" for column in printed]
+    rows = printed.to_markdown(index=False, disable_numparse=True, colalign=alignment)
     markdown.write_text(f"{rows}\n\n{CAPTION}\n", encoding="utf-8")
     latex.write_text(_latex(printed), encoding="utf-8")
     return [csv, markdown, latex]
 
 
 def _settings(printed: pd.DataFrame) -> list[str]:
-    """The columns that say what was run, those of numbers follow."""
+    """List the columns up to the policy; columns of numbers follow."""
     return list(printed)[: list(printed).index("policy") + 1]
 
 
@@ -261,15 +263,16 @@ def _latex(printed: pd.DataFrame) -> str:
         position="t",
     ).splitlines()
     start = lines.index(r"\midrule") + 1
-    for place in reversed(printed.index[first][1:]):
-        lines.insert(start + place, r"\midrule")
+    for row in reversed(printed.index[first][1:]):
+        lines.insert(start + row, r"\midrule")
     return "\n".join(lines) + "\n"
 
 
 def measured_points(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """The rows of ``policy_table`` that can stand beside ``published`` ones: same data set, same metric, no bounds.
+    """Select the rows of ``policy_table`` that are comparable with ``published`` ones: same data set and metric.
 
-    As ``published_results`` takes them: ``dataset``, ``method``, ``gmacs``, ``score``, ``label``.
+    Baselines that are bounds (random exits, the oracle) are left out. Returns the columns of ``published_results``:
+    ``dataset``, ``method``, ``gmacs``, ``score``, ``label``.
     """
     comparable = table.merge(published[["dataset", "metric"]].drop_duplicates())
     points = comparable[~comparable["policy"].isin(["random", "oracle"])].rename(columns={"policy": "method"})
