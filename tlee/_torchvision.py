@@ -7,6 +7,7 @@ defining the schemas is enough: models and transforms work. On matching builds n
 
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,5 +27,9 @@ except RuntimeError as error:
     for _schema in _SCHEMAS:
         _library.define(_schema)
 
-models = import_module("torchvision.models")
-transforms = import_module("torchvision.transforms.v2")
+if TYPE_CHECKING:
+    from torchvision import models
+    from torchvision.transforms import v2 as transforms
+else:
+    models = import_module("torchvision.models")
+    transforms = import_module("torchvision.transforms.v2")

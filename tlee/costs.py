@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tlee.backbones import Backbone
 from tlee.model import TLEE
 from tlee.readout import Accumulated
 
@@ -53,23 +56,25 @@ def count_macs(run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, int]:
     return result, counter.get_total_flops() // 2
 
 
+#: Runs a part of the network by the function given; returns its result and its cost.
+Measure = Callable[[torch.nn.Module, Callable[[], torch.Tensor]], tuple[torch.Tensor, Any]]
+
+
 def count_costs(model: TLEE) -> Costs:
     """Count every part of ``model``, which must be in evaluation mode, at its input size."""
     return measure_costs(model, lambda part, run: count_macs(run))
 
 
-def measure_costs(
-    model: TLEE, measure: Callable[[torch.nn.Module, Callable[[], torch.Tensor]], tuple[torch.Tensor, float]]
-) -> Costs:
-    """Cost of every part of ``model`` by ``measure(part, run)``, which returns the result of ``run`` and its cost."""
+def measure_costs(model: TLEE, measure: Measure) -> Costs:
+    """Measure the cost of every part of ``model``, which must be in evaluation mode, at its input size."""
     backbone, readout = model.backbone, model.readout
     memory = backbone.start_memory(model.params.model.input_size)
     tap, segments, heads = torch.zeros(1, *model.input_shape), [], []
     for depth, segment in enumerate(backbone.segments):
         head = model.head(depth)
-        tap, cost = measure(segment, lambda depth=depth, tap=tap: backbone.step(depth, tap, memory[depth])[0])
+        tap, cost = measure(segment, partial(_step, backbone, depth, tap, memory[depth]))
         segments.append(cost)
-        heads.append(measure(head, lambda head=head, tap=tap: head(tap))[1])
+        heads.append(measure(head, partial(head, tap))[1])
     feature = torch.zeros(1, readout.width)
     known = readout.accumulate(Accumulated.nothing(1), feature)
     return Costs(
@@ -79,3 +84,7 @@ def measure_costs(
         classifier=measure(readout, lambda: readout.classify(feature, 0))[1],
         gate=measure(readout, lambda: readout.gate(feature, feature, 1))[1] if readout.gates else 0,
     )
+
+
+def _step(backbone: Backbone, depth: int, tap: torch.Tensor, memory: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return backbone.step(depth, tap, memory)[0]

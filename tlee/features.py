@@ -111,8 +111,8 @@ def load_features(split: str) -> FeatureTable:
     tensors, about = load_tensors(about_path, _REMEDY)
     try:
         features = torch.from_numpy(np.load(path, mmap_mode="c"))
-        return FeatureTable(features=features, **tensors, **about)
+        return FeatureTable(features, tensors["labels"], tensors["truth"], **about)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {_REMEDY}") from None
-    except (TypeError, ValueError, OSError):
+    except (KeyError, TypeError, ValueError, OSError):
         raise UserError(f"{path} holds no whole table of exit features: {_REMEDY}") from None

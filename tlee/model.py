@@ -157,7 +157,7 @@ def load_whole(params: Params, classes: list[str]) -> TLEE:
     Raises ``UserError`` if the file is damaged, made with other parameters or for other classes; a file whose
     classes are named by their numbers fits every list of the same length.
     """
-    path, remedy = params.model.trained, "correct model.trained, null trains from the start"
+    path, remedy = str(params.model.trained), "correct model.trained, null trains from the start"
     state, about = load_tensors(path, remedy)
     known = about.get("classes", classes)
     if len(known) != len(classes):

@@ -13,31 +13,31 @@ from tlee.params import Params
 class Accumulated:
     """The features accumulated so far by each of ``N`` videos that have evaluated the same number of frames."""
 
-    z: torch.Tensor | None  #: ``[N, D]``; None before the first feature
+    z: torch.Tensor  #: ``[N, D]``; ``[N, 0]`` before the first feature
     count: torch.Tensor  #: ``[N, 1]``, number of features in ``z``
 
     @classmethod
     def nothing(cls, videos: int, device: torch.device | None = None) -> "Accumulated":
         """No features yet."""
-        return cls(None, torch.zeros(videos, 1, device=device))
+        return cls(torch.zeros(videos, 0, device=device), torch.zeros(videos, 1, device=device))
 
     @property
     def is_empty(self) -> bool:
         """True before the first feature."""
-        return self.z is None
+        return self.z.shape[1] == 0
 
     def take(self, rows: torch.Tensor) -> "Accumulated":
         """Select videos by index or mask."""
-        return Accumulated(None if self.z is None else self.z[rows], self.count[rows])
+        return Accumulated(self.z[rows], self.count[rows])
 
     def put(self, rows: torch.Tensor, other: "Accumulated") -> "Accumulated":
         """Replace the videos ``rows`` (indices) by those of ``other``, which has a feature."""
-        z = other.z.new_zeros(len(self.count), other.z.shape[1]) if self.z is None else self.z
+        z = other.z.new_zeros(len(self.count), other.z.shape[1]) if self.is_empty else self.z
         return Accumulated(z.index_copy(0, rows, other.z), self.count.index_copy(0, rows, other.count))
 
     def where(self, mask: torch.Tensor, other: "Accumulated") -> "Accumulated":
         """Take ``other`` where ``mask [N, 1]`` is true; all of it if there is nothing yet."""
-        z = other.z if self.z is None else torch.where(mask, other.z, self.z)
+        z = other.z if self.is_empty else torch.where(mask, other.z, self.z)
         return Accumulated(z, torch.where(mask, other.count, self.count))
 
 
@@ -51,13 +51,12 @@ class Readout(nn.Module):
     def __init__(self, width: int, classes: int, params: Params):
         super().__init__()
         steps, per_step = params.extract.frames, params.model.readout == "per_step"
-        gate = GATES[params.model.gate]
-        gated = 0 if gate is None else max(steps - 2, 0)  # none at the first and the last step
-        gates = gated if per_step else min(gated, 1)
         self.width, self.classes = width, classes
         self.reuse = REUSES[params.model.reuse](width)
         self.classifiers = nn.ModuleList(nn.Linear(width, classes) for _ in range(steps if per_step else 1))
-        self.gates = nn.ModuleList(gate(width) for _ in range(gates))
+        gate, gated = GATES[params.model.gate], max(steps - 2, 0)  # none at the first and the last step
+        gates = [] if gate is None else [gate(width) for _ in range(gated if per_step else min(gated, 1))]
+        self.gates = nn.ModuleList(gates)
         self.accumulates_visited = params.model.accumulate == "visited"
         self.multi_label = params.dataset.labels == "multi"
 
@@ -70,7 +69,7 @@ class Readout(nn.Module):
 
     def accumulate(self, known: Accumulated, features: torch.Tensor) -> Accumulated:
         """Reuse: combine ``features [N, D]`` with those accumulated so far; the first ones are taken unchanged."""
-        z = features if known.z is None else self.reuse(known.z, features, known.count)
+        z = features if known.is_empty else self.reuse(known.z, features, known.count)
         return Accumulated(z, known.count + 1)
 
     def base(self, before: Accumulated, last: Accumulated) -> Accumulated:

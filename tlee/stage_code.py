@@ -106,7 +106,7 @@ def _docstrings(tree: ast.Module) -> list[tuple[int, int]]:
     """First and last row of each docstring."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in ast.walk(tree) if isinstance(node, documented) and ast.get_docstring(node, clean=False)]
-    return [(node.body[0].lineno, node.body[0].end_lineno) for node in nodes]
+    return [(node.body[0].lineno, node.body[0].end_lineno or node.body[0].lineno) for node in nodes]
 
 
 def _is_in(module: str, package: str) -> bool:

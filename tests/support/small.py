@@ -53,8 +53,9 @@ def observe(
 ) -> Observation:
     """What a policy sees of the videos with ``z_tb [n, D]`` at depth 0."""
     count = torch.ones(len(current), 1)
-    scores = ExitScores(readout, Accumulated(current, count), Accumulated(past, count), t, b=0)
-    return Observation(scores, torch.arange(len(current)), num_frames)
+    before = Accumulated.nothing(len(current)) if past is None else Accumulated(past, count)
+    scores = ExitScores(readout, Accumulated(current, count), before, t, b=0)
+    return Observation(scores, torch.arange(len(current)), num_frames, memory=torch.zeros(len(current), 0))
 
 
 def video(*frames: list[tuple[float, float]]) -> StoredFeatures:

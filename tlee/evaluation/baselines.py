@@ -18,8 +18,10 @@ from tlee.policies.policy import Observation, Policy
 from tlee.policies.stops import Score, StopAbove, log_probabilities
 
 #: Thresholds on confidence from conservative to aggressive; at 1 the full network runs.
-LEVELS = (NEVER, 0.9999, 0.9995, 0.999, 0.998, 0.995, 0.99, 0.98, 0.97, 0.95, 0.92, 0.9, 0.87, 0.83)
-LEVELS += (0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.3, 0.2, 0.1, 0.0)
+LEVELS = (
+    *(NEVER, 0.9999, 0.9995, 0.999, 0.998, 0.995, 0.99, 0.98, 0.97, 0.95, 0.92, 0.9, 0.87, 0.83),
+    *(0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.3, 0.2, 0.1, 0.0),
+)
 
 MIXES = (1.5, 1.3, 1.2, 1.1, 1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
@@ -131,7 +133,7 @@ class _ExitRecorder(Policy):
     """Uses every exit, stops at none and records a value at each."""
 
     def __init__(self, note: Callable[[Observation], torch.Tensor]):
-        self.note, self.seen = note, []
+        self.note, self.seen = note, list[torch.Tensor]()
 
     def uses_exit(self, t: int, b: int, frames: int) -> bool:
         return True

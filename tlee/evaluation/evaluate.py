@@ -1,6 +1,6 @@
 """Policies on one scale: chosen on ``val``, score and cost reported on ``test``."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,7 @@ class Evaluation:
         policy = self.policies[self.method]
         if isinstance(policy, RandomExits):
             return pd.DataFrame({"chance": [policy.chance]}, index=["every exit"])
-        rows = {name: pd.Series(values) for name, values in asdict(policy).items()}
+        rows = {name: pd.Series(values) for name, values in vars(policy).items()}
         return pd.DataFrame(rows).T.add_prefix("depth ").rename_axis("threshold")
 
     def exit_shares(self) -> np.ndarray:

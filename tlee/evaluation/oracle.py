@@ -17,7 +17,7 @@ def oracle(split: Split) -> Outcomes:
     """
     readout, frames, depths = split.readout, split.num_frames, split.num_exits
     cost = _costs(split).flatten()
-    logits, taken = [], []
+    logits, parts = [], []
     for rows, features in split.chunks():
         with torch.inference_mode():
             by_depth = [readout.prefix_logits(features, depth) for depth in range(depths)]
@@ -25,9 +25,9 @@ def oracle(split: Split) -> Outcomes:
         truth = split.table.truth[rows].repeat_interleave(frames * depths, 0)
         correct = is_correct(each.flatten(0, 1), truth).view(len(each), -1)
         cheapest = torch.where(correct, cost, cost.max() + 1).argmin(1)
-        taken.append(torch.where(correct.any(1), cheapest, frames * depths - 1))
-        logits.append(each[torch.arange(len(each)), taken[-1]])
-    taken = torch.cat(taken)
+        parts.append(torch.where(correct.any(1), cheapest, frames * depths - 1))
+        logits.append(each[torch.arange(len(each)), parts[-1]])
+    taken = torch.cat(parts)
     step, depth = taken // depths, taken % depths
     exit_depths = torch.where(torch.arange(frames) <= step[:, None], depth[:, None], -1)
     return Outcomes(torch.cat(logits), exit_depths, cost[taken])

@@ -130,7 +130,7 @@ class Search:
         The best policy of this space that an earlier call has run is the starting point, so a larger space never
         gives a worse policy than a part of it that was searched before.
         """
-        start = self.full.policy
+        start = Thresholds.never(self.split.num_exits)
         for name, depth in coordinates:
             if name in fixed:
                 start = _with(start, (name, depth), fixed[name])
@@ -139,27 +139,27 @@ class Search:
         for price in PRICES:
             for depth in (depth for name, depth in free if name == "layer"):
                 # A truncated network that stops at its last exit alone: many small steps from the full network.
-                cut = self.measure(_with(start, ("layer", depth), ALWAYS))
-                self._descend(cut, [each for each in free if each[1] == depth and each[0] != "layer"], price)
-            best = min(self._within(start, free), key=lambda candidate: self._objective(candidate, price))
-            self._descend(best, free, price)
-        return self._within(start, free)
+                truncated = _with(start, ("layer", depth), ALWAYS)
+                self._descend(truncated, [each for each in free if each[1] == depth and each[0] != "layer"], price)
+            found = self._within(start, free)
+            self._descend(min(found, key=lambda policy: self._objective(found[policy], price)), free, price)
+        return list(self._within(start, free).values())
 
-    def _descend(self, best: Candidate, free: list[Coordinate], price: float) -> None:
+    def _descend(self, best: Thresholds, free: list[Coordinate], price: float) -> None:
         """Move one threshold at a time to its best value, until none improves."""
         improved = True
         while improved:
             improved = False
             for coordinate in free:
-                trials = self.measure_all([_with(best.policy, coordinate, level) for level in self.levels])
-                trial = min(trials, key=lambda candidate: self._objective(candidate, price))
-                if self._objective(trial, price) < self._objective(best, price) - 1e-9:
-                    best, improved = trial, True
+                trials = [_with(best, coordinate, level) for level in self.levels]
+                values = [self._objective(candidate, price) for candidate in self.measure_all(trials)]
+                if min(values) < self._objective(self.measure(best), price) - 1e-9:
+                    best, improved = trials[values.index(min(values))], True
 
     def _objective(self, candidate: Candidate, price: float) -> float:
         return candidate.gmacs / self.full.gmacs + price * candidate.error
 
-    def _within(self, start: Thresholds, free: list[Coordinate]) -> list[Candidate]:
+    def _within(self, start: Thresholds, free: list[Coordinate]) -> dict[Thresholds, Candidate]:
         """Return all policies run that differ from ``start`` at ``free`` coordinates only."""
 
         def origin(policy: Thresholds) -> Thresholds:
@@ -168,7 +168,8 @@ class Search:
             return policy
 
         own = origin(start)
-        return [candidate for candidate in self.seen.values() if origin(candidate.policy) == own]
+        searched = ((policy, candidate) for policy, candidate in self.seen.items() if isinstance(policy, Thresholds))
+        return {policy: candidate for policy, candidate in searched if origin(policy) == own}
 
 
 def frontier(candidates: list[Candidate]) -> list[Candidate]:

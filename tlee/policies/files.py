@@ -1,6 +1,5 @@
 """Policies as JSON files: those chosen by stage ``evaluate``, and the one certified by stage ``guarantee``."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ STAGES = {POLICY: "evaluate", GUARANTEED_POLICY: "guarantee"}  #: stages that wr
 
 def save_policies(policies: dict[str, Policy | GivenExits], path: Path = POLICY) -> None:
     """Write policies by name, each with its kind."""
-    save_json(path, {name: {"kind": type(policy).__name__} | asdict(policy) for name, policy in policies.items()})
+    save_json(path, {name: {"kind": type(policy).__name__} | vars(policy) for name, policy in policies.items()})
 
 
 def read_policy(name: str, path: Path = POLICY) -> Policy | GivenExits:

@@ -94,11 +94,14 @@ def follow(source: FeatureSource, readout: Readout, exit_depths: torch.Tensor, c
     for t in range(frames):
         before, depths = known, exit_depths[:, t]
         for b in range(int(depths.max()) + 1):
-            rows = (b <= depths if readout.accumulates_visited else b == depths).nonzero().squeeze(1)
+            runs = depths >= b if readout.accumulates_visited else depths == b
+            rows = runs.nonzero().squeeze(1)
             if len(rows):
                 base = readout.base(before, known).take(rows)
                 known = known.put(rows, readout.accumulate(base, source.feature(rows, t, b)))
-        ends = (depths >= 0) & (exit_depths[:, t + 1] < 0 if t + 1 < frames else True)
+        ends = depths >= 0
+        if t + 1 < frames:
+            ends = ends & (exit_depths[:, t + 1] < 0)
         if ends.any():
             logits[ends] = readout.classify(known.z[ends], t)
     return Outcomes(logits, exit_depths, costs.of_paths(exit_depths, readout.accumulates_visited))

@@ -55,7 +55,7 @@ class Observation:
     ``memory [n, M]`` is what the policy has noted of these videos, and may change.
     """
 
-    def __init__(self, scores: ExitScores, rows: torch.Tensor, num_frames: int, memory: torch.Tensor | None = None):
+    def __init__(self, scores: ExitScores, rows: torch.Tensor, num_frames: int, memory: torch.Tensor):
         self._scores, self._rows = scores, rows
         self.readout, self.t, self.b, self.num_frames = scores.readout, scores.t, scores.b, num_frames
         self.memory = memory

@@ -62,7 +62,7 @@ class Remembered:
 
     def __init__(self, source: FeatureSource):
         self.num_videos, self.num_frames = source.num_videos, source.num_frames
-        self._source, self._known = source, {}
+        self._source, self._known = source, dict[tuple[int, int], torch.Tensor]()
 
     def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
         if (t, b) not in self._known:

@@ -15,7 +15,7 @@ from tlee.metrics import top1
 from tlee.model import TLEE, load_whole, save_trained
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
-from tlee.training.loop import fit, state_file, to_fastest_layout
+from tlee.training.loop import add_up, fit, state_file, to_fastest_layout
 
 
 class PretrainTask(nn.Module):
@@ -36,7 +36,8 @@ class PretrainTask(nn.Module):
 
     def forward(self, clips: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         features = self.model.exit_features(clips) if self.joint else self.model.full_features(clips)
-        return sum(self.model.readout.prefix_loss(features, b, targets) for b in range(features.shape[2]))
+        losses = (self.model.readout.prefix_loss(features, b, targets) for b in range(features.shape[2]))
+        return add_up(losses)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ which cost most, are computed once for all of them.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import pandas as pd
 import torch
@@ -23,7 +24,7 @@ from tlee.metrics import top1
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
-from tlee.training.loop import NO_HISTORY, fit, state_file, to_fastest_layout
+from tlee.training.loop import NO_HISTORY, add_up, fit, state_file, to_fastest_layout
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
 UNCHANGED = "unchanged"  # imported or jointly trained branches, or none
@@ -43,26 +44,31 @@ class BranchTask(nn.Module):
         self.model.eval()
         return self
 
+    def heads_of(self, strategy: str) -> nn.ModuleList:
+        """Heads that a strategy trains."""
+        return cast(nn.ModuleList, self.heads[strategy])
+
     def features(self, clips: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map clips ``[N, T, *input_shape]`` to the exit features ``[N, T, B + 1, D]`` of each strategy's heads."""
         with torch.no_grad():
             taps = self.model.backbone.taps(clips)
         return {
-            strategy: self.model.heads(taps, heads).unflatten(0, clips.shape[:2])
-            for strategy, heads in self.heads.items()
+            strategy: self.model.heads(taps, self.heads_of(strategy)).unflatten(0, clips.shape[:2])
+            for strategy in self.heads
         }
 
     def forward(self, clips: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        return sum(self._loss(strategy, features, targets) for strategy, features in self.features(clips).items())
+        features = self.features(clips)
+        return add_up(self._loss(strategy, each, targets) for strategy, each in features.items())
 
     def _loss(self, strategy: str, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         readout, branches = self.model.readout, range(features.shape[2] - 1)
-        loss = sum(readout.prefix_loss(features, depth, targets) for depth in branches)
+        loss = add_up(readout.prefix_loss(features, depth, targets) for depth in branches)
         if strategy != "own_depth":
             loss = loss + readout.prefix_loss(features, random_depths(features), targets)
         if strategy == "distilled":
             full = features[:, :, -1]
-            loss = loss + sum(nn.functional.mse_loss(features[:, :, depth], full) for depth in branches)
+            loss = loss + add_up(nn.functional.mse_loss(features[:, :, depth], full) for depth in branches)
         return loss
 
 
@@ -116,7 +122,7 @@ def train_branches(params: Params) -> BranchTraining:
     mixed = comparison[comparison["depths"] == "mixed depths"]
     kept = mixed.loc[mixed["accuracy"].idxmax(), "strategy"]
     comparison["kept"] = comparison["strategy"] == kept
-    model.branches = task.heads[kept]
+    model.branches = task.heads_of(kept)
     save_trained(model, "branches", classes)
     return BranchTraining(model, history, comparison)
 

@@ -4,9 +4,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sized
+from functools import reduce
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 import torch
@@ -47,6 +48,11 @@ def to_fastest_layout(network: Network) -> Network:
     return network
 
 
+def add_up(losses: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Add losses, of which there is at least one, from the first to the last."""
+    return reduce(torch.add, losses)
+
+
 def fit(
     task: nn.Module,
     data: Dataset,
@@ -67,14 +73,14 @@ def fit(
     Raises ``UserError`` if the loss is not finite.
     """
     fabric = Fabric(accelerator="auto", devices=1)
-    batch = min(params.batch_clips, len(data))
-    loader = fabric.setup_dataloaders(DataLoader(data, batch, shuffle=True, drop_last=True))
+    batch = min(params.batch_clips, len(cast(Sized, data)))
+    loader = cast(DataLoader, fabric.setup_dataloaders(DataLoader(data, batch, shuffle=True, drop_last=True)))
     trainable = [parameter for parameter in task.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, params.learning_rate, weight_decay=params.weight_decay)
     task, optimizer = fabric.setup(task, optimizer)
     steps = params.epochs * len(loader)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.learning_rate, steps, pct_start=0.1)
-    progress = {"task": task, "optimizer": optimizer, "schedule": schedule, "history": []}
+    progress: dict[str, Any] = {"task": task, "optimizer": optimizer, "schedule": schedule, "history": []}
     if state.exists():
         fabric.load(state, progress)
         print(f"resuming after epoch {len(progress['history'])} from {state}", flush=True)
