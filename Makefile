@@ -2,11 +2,12 @@
 
 PYTHON ?= python3
 ENVIRONMENT := .venv/installed
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help repro test ablation tables bench lab data clean
+.PHONY: help repro test check lint ablation tables bench lab data clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -16,10 +17,16 @@ repro: data  ## run what is out of date of the pipeline, and say what to open
 	dvc repro
 	@python -m tlee summary
 
-test: data  ## lint, formatting and all tests
+test: data lint  ## lint, formatting, types and all tests
+	$(PYTEST)
+
+check: data lint  ## the same with the tests that take seconds only: about a minute
+	$(PYTEST) -m "not slow"
+
+lint: $(ENVIRONMENT)  ## lint, formatting and types
 	ruff check .
 	ruff format --check .
-	OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	mypy
 
 ablation: $(ENVIRONMENT)  ## vary one part after the other, on what `make repro` made: about ten minutes
 	python -m tlee run ablation
