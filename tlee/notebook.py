@@ -54,7 +54,7 @@ def run_notebook(name: str) -> Path:
     candidates = (STRIPPED / f"{name}.ipynb", SOURCES / f"{name}.ipynb")
     source, target = next((path for path in candidates if path.exists()), None), NOTEBOOKS / f"{name}.ipynb"
     if source is None:
-        raise UserError(f"{candidates[1]} does not exist: give the name of a notebook, without folder and extension")
+        raise UserError(f"{candidates[1]} does not exist: name a notebook without its folder and ending")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
@@ -67,9 +67,9 @@ def run_notebook(name: str) -> Path:
             extra_arguments=QUIET_KERNEL,
         )
     except KeyboardInterrupt:
-        raise UserError("interrupted; what is finished is kept: run the same command again to continue") from None
+        raise UserError("interrupted; what is finished is kept: run the same command again") from None
     except NotJSONError:
-        raise UserError(f"{source} is damaged: `dvc repro` recreates it from notebooks/{name}.ipynb") from None
+        raise UserError(f"{source} is damaged: `dvc repro` makes it again from notebooks/{name}.ipynb") from None
     except PapermillExecutionError as error:
         if error.ename == "UserError":
             raise UserError(error.evalue) from None

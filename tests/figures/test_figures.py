@@ -85,7 +85,7 @@ PARTS = pd.DataFrame(
     columns=["of", "part", "milliseconds"],
 )
 
-#: How each figure is drawn, and the numbers and names in its title.
+#: Function that draws each figure, and the numbers and names in its title.
 FIGURES: dict[str, tuple[Callable[..., Axes], tuple[str, ...]]] = {
     "sample_clips": (
         lambda **on: sample_clips([("Run", FRAMES), ("Wave", FRAMES)], **on),
@@ -125,7 +125,7 @@ FIGURES: dict[str, tuple[Callable[..., Axes], tuple[str, ...]]] = {
     ),
     "latency_breakdown": (
         lambda **on: latency_breakdown(PARTS, **on),
-        ("Decoding", "60%", "10 ms", "segment 0", "75%", "4 ms"),
+        ("Decoding", "60%", "10 ms", "75%", "4 ms", "segment 0"),
     ),
     "latency_precisions": (
         lambda **on: latency_precisions(PRECISIONS, **on),

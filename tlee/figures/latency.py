@@ -89,7 +89,7 @@ def latency_breakdown(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
     headline(
         axes,
         f"{part.capitalize()} takes {share} of the {video:.3g} ms per video; "
-        f"{inner} takes {inner_share} of the network's {network:.2g} ms",
+        f"{inner_share} of the network's {network:.2g} ms is spent in {inner}",
     )
     return axes
 

@@ -146,7 +146,7 @@ def _trade_offs(names: list[str], val: Split, test: Split, params: Params) -> di
 def _areas(curve: list[Candidate], test: Split, full_gmacs: float, chance: float) -> np.ndarray:
     """Return ``comparison.area_under`` in top-1 for each test video alone, ``[N]``; their mean is the area."""
     outcomes = test.sweep([each.policy for each in curve])
-    correct = np.stack([is_correct(test.readout.probabilities(each.logits), test.table.truth) for each in outcomes])
+    correct = np.stack([test.correct(each) for each in outcomes])
     gmacs = np.array([each.gmacs for each in curve])
     return at_budgets(gmacs, correct, full_gmacs, chance).mean(axis=0)
 

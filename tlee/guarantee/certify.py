@@ -17,7 +17,6 @@ from tlee.evaluation.evaluate import candidates, simplest
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import NEAR, Search, frontier
 from tlee.guarantee.risk_control import count_passing, needed_videos, p_values, plan, simulate, upper_bound
-from tlee.metrics import is_correct
 from tlee.params import GuaranteeParams, Params
 from tlee.paths import GUARANTEED_POLICY
 from tlee.policies.files import save_policies
@@ -48,7 +47,7 @@ class PathResults:
         return cls(
             harm=torch.stack([_harmed(split, each, full) for each in outcomes]).numpy(),
             share=np.array([1.0, *((each.gmacs.mean() / full.gmacs.mean()).item() for each in others)]),
-            top1=np.array([_correct(split, each).double().mean().item() for each in outcomes]),
+            top1=np.array([split.correct(each).double().mean().item() for each in outcomes]),
             groups=split.table.groups,
         )
 
@@ -254,12 +253,8 @@ def conservative_to_aggressive(split: Split, params: Params) -> list[Policy | Gi
     return [each.policy for each in path]
 
 
-def _correct(split: Split, outcomes: Outcomes) -> torch.Tensor:
-    return is_correct(split.readout.probabilities(outcomes.logits), split.table.truth)
-
-
 def _harmed(split: Split, outcomes: Outcomes, full: Outcomes) -> torch.Tensor:
-    return _correct(split, full) & ~_correct(split, outcomes)
+    return split.correct(full) & ~split.correct(outcomes)
 
 
 def _smooth_harm(split: Split, outcomes: Outcomes, full: Outcomes) -> float:
@@ -267,4 +262,4 @@ def _smooth_harm(split: Split, outcomes: Outcomes, full: Outcomes) -> float:
     drop = split.readout.probabilities(full.logits) - split.readout.probabilities(outcomes.logits)
     loss = (drop * truth).sum(1).double() / truth.sum(1)
     harm = (_harmed(split, outcomes, full) + loss.clamp(min=0)) / 2
-    return (harm * _correct(split, full)).mean().item()
+    return (harm * split.correct(full)).mean().item()
