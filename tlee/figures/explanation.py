@@ -90,7 +90,7 @@ def class_costs(table: pd.DataFrame, correlation: float, method: str = "tlee") -
     """Draw the cost of each class on the left, cheapest on top, and its accuracy on the right.
 
     ``table``: ``class``, ``share_of_full`` (mean cost of a video) from ``low`` to ``high``,
-    ``oracle_share_of_full``, ``score`` and ``full_score`` (0..1), one row per class; see ``explanation.by_class``.
+    ``oracle_share_of_full``, ``score`` and ``full_score`` (0..1), one row per class; see ``explain.by_class``.
     ``correlation`` is the rank correlation of the policy's cost with the oracle's over classes, NaN if undefined.
     """
     places, few = np.arange(len(table)), len(table) <= 40
@@ -139,7 +139,7 @@ def difficulty_costs(table: pd.DataFrame, correlation: float, method: str = "tle
 
     ``table``: ``difficulty``, ``videos``, ``share_of_full`` (mean cost) from ``low`` to ``high``, ``score`` (0..1),
     and a policy of the same cost for all videos: its name ``fixed``, ``fixed_share_of_full`` and ``fixed_score``; the
-    easiest videos first, see ``explanation.by_difficulty``. ``correlation`` is the rank correlation of a video's cost
+    easiest videos first, see ``explain.by_difficulty``. ``correlation`` is the rank correlation of a video's cost
     with its difficulty, NaN if all videos cost the same.
     """
     places, name, fixed = np.arange(len(table)), NAMES[method], f"{NAMES[table['fixed'].iloc[0]]} (same cost for all)"
@@ -187,7 +187,7 @@ def changed_predictions(
 
     ``table``: ``method``, ``videos``, ``harmful``, ``helpful`` (counts). ``pairs``: ``method``, ``kind``
     (``harmful`` or ``helpful``), ``truth``, ``prediction``, ``videos``, one row per confusion; see
-    ``explanation.changed_predictions``. The title is about ``method``.
+    ``explain.changed_predictions``. The title is about ``method``.
     """
     rows = table[table["method"] != "full"]
     axes = ensure_axes(axes, width=8.0, height=1.5 + 0.32 * len(rows))
