@@ -285,7 +285,7 @@ def test_with_json_only_decisions_are_on_stdout(project):
 
 
 def test_a_stream_gets_the_same_prediction_as_a_video(project):
-    """For a clip as long as a window, with sequential frames."""
+    """The clip is as long as a window, and its frames are visited sequentially."""
     sequential = change(load_params(), {"model.order": "sequential"})
     predictor = load_predictor(sequential)
     path = encode(project / "videos" / "short.mp4", length=T)

@@ -1,4 +1,4 @@
-"""``python -m tlee`` and what it runs: results where they belong, and one line where the user can mend something."""
+"""``python -m tlee``: output in the right places, and one line for errors that the user can fix."""
 
 import shutil
 import subprocess
@@ -8,24 +8,25 @@ from pathlib import Path
 import nbformat
 import pytest
 from papermill.exceptions import PapermillExecutionError
+from support.titles import states
 
 import tlee.__main__ as command_line
 from tlee.errors import UserError
 from tlee.notebook import run_notebook
-from tlee.paper.summary import guarantee_line, savings_line, summarise
+from tlee.paper.summary import guarantee_line, latency_line, savings_line, summarise
 from tlee.paths import find_root
 
 
 @pytest.fixture
 def project(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with valid parameters and nothing else, the working one."""
+    """A folder with valid parameters and nothing else, as the working folder."""
     shutil.copy(root / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def stripped(project: Path, name: str, code: str) -> None:
-    """A notebook of one cell where the pipeline puts what it runs."""
+    """Write a notebook of one cell to the folder that the pipeline runs notebooks from."""
     path = project / "results" / "stripped" / f"{name}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
@@ -39,7 +40,7 @@ def tlee(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def error_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line on stderr of a command that failed with exit status 1."""
+    """The single line on stderr of a command that failed with exit status 1."""
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
@@ -60,13 +61,12 @@ def test_bad_parameters_are_one_line_before_anything_runs(project):
     assert not (project / "results" / "notebooks").exists()
 
 
-def test_a_notebook_that_does_not_exist_is_named_with_the_remedy(project):
+def test_a_missing_notebook_is_named_with_the_remedy(project):
     line = error_line(tlee(project, "run", "1_extract_frames"))
-    assert "notebooks/1_extract_frames.ipynb does not exist" in line
-    assert "without its folder and ending" in line
+    assert all(part in line for part in ("notebooks/1_extract_frames.ipynb", "does not exist", "without its folder"))
 
 
-def test_what_a_notebook_prints_is_printed_and_the_executed_one_is_kept(project):
+def test_the_output_of_a_notebook_is_printed_and_the_executed_notebook_is_kept(project):
     stripped(project, "hello", "from pathlib import Path\nprint('in', Path.cwd())")
     done = tlee(project, "run", "hello")
     assert done.returncode == 0
@@ -79,11 +79,11 @@ def test_a_damaged_notebook_is_named_with_the_remedy(project):
     path = project / "results" / "stripped" / "hello.ipynb"
     path.parent.mkdir(parents=True)
     path.write_text('{"cells": [', encoding="utf-8")
-    with pytest.raises(UserError, match=r"^results/stripped/hello\.ipynb is damaged: `dvc repro` makes it again"):
+    with pytest.raises(UserError, match=r"^results/stripped/hello\.ipynb .*damaged.*`dvc repro`"):
         run_notebook("hello")
 
 
-def test_a_user_error_in_a_cell_is_its_line_alone(project):
+def test_a_user_error_in_a_cell_is_a_single_line(project):
     line = "list.txt line 3: class `Jump` is unknown; correct the file"
     stripped(project, "user", f"from tlee.errors import UserError\nraise UserError({line!r})")
     with pytest.raises(UserError) as caught:
@@ -105,43 +105,48 @@ def test_any_other_exception_in_a_cell_keeps_its_traceback(project):
 # --- summary -------------------------------------------------------------------------------------
 
 
-def test_a_summary_of_nothing_says_what_to_run(project):
+def test_a_summary_without_results_names_the_command_to_run(project):
     line = error_line(tlee(project, "summary"))
     assert "results/metrics/evaluate.json" in line
     assert "`dvc repro evaluate`" in line
 
 
-def test_a_summary_without_latency_says_what_to_run(project):
+def test_a_summary_without_latency_names_the_command_to_run(project):
     metrics = project / "results" / "metrics"
     metrics.mkdir(parents=True)
     (metrics / "evaluate.json").write_text("{}")
-    with pytest.raises(UserError, match=r"latency\.json is missing or damaged: run `dvc repro latency`"):
+    with pytest.raises(UserError, match=r"latency\.json .*`dvc repro latency`"):
         summarise()
 
 
-def test_a_summary_of_a_damaged_file_says_what_to_run(project):
+def test_a_summary_of_a_damaged_file_names_the_command_to_run(project):
     metrics = project / "results" / "metrics"
     metrics.mkdir(parents=True)
     (metrics / "evaluate.json").write_text('{"full": ')
-    with pytest.raises(UserError, match=r"evaluate\.json is missing or damaged: run `dvc repro evaluate`"):
+    with pytest.raises(UserError, match=r"evaluate\.json .*`dvc repro evaluate`"):
         summarise()
 
 
-def test_the_lines_of_the_summary_by_hand():
-    explain = {"saving": 5.6, "by_frames": 4.57, "by_depth": 1.225}
-    assert savings_line(explain) == (
-        "TLEE is 5.6 times cheaper than the full network: 4.6 times by fewer frames, 1.2 times by shallower exits."
+def test_the_savings_line_names_the_factors():
+    line = savings_line({"saving": 5.6, "by_frames": 4.57, "by_depth": 1.225})
+    assert states(
+        line, "TLEE", "5.6 times", "full network", "4.6 times by fewer frames", "1.2 times by shallower exits"
     )
-    guarantee = {"max_loss": 5.0, "confidence": 0.95, "videos": 80, "needed_videos": 59, "passed": 9, "harmful": 0}
+
+
+def test_the_guarantee_line_states_the_limit_and_the_result_on_test():
+    guarantee = {"max_harm": 5.0, "confidence": 0.95, "videos": 80, "needed_videos": 59, "passed": 9, "harmful": 0}
     guarantee |= {"share_of_full": 0.169, "test": {"videos": 256, "harmful": 2}}
-    assert guarantee_line(guarantee) == (
-        "95% sure, TLEE at 17% of the GMACs spoils at most 5% of unseen videos: it spoilt 0 of the 80 that it was "
-        "tested on, and 2 of 256 on test."
-    )
-    assert guarantee_line(guarantee | {"passed": 0, "max_loss": 1.0, "needed_videos": 299}) == (
-        "No exit of TLEE is sure to spoil at most 1% of unseen videos: that takes 299 videos of which none is spoilt, "
-        "80 were at hand."
-    )
+    line = guarantee_line(guarantee)
+    assert states(line, "95% confidence", "TLEE", "17%", "at most 5%", "0 of 80", "2 of 256")
+    none = guarantee_line(guarantee | {"passed": 0, "max_harm": 1.0, "needed_videos": 299})
+    assert states(none, "95% confidence", "no", "TLEE", "at most 1%", "299", "80")
+
+
+def test_the_latency_line_compares_real_exits_with_the_full_network_and_the_ideal():
+    latency = {"full network": {"p50": 4.0, "mean": 4.1}, "TLEE": {"p50": 0.262, "mean": 0.9}, "ideal": {"p50": 0.25}}
+    line = latency_line(latency | {"real_to_ideal": 1.048})
+    assert states(line, "full network 4.00 ms", "TLEE 0.26 ms", "1.05 times", "ideal", "0.90 ms")
 
 
 # --- the command line itself ---------------------------------------------------------------------
@@ -162,13 +167,13 @@ def test_a_wrong_command_is_refused_without_a_traceback(tmp_path, arguments):
     assert "Traceback" not in done.stderr
 
 
-def test_interrupting_says_that_the_work_is_kept(project, monkeypatch):
+def test_interrupting_reports_that_the_work_is_kept(project, monkeypatch):
     def interrupted(*_, **__) -> None:
         raise KeyboardInterrupt
 
     stripped(project, "any", "1")
     monkeypatch.setattr("papermill.execute_notebook", interrupted)
-    with pytest.raises(UserError, match=r"^interrupted; what is finished is kept"):
+    with pytest.raises(UserError, match=r"^interrupted.* kept"):
         run_notebook("any")
 
 
@@ -190,7 +195,7 @@ def test_the_root_is_found_from_any_folder_of_the_project(project):
     assert {find_root(folder) for folder in (project, below.parent, below)} == {project}
 
 
-def test_the_nearest_root_is_taken(project):
+def test_the_nearest_root_is_used(project):
     inner = project / "copies" / "one"
     inner.mkdir(parents=True)
     shutil.copy(project / "params.yaml", inner)
@@ -206,7 +211,7 @@ def test_the_nearest_root_is_taken(project):
         (("watch", "clip.mp4"), "results/models/backbone.safetensors"),
     ],
 )
-def test_commands_go_to_the_root_first(project, monkeypatch, arguments, missing):
+def test_commands_run_in_the_root(project, monkeypatch, arguments, missing):
     below = project / "notebooks"
     below.mkdir()
     monkeypatch.chdir(below)
@@ -219,4 +224,4 @@ def test_commands_go_to_the_root_first(project, monkeypatch, arguments, missing)
 def test_outside_of_a_project_the_remedy_is_named(tmp_path):
     with pytest.raises(UserError) as caught:
         find_root(tmp_path)
-    assert str(caught.value) == f"no params.yaml at or above {tmp_path}: work within the project"
+    assert "params.yaml" in str(caught.value) and str(tmp_path) in str(caught.value)

@@ -1,10 +1,11 @@
-"""What real exits cost over an ideal, what a decision and a sweep take: ratios from one run, with random weights.
+"""Benchmark of real exits against an ideal, of decisions and of policy sweeps: ratios, with random weights.
 
-Ratios of what ran in turns on one machine travel further than its seconds. The networks have random weights, 224 pixels
-and ten frames; thresholds are chosen amid their confidences, so that some videos stop early and others go deep. The
-rest is as ``params.yaml`` says.
+Ratios of alternating runs on one machine are more comparable between machines than times. The networks have random
+weights, 224 pixels and ten frames; thresholds are chosen in the middle of their confidences, so that exits are mixed.
+Other parameters are those of ``params.yaml``.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,33 +17,33 @@ from tlee.benchmark.sweeps import time_replay
 from tlee.params import Params, load_params
 
 NETWORKS = ("mobilenet_v2", "resnet50")
-UCF101_TEST = 3783  #: videos of the test split
+UCF101_TEST = 3783  #: number of test videos
 
 
 def benchmark(
-    networks: Sequence[str] = NETWORKS, videos: int = 8, replayed: int = 512, points: int = 200
+    networks: Sequence[str] = NETWORKS, num_videos: int = 8, num_replayed: int = 512, num_policies: int = 200
 ) -> pd.DataFrame:
-    """Run it all. One row a number: ``part`` (network, replay), ``what``, ``value``, ``low`` and ``high``, ``target``.
+    """Run all benchmarks: each network on ``num_videos`` clips, ``num_policies`` policies on ``num_replayed`` videos.
 
-    ``value`` is a median over videos where ``low`` and ``high``, the quartiles, are given; ``target`` is what it is to
-    be at most, if there is such a thing. ``replayed`` videos are in the synthetic table, on which ``points`` policies
-    run.
+    Returns one row per number: ``part`` (network or replay), ``quantity``, ``value``, ``low`` and ``high``, ``target``.
+    Where ``low`` and ``high`` are given, they are quartiles over videos and ``value`` the median; ``target`` is an
+    upper limit, if there is one.
     """
-    rows = [row for name in networks for row in time_network(_params(name), videos)]
-    rows += time_replay(_params(networks[0]), replayed, points)
+    rows = [row for name in networks for row in time_network(_params(name), num_videos)]
+    rows += time_replay(_params(networks[0]), num_replayed, num_policies)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """As ``benchmark`` makes it."""
+    """Format the table of ``benchmark`` as Markdown."""
     shown = table.drop(columns=["low", "high"])
     shown["value"] = [_with_quartiles(row) for row in table.itertuples()]
-    shown["target"] = [f"at most {target:g}" if target == target else "" for target in table["target"]]
+    shown["target"] = ["" if math.isnan(target) else f"at most {target:g}" for target in table["target"]]
     return shown.to_markdown(index=False, disable_numparse=True)
 
 
 def _with_quartiles(row: Any) -> str:
-    return f"{row.value:.3g}" + (f" ({row.low:.3g} to {row.high:.3g})" if row.low == row.low else "")
+    return f"{row.value:.3g}" + ("" if math.isnan(row.low) else f" ({row.low:.3g} to {row.high:.3g})")
 
 
 def _params(name: str) -> Params:

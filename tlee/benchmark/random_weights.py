@@ -1,4 +1,4 @@
-"""Networks with random weights, frames, and policies that take all of their exits."""
+"""Random networks and frames, and policies with mixed exits."""
 
 import math
 
@@ -10,76 +10,75 @@ from tlee.costs import Costs
 from tlee.edge.bundle import Watched
 from tlee.levels import NEVER
 from tlee.model import TLEE
-from tlee.readout import Readout
 from tlee.params import Params
 from tlee.policies.inference import run
 from tlee.policies.sources import StoredFeatures
 from tlee.policies.thresholds import Thresholds
+from tlee.readout import Readout
 
-CLASSES = 101
-LARGEST = 10.0  #: logit, about as in trained networks: steeper classifiers would magnify rounding
-TRIALS = 200  #: policies that are tried for a mix of exits
-CLEAR = 0.002  #: log-odds that scores stay away from thresholds, far more than rounding: it decides nothing
+NUM_CLASSES = 101
+MAX_LOGIT = 10.0  #: largest logit, about as in trained networks: larger ones would magnify rounding errors
+TRIALS = 200  #: number of random policies to choose from
+MIN_MARGIN = 0.002  #: log-odds between scores and thresholds, far above rounding errors, which decide nothing
 
 
 @torch.no_grad()
 def random_network(params: Params, clips: torch.Tensor) -> TLEE:
-    """Random weights by which ``clips [N, T, ...]`` differ: with the initial ones all confidences would be alike."""
+    """Build a random network with varied confidences on ``clips [N, T, ...]``; with initial weights all are alike."""
     torch.manual_seed(params.seed)
-    model = TLEE(params, CLASSES)
+    model = TLEE(params, NUM_CLASSES)
     for layer in model.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.momentum = None  # the mean over all that it sees
+            layer.momentum = None  # cumulative mean over all batches
     model.train().exit_features(clips)
     features = model.eval().exit_features(clips)
     for classifier in model.readout.classifiers:
         logits = classifier(features.flatten(0, 2))
-        factor = LARGEST / (logits - logits.mean(0)).abs().max()
+        factor = MAX_LOGIT / (logits - logits.mean(0)).abs().max()
         classifier.weight *= factor
         classifier.bias.copy_(-factor * (logits.mean(0) - classifier.bias))
     return model
 
 
-def random_frames(params: Params, videos: int) -> torch.Tensor:
-    """``float [N, T, 3, S, S]`` in 0..1, as pixels give it: patterns, coarse and fine, of random colour."""
+def random_frames(params: Params, num_videos: int) -> torch.Tensor:
+    """Draw 8-bit frames ``float [N, T, 3, S, S]`` in 0..1: coarse and fine patterns of random colours."""
     generator = torch.Generator().manual_seed(params.seed)
     steps, size = params.extract.frames, params.model.input_size
-    cells = torch.randint(2, 40, (videos * steps,), generator=generator).tolist()
+    cells = torch.randint(2, 40, (num_videos * steps,), generator=generator).tolist()
     coarse = (torch.rand(1, 3, side, side, generator=generator) for side in cells)
     frames = torch.cat([nn.functional.interpolate(each, size=size, mode="bilinear") for each in coarse])
-    level = torch.rand(videos * steps, 3, 1, 1, generator=generator)
-    return (frames * level * 255).round().unflatten(0, (videos, steps)) / 255
+    level = torch.rand(num_videos * steps, 3, 1, 1, generator=generator)
+    return (frames * level * 255).round().unflatten(0, (num_videos, steps)) / 255
 
 
 @torch.no_grad()
 def mixed_policy(model: TLEE, features: torch.Tensor, costs: Costs) -> Thresholds:
-    """Of random thresholds amid the scores of ``features [N, T, B + 1, D]`` those whose exits are the most mixed.
-
-    No score comes near a threshold.
-    """
-    exits, frames, readout = model.num_exits, features.shape[1], model.readout
-    confidence = torch.stack([readout.probabilities(readout.prefix_logits(features, b)).amax(-1) for b in range(exits)])
+    """Choose the random thresholds with the most mixed exits, away from all scores of ``features [N, T, B + 1, D]``."""
+    num_exits, num_frames, readout = model.num_exits, features.shape[1], model.readout
+    confidence = torch.stack(
+        [readout.probabilities(readout.prefix_logits(features, b)).amax(-1) for b in range(num_exits)]
+    )
     gate = gate_scores(readout, features)
     lowest, highest = np.array([[0.2], [0.7], [0.9], [0.9]]), np.array([[1], [1.4], [1.3], [1.3]])
-    draws = np.random.default_rng(0).uniform(lowest, highest, (TRIALS, 4, exits))
+    draws = np.random.default_rng(0).uniform(lowest, highest, (TRIALS, 4, num_exits))
     best, most = None, -math.inf
-    for leave, first, later, sure in draws:
+    for layer, first, later, stop in draws:
         policy = Thresholds(
-            tuple(_amid(confidence[b], leave[b]) for b in range(exits - 1)),
-            tuple(_amid(confidence[b, :, 0], first[b]) for b in range(exits)),
-            tuple(map(_amid, gate, later)) if gate else (NEVER,) * exits,
-            tuple(_amid(confidence[b, :, 1:], sure[b]) for b in range(exits)),
+            tuple(_threshold(confidence[b], layer[b]) for b in range(num_exits - 1)),
+            tuple(_threshold(confidence[b, :, 0], first[b]) for b in range(num_exits)),
+            tuple(map(_threshold, gate, later)) if gate else (NEVER,) * num_exits,
+            tuple(_threshold(confidence[b, :, 1:], stop[b]) for b in range(num_exits)),
         )
         watched = Watched(policy)
-        taken = run(StoredFeatures(features), readout, watched, costs).exit_depths
-        if watched.margin > CLEAR and (found := _mix(taken, exits)) > most:
-            best, most = policy, found
-    assert best is not None, f"none of {TRIALS} policies over {frames} frames stays away from all scores"
+        exit_depths = run(StoredFeatures(features), readout, watched, costs).exit_depths
+        if watched.margin > MIN_MARGIN and (diversity := _diversity(exit_depths, num_exits)) > most:
+            best, most = policy, diversity
+    assert best is not None, f"none of {TRIALS} policies over {num_frames} frames stays away from all scores"
     return best
 
 
 def gate_scores(readout: Readout, features: torch.Tensor) -> list[torch.Tensor]:
-    """What the gate says, ``[T - 2, N]`` for each exit, if all frames are left there; empty if there is no gate."""
+    """Compute the gate's scores ``[T - 2, N]`` for each exit with all frames left there; empty without a gate."""
     if not readout.gates:
         return []
     steps = range(1, features.shape[1] - 1)
@@ -87,8 +86,8 @@ def gate_scores(readout: Readout, features: torch.Tensor) -> list[torch.Tensor]:
     return [torch.stack([readout.gate(z[:, t], z[:, t - 1], t).sigmoid() for t in steps]) for z in known]
 
 
-def _amid(values: torch.Tensor, share: float) -> float:
-    """A threshold that about ``share`` of ``values`` are below, in the widest gap nearby, in log-odds; NEVER from 1."""
+def _threshold(values: torch.Tensor, share: float) -> float:
+    """Return a threshold above about ``share`` of ``values``, in the widest nearby gap in log-odds; NEVER from 1."""
     if share >= 1:
         return NEVER
     ordered = values.flatten().double().logit().sort().values
@@ -99,9 +98,12 @@ def _amid(values: torch.Tensor, share: float) -> float:
     return ((ordered[widest] + ordered[widest + 1]) / 2).sigmoid().item()
 
 
-def _mix(taken: torch.Tensor, exits: int) -> float:
-    """How mixed exits ``[N, T]`` are: entropy of depths and of how many frames videos take, about half on average."""
-    depths = torch.stack([(taken == depth).sum() for depth in range(exits)]) + 1e-9
-    frames = torch.bincount((taken >= 0).sum(1), minlength=1) + 1e-9
+def _diversity(exit_depths: torch.Tensor, num_exits: int) -> float:
+    """Score the diversity of exits ``[N, T]``.
+
+    The entropies of depths and of numbers of frames are added; using more or less than half of the frames is penalised.
+    """
+    depths = torch.stack([(exit_depths == depth).sum() for depth in range(num_exits)]) + 1e-9
+    frames = torch.bincount((exit_depths >= 0).sum(1), minlength=1) + 1e-9
     entropies = [torch.distributions.Categorical(counts.double()).entropy().item() for counts in (depths, frames)]
-    return 2 * entropies[0] + entropies[1] - 4 * abs((taken >= 0).double().mean().item() - 0.5)
+    return 2 * entropies[0] + entropies[1] - 4 * abs((exit_depths >= 0).double().mean().item() - 0.5)

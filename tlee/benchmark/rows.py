@@ -1,13 +1,13 @@
-"""A row of the benchmark's table."""
+"""Rows of the benchmark's table."""
 
 import pandas as pd
 
-COLUMNS = ["part", "what", "value", "low", "high", "target"]
+COLUMNS = ["part", "quantity", "value", "low", "high", "target"]
 
 
-def row(part: str, what: str, value: float | pd.Series, target: float | None = None) -> tuple:
-    """In the order of ``COLUMNS``; of a series of values the median and the quartiles."""
+def row(part: str, quantity: str, value: float | pd.Series, target: float | None = None) -> tuple:
+    """Return a row in the order of ``COLUMNS``; for a series of values with the median and the quartiles."""
     if isinstance(value, pd.Series):
-        low, middle, high = value.quantile([0.25, 0.5, 0.75])
-        return part, what, middle, low, high, target
-    return part, what, value, None, None, target
+        low, median, high = value.quantile([0.25, 0.5, 0.75])
+        return part, quantity, median, low, high, target
+    return part, quantity, value, None, None, target

@@ -5,66 +5,65 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from tlee.benchmark.random_weights import CLASSES, gate_scores
+from tlee.benchmark.random_weights import NUM_CLASSES, gate_scores
 from tlee.benchmark.rows import row
 from tlee.costs import Costs, count_costs
 from tlee.evaluation.replay import Split
 from tlee.features import FeatureTable
 from tlee.model import TLEE
-from tlee.readout import Readout
 from tlee.params import Params
 from tlee.policies.thresholds import Thresholds
+from tlee.readout import Readout
 
 MEGA = 1e6
 
 
-def time_replay(params: Params, videos: int, points: int) -> list[tuple]:
-    """Rows of ``benchmark``: ``points`` policies on a memory-mapped table of random exit features of ``videos``."""
+def time_replay(params: Params, num_videos: int, num_policies: int) -> list[tuple]:
+    """Measure ``num_policies`` policies on a memory-mapped table of random exit features; rows of ``benchmark``."""
     torch.manual_seed(params.seed)
-    model = TLEE(params, CLASSES).eval()
+    model = TLEE(params, NUM_CLASSES).eval()
     readout, costs = model.readout, count_costs(model)
-    shape = (videos, params.extract.frames, model.num_exits, readout.width)
+    shape = (num_videos, params.extract.frames, model.num_exits, readout.width)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.npy"
         _write_features(path, shape, params.seed)
         split = _split(path, readout, costs)
-        policies = _random_policies(split, points)
+        policies = _random_policies(split, num_policies)
         never = Thresholds.never(model.num_exits)
         split.run(never)
         full = np.median([_seconds(lambda: split.run(never)) for _ in range(3)])
-        with _memory() as memory:
+        with _measure_memory() as memory:
             sweep = _seconds(lambda: [split.score(outcomes) for outcomes in split.sweep(policies)])
         size = path.stat().st_size
     rows = [
-        row("replay", "videos", videos),
-        row("replay", "table, MB", size / MEGA),
-        row("replay", "policies", points),
+        row("replay", "videos", num_videos),
+        row("replay", "feature table (MB)", size / MEGA),
+        row("replay", "policies", num_policies),
         row("replay", "sweep / one pass of the full network", sweep / full),
-        row("replay", "a policy of the sweep / one pass of the full network", sweep / full / points),
+        row("replay", "one policy of the sweep / one pass of the full network", sweep / full / num_policies),
     ]
-    if memory.known:
-        rows.append(row("replay", "memory beyond the mapped table, MB", memory.added / MEGA))
+    if memory.is_known:
+        rows.append(row("replay", "memory besides the mapped table (MB)", memory.added / MEGA))
     return rows
 
 
-def _seconds(work: Any) -> float:
-    begin = time.perf_counter()
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - begin
+    return time.perf_counter() - start
 
 
 def _write_features(path: Path, shape: tuple[int, ...], seed: int) -> None:
-    """Features of a video that are alike, not negative, and part of the file only."""
+    """Write random non-negative features that are similar within a video, without keeping them in memory."""
     table, generator = np.lib.format.open_memmap(path, "w+", np.float32, shape), np.random.default_rng(seed)
     for start in range(0, shape[0], 64):
         part = table[start : start + 64]
@@ -75,69 +74,70 @@ def _write_features(path: Path, shape: tuple[int, ...], seed: int) -> None:
 
 def _split(path: Path, readout: Readout, costs: Costs) -> Split:
     features = torch.from_numpy(np.load(path, mmap_mode="c"))
-    videos = len(features)
-    labels = torch.arange(videos) % CLASSES
-    truth = nn.functional.one_hot(labels, CLASSES).bool()
-    names = [str(video) for video in range(videos)]
+    num_videos = len(features)
+    labels = torch.arange(num_videos) % NUM_CLASSES
+    truth = nn.functional.one_hot(labels, NUM_CLASSES).bool()
+    names = [str(video) for video in range(num_videos)]
     return Split(
-        FeatureTable(features, labels, truth, names, names, list(map(str, range(CLASSES)))), readout, costs, "top1"
+        FeatureTable(features, labels, truth, names, names, list(map(str, range(NUM_CLASSES)))), readout, costs, "top1"
     )
 
 
 @torch.inference_mode()
-def _random_policies(split: Split, points: int) -> list[Thresholds]:
-    """Thresholds at random quantiles of the scores of some videos."""
+def _random_policies(split: Split, num_policies: int) -> list[Thresholds]:
+    """Draw thresholds at random quantiles of the scores of some videos."""
     features, readout, exits = split.table.features[:64], split.readout, range(split.num_exits)
     confidence = [readout.probabilities(readout.prefix_logits(features, b)).amax(-1).flatten() for b in exits]
     gate = [scores.flatten() for scores in gate_scores(readout, features)]
-    draws = torch.rand(points, 4, split.num_exits, generator=torch.Generator().manual_seed(0)).tolist()
+    draws = torch.rand(num_policies, 4, split.num_exits, generator=torch.Generator().manual_seed(0)).tolist()
     return [
         Thresholds(
-            tuple(confidence[b].quantile(leave[b]).item() for b in exits[:-1]),
+            tuple(confidence[b].quantile(layer[b]).item() for b in exits[:-1]),
             *(tuple(scores[b].quantile(kind[b]).item() for b in exits) for scores, kind in kinds),
         )
-        for leave, *rest in draws
+        for layer, *rest in draws
         for kinds in [list(zip((confidence, gate or confidence, confidence), rest, strict=True))]
     ]
 
 
 @dataclass
-class Memory:
-    """Bytes that a process ``added`` at most to what it held, files that it maps aside; if that is ``known``."""
+class MemoryUsage:
+    """Memory that the process allocates while it is measured, without mapped files."""
 
-    known: bool = False
-    added: int = 0
+    is_known: bool = False  #: False if the system does not report it
+    added: int = 0  #: maximum beyond the memory at the start, in bytes
 
 
 @contextmanager
-def _memory() -> Iterator[Memory]:
-    """Watch this process, on systems that tell (Linux)."""
-    _give_back()
-    memory, begin, done = Memory(), _anonymous(), threading.Event()
+def _measure_memory() -> Iterator[MemoryUsage]:
+    """Poll the memory of this process, on systems that report it (Linux)."""
+    _release_free_memory()
+    memory, start, done = MemoryUsage(), _anonymous_memory(), threading.Event()
 
-    def listen() -> None:
+    def poll() -> None:
         while not done.wait(0.01):
-            memory.added = max(memory.added, _anonymous() - begin)
+            memory.added = max(memory.added, _anonymous_memory() - start)
 
-    memory.known = begin is not None
-    listener = threading.Thread(target=listen)
-    if memory.known:
-        listener.start()
+    memory.is_known = start is not None
+    poller = threading.Thread(target=poll)
+    if memory.is_known:
+        poller.start()
     try:
         yield memory
     finally:
         done.set()
-        if memory.known:
-            listener.join()
+        if memory.is_known:
+            poller.join()
 
 
-def _give_back() -> None:
-    """Return memory that is free in this process to the system: nobody would see it being taken again."""
-    with suppress(OSError, AttributeError):  # where the C library is another than glibc
+def _release_free_memory() -> None:
+    """Return free memory of this process to the system: its reuse would not be measured."""
+    with suppress(OSError, AttributeError):  # C libraries other than glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _anonymous() -> int | None:
+def _anonymous_memory() -> int | None:
+    """Read the anonymous resident memory of this process in bytes; None if the system does not report it."""
     status = Path("/proc/self/status")
     found = re.search(r"^RssAnon:\s+(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
     return int(found.group(1)) * 1024 if found else None
