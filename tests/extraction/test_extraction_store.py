@@ -1,4 +1,4 @@
-"""The stage that fills the frame store: what it holds, what it refuses, where it goes on."""
+"""Extraction to the frame store: contents, errors, resumption after an interruption."""
 
 import os
 import pickle
@@ -31,7 +31,7 @@ PARAMS = load_params(ROOT / "params.yaml").extract.model_copy(
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """Eight clips of two classes, numbered against the alphabet, in three splits; the working folder is theirs."""
+    """Eight clips of two classes, not in alphabetical order, in three splits, below the working folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()
     rows = []
@@ -46,19 +46,19 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
 
 @pytest.fixture
 def corrupt(dataset: Dataset) -> str:
-    """A training video of ``dataset`` that is no video any more."""
+    """A training video of ``dataset`` whose file is overwritten with text."""
     video = dataset.manifest.at[1, "video"]
     (dataset.videos / video).write_bytes(b"not a video")
     return video
 
 
-def refusal(dataset: Dataset, params: ExtractParams, folder: Path) -> str:
-    """The one line with which extraction stops."""
-    return one_line(lambda: extract(dataset, params, folder))
+def refusal(dataset: Dataset, params: ExtractParams, folder: Path, *expected: object) -> str:
+    """Return the error line of the extraction, which must contain ``expected``."""
+    return one_line(lambda: extract(dataset, params, folder), *expected)
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_the_store_holds_what_the_manifest_says(dataset, tmp_path, split):
+def test_the_store_agrees_with_the_manifest(dataset, tmp_path, split):
     extract(dataset, PARAMS, tmp_path / "frames")
     store = FrameStore(tmp_path / "frames" / f"{split}.arrow")
     rows = dataset.manifest[dataset.manifest["split"] == split]
@@ -69,7 +69,7 @@ def test_the_store_holds_what_the_manifest_says(dataset, tmp_path, split):
     assert store.labels.tolist() == rows["labels"].str[0].tolist()
 
 
-def test_the_store_holds_the_sampled_frames_in_temporal_order(dataset, tmp_path):
+def test_the_store_contains_the_sampled_frames_in_temporal_order(dataset, tmp_path):
     extract(dataset, PARAMS, tmp_path / "frames")
     store = FrameStore(tmp_path / "frames" / "train.arrow")
     for row in range(len(store)):
@@ -78,20 +78,20 @@ def test_the_store_holds_the_sampled_frames_in_temporal_order(dataset, tmp_path)
         assert {picture.size for picture in pictures} == {(48, 32)}
 
 
-def test_frames_are_found_by_their_position_in_time(dataset, tmp_path):
+def test_frames_are_accessed_by_their_position_in_time(dataset, tmp_path):
     extract(dataset, PARAMS, tmp_path / "frames")
     store = FrameStore(tmp_path / "frames" / "train.arrow")
     assert seen(store.pictures(0, [5, 0, 2])) == [11, 0, 4]
 
 
-def test_one_clip_of_each_class_is_its_first(dataset, tmp_path):
+def test_the_example_of_a_class_is_its_first_video(dataset, tmp_path):
     extract(dataset, PARAMS, tmp_path / "frames")
     clips = FrameStore(tmp_path / "frames" / "train.arrow").one_of_each_class(at_most=2)
     assert [name for name, _ in clips] == ["Walk", "Bend"]
     assert [seen(pictures) for _, pictures in clips] == [sample_indices(12, 6), sample_indices(13, 6)]
 
 
-def test_what_was_stored_is_counted(dataset, tmp_path):
+def test_stored_videos_are_counted(dataset, tmp_path):
     extraction = extract(dataset, PARAMS, tmp_path / "frames")
     pd.testing.assert_frame_equal(extraction.stored, dataset.manifest)
     assert extraction.failed.empty
@@ -99,7 +99,7 @@ def test_what_was_stored_is_counted(dataset, tmp_path):
     assert extraction.metrics() == {"train": 4, "val": 2, "test": 2, "share_read": 1.0}
 
 
-def test_the_same_videos_give_the_same_bytes_however_many_processes(dataset, tmp_path):
+def test_the_same_videos_give_the_same_bytes_with_any_number_of_processes(dataset, tmp_path):
     for folder, jobs in (("one", 1), ("again", 1), ("two", 2)):
         extract(dataset, PARAMS.model_copy(update={"jobs": jobs}), tmp_path / folder)
     for split in ("train", "val", "test"):
@@ -119,35 +119,32 @@ def test_an_unreadable_video_is_listed_and_skipped(dataset, corrupt, tmp_path):
 
 
 def test_more_failures_than_allowed_stop_the_stage(dataset, corrupt, tmp_path):
-    message = refusal(dataset, PARAMS.model_copy(update={"max_failed_share": 0.12}), tmp_path / "frames")
-    assert message.startswith("1 of 8 videos cannot be read")
-    assert "extract.max_failed_share" in message
-    assert f"{dataset.videos / corrupt}: it cannot be decoded" in message
-    assert f"{FAILED_VIDEOS} lists them" in message
+    params = PARAMS.model_copy(update={"max_failed_share": 0.12})
+    named = ("1 of 8 videos", "extract.max_failed_share", dataset.videos / corrupt, FAILED_VIDEOS)
+    refusal(dataset, params, tmp_path / "frames", *named)
     assert pd.read_csv(FAILED_VIDEOS)["video"].tolist() == [corrupt]
 
 
-def test_missing_videos_stop_the_stage_with_the_first_of_them(dataset, tmp_path):
+def test_missing_videos_stop_the_stage_and_the_first_is_named(dataset, tmp_path):
     for video in dataset.manifest["video"]:
         (dataset.videos / video).unlink()
-    message = refusal(dataset, PARAMS, tmp_path / "frames")
-    assert message.startswith("8 of 8 videos cannot be read")
-    assert f"{dataset.videos / dataset.manifest.at[0, 'video']}: the file does not exist" in message
+    first = dataset.videos / dataset.manifest.at[0, "video"]
+    refusal(dataset, PARAMS, tmp_path / "frames", "8 of 8 videos", first, "does not exist")
 
 
-def test_a_split_with_no_readable_video_stops_the_stage(dataset, tmp_path):
+def test_a_split_without_readable_videos_stops_the_stage(dataset, tmp_path):
     for video in dataset.manifest.loc[dataset.manifest["split"] == "test", "video"]:
         (dataset.videos / video).unlink()
-    message = refusal(dataset, PARAMS.model_copy(update={"max_failed_share": 1.0}), tmp_path / "frames")
-    assert "no readable video is left in: test" in message
+    params = PARAMS.model_copy(update={"max_failed_share": 1.0})
+    refusal(dataset, params, tmp_path / "frames", "no readable video", "in: test")
 
 
-def test_a_split_with_no_video_stops_the_stage(dataset, tmp_path):
+def test_a_split_without_videos_stops_the_stage(dataset, tmp_path):
     without = Dataset(dataset.videos, dataset.classes, dataset.manifest.query("split == 'train'"))
-    assert "no readable video is left in: val, test" in refusal(without, PARAMS, tmp_path / "frames")
+    refusal(without, PARAMS, tmp_path / "frames", "no readable video", "in: val, test")
 
 
-def test_time_steps_that_are_clips_are_stored_one_after_the_other(dataset, tmp_path):
+def test_the_frames_of_a_time_step_are_stored_together(dataset, tmp_path):
     extract(dataset, PARAMS.model_copy(update={"clip_frames": 3, "clip_stride": 2}), tmp_path / "frames")
     table = pa.ipc.open_file(pa.memory_map(str(tmp_path / "frames" / "train.arrow"))).read_all()
     expected = [min(max(centre + offset, 0), 11) for centre in sample_indices(12, 6) for offset in (-2, 0, 2)]
@@ -156,16 +153,28 @@ def test_time_steps_that_are_clips_are_stored_one_after_the_other(dataset, tmp_p
     assert table.schema.metadata == {b"classes": b"Walk\nBend", b"clip_frames": b"3"}
 
 
-def test_a_part_of_a_file_is_stored_and_a_file_may_have_several(dataset, tmp_path):
+def test_the_columns_on_disk_are_those_of_earlier_stores(dataset, tmp_path):
+    extract(dataset, PARAMS, tmp_path / "frames")
+    schema = pa.ipc.open_file(pa.memory_map(str(tmp_path / "frames" / "train.arrow"))).schema
+    assert [(field.name, str(field.type)) for field in schema] == [
+        ("video", "string"),
+        ("labels", "list<item: int32>"),
+        ("group", "string"),
+        ("indices", "list<item: int32>"),
+        ("frames", "list<item: binary>"),
+    ]
+
+
+def test_a_file_may_have_several_parts_that_are_stored_apart(dataset, tmp_path):
     whole = dataset.manifest.iloc[[0, 0, 4, 6]].reset_index(drop=True)
     parts = whole.assign(start=[0.25, 0.5, np.nan, np.nan], end=[0.5, np.nan, np.nan, np.nan])
     extract(Dataset(dataset.videos, dataset.classes, parts), PARAMS, tmp_path / "frames")
-    store = FrameStore(tmp_path / "frames" / "train.arrow")  # 12 frames, 12 a second
+    store = FrameStore(tmp_path / "frames" / "train.arrow")  # 12 frames, 12 per second
     assert seen(store.pictures(0, list(range(6)))) == [3, 3, 4, 4, 5, 5]
     assert seen(store.pictures(1, list(range(6)))) == [6, 7, 8, 9, 10, 11]
 
 
-# --- going on after an interruption --------------------------------------------------------------
+# --- resumption after an interruption ------------------------------------------------------------
 
 
 def stored_bytes(folder: Path) -> list[bytes]:
@@ -178,14 +187,14 @@ def journals() -> list[Path]:
 
 @pytest.fixture
 def whole(dataset: Dataset, tmp_path: Path) -> list[bytes]:
-    """The store of ``dataset`` as it is written in one go."""
+    """The store of ``dataset``, written without interruption."""
     extract(dataset, PARAMS, tmp_path / "whole")
     return stored_bytes(tmp_path / "whole")
 
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that are read; extraction is interrupted at the sixth."""
+    """Names of the files that are read; extraction is interrupted at the sixth."""
     names = []
 
     def decode_some(path, *args):
@@ -207,11 +216,11 @@ def names_of(dataset: Dataset, rows: list[int]) -> list[str]:
     return [Path(video).name for video in dataset.manifest["video"].iloc[rows]]
 
 
-def test_nothing_is_left_of_the_notes_at_the_end(dataset, whole):
+def test_the_journal_is_removed_at_the_end(dataset, whole):
     assert journals() == []
 
 
-def test_an_interrupted_extraction_goes_on_after_the_last_video(dataset, whole, read, tmp_path):
+def test_an_interrupted_extraction_resumes_after_the_last_video(dataset, whole, read, tmp_path):
     interrupt(dataset, PARAMS, tmp_path / "frames")
     assert len(journals()) == 1
     extraction = extract(dataset, PARAMS, tmp_path / "frames")
@@ -221,7 +230,7 @@ def test_an_interrupted_extraction_goes_on_after_the_last_video(dataset, whole, 
     assert journals() == []
 
 
-def test_limits_and_processes_may_be_changed_meanwhile(dataset, whole, read, tmp_path):
+def test_an_extraction_resumes_with_another_limit_and_number_of_processes(dataset, whole, read, tmp_path):
     interrupt(dataset, PARAMS, tmp_path / "frames")
     changed = {"jobs": 2, "max_failed_share": 0.5}
     extract(dataset, PARAMS.model_copy(update=changed), tmp_path / "frames")
@@ -229,13 +238,13 @@ def test_limits_and_processes_may_be_changed_meanwhile(dataset, whole, read, tmp
     assert journals() == []
 
 
-def test_other_parameters_begin_anew(dataset, read, tmp_path):
+def test_an_extraction_with_other_parameters_starts_from_scratch(dataset, read, tmp_path):
     interrupt(dataset, PARAMS.model_copy(update={"short_side": 48}), tmp_path / "frames")
     extract(dataset, PARAMS, tmp_path / "frames")
     assert read[6:] == names_of(dataset, list(range(8)))
 
 
-def test_a_file_that_changed_meanwhile_is_read_anew(dataset, read, tmp_path):
+def test_a_file_that_has_changed_is_read_again(dataset, read, tmp_path):
     interrupt(dataset, PARAMS, tmp_path / "frames")
     encode(dataset.videos / dataset.manifest.at[1, "video"], length=20)
     extract(dataset, PARAMS, tmp_path / "frames")
@@ -244,15 +253,15 @@ def test_a_file_that_changed_meanwhile_is_read_anew(dataset, read, tmp_path):
     assert seen(frames.pictures(1, list(range(6)))) == sample_indices(20, 6)
 
 
-def test_a_picture_that_changed_meanwhile_is_read_anew(tmp_path):
-    before = fingerprint(encode_folder(tmp_path / "clip"))
+def test_the_fingerprint_of_a_folder_changes_with_its_images(tmp_path):
+    before = fingerprint(write_folder(tmp_path / "clip"))
     assert fingerprint(tmp_path / "clip.mp4") == before
     (tmp_path / "clip" / "2.jpg").write_bytes(b"longer")
     assert fingerprint(tmp_path / "clip") != before
-    assert fingerprint(tmp_path / "nothing") == ""
+    assert fingerprint(tmp_path / "absent") == ""
 
 
-def encode_folder(folder: Path) -> Path:
+def write_folder(folder: Path) -> Path:
     folder.mkdir()
     for number in range(3):
         (folder / f"{number}.jpg").write_bytes(b"")
@@ -260,26 +269,26 @@ def encode_folder(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("lost", [1, 7, 500, "all but one", "all"])
-def test_the_torn_end_of_the_notes_is_dropped(dataset, whole, read, tmp_path, lost):
+def test_an_incomplete_record_at_the_end_of_the_journal_is_dropped(dataset, whole, read, tmp_path, lost):
     interrupt(dataset, PARAMS, tmp_path / "frames")
-    (notes,) = journals()
-    size = notes.stat().st_size
-    os.truncate(notes, size - {"all but one": size - 1, "all": size}.get(lost, lost))
+    (journal,) = journals()
+    size = journal.stat().st_size
+    os.truncate(journal, size - {"all but one": size - 1, "all": size}.get(lost, lost))
     extract(dataset, PARAMS, tmp_path / "frames")
     again = names_of(dataset, list(range(8)) if isinstance(lost, str) else [4, 5, 6, 7])
     assert read[6:] == again
     assert stored_bytes(tmp_path / "frames") == whole
 
 
-def test_garbage_at_the_end_of_the_notes_is_dropped(dataset, whole, read, tmp_path):
+def test_garbage_at_the_end_of_the_journal_is_dropped(dataset, whole, read, tmp_path):
     interrupt(dataset, PARAMS, tmp_path / "frames")
-    (notes,) = journals()
-    notes.write_bytes(notes.read_bytes() + bytes(1000))
+    (journal,) = journals()
+    journal.write_bytes(journal.read_bytes() + bytes(1000))
     extract(dataset, PARAMS, tmp_path / "frames")
     assert stored_bytes(tmp_path / "frames") == whole
 
 
-def test_too_many_failures_keep_the_work_done(dataset, corrupt, read, tmp_path):
+def test_videos_already_read_are_kept_after_too_many_failures(dataset, corrupt, read, tmp_path):
     strict = PARAMS.model_copy(update={"max_failed_share": 0.0})
     interrupt(dataset, strict, tmp_path / "frames")
     refusal(dataset, strict, tmp_path / "frames")
@@ -294,22 +303,22 @@ import pickle, signal, sys
 from pathlib import Path
 from tlee.extraction import extract
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs would ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs of a shell
 extract(*pickle.loads(Path(sys.argv[1]).read_bytes()), Path("frames"))
 """
 
 
 @pytest.mark.parametrize("signal", [SIGKILL, SIGINT])
-def test_a_killed_extraction_goes_on(dataset, tmp_path, signal):
-    manifest = pd.concat([dataset.manifest] * 15, ignore_index=True)  # the work of a while
+def test_a_killed_extraction_resumes(dataset, tmp_path, signal):
+    manifest = pd.concat([dataset.manifest] * 15, ignore_index=True)  # takes long enough to be killed
     longer = Dataset(dataset.videos, dataset.classes, manifest)
     arguments = tmp_path / "arguments.pickle"
     arguments.write_bytes(pickle.dumps((longer, PARAMS.model_copy(update={"jobs": 2}))))
     command, environment = [sys.executable, "-c", EXTRACT, str(arguments)], os.environ | {"PYTHONPATH": str(ROOT)}
     process = Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
-    while process.poll() is None and not any(notes.stat().st_size for notes in journals()):
+    while process.poll() is None and not any(journal.stat().st_size for journal in journals()):
         time.sleep(0.005)
-    os.killpg(process.pid, signal)  # its workers too, as the terminal does
+    os.killpg(process.pid, signal)  # with its workers, like a terminal
     assert process.wait(60) != 0
     assert journals()[0].stat().st_size > 0
     assert run(command, env=environment, stdout=DEVNULL, timeout=120).returncode == 0
@@ -318,7 +327,7 @@ def test_a_killed_extraction_goes_on(dataset, tmp_path, signal):
     assert stored_bytes(Path("frames")) == stored_bytes(tmp_path / "whole")
 
 
-def test_metrics_count_an_absent_split_as_none():
+def test_an_absent_split_counts_zero_videos():
     stored = pd.DataFrame({"split": ["train"]})
     failed = pd.DataFrame({"split": ["test"]})
     assert Extraction(stored, failed).metrics() == {"train": 1, "val": 0, "test": 0, "share_read": 0.5}

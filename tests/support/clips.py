@@ -1,4 +1,4 @@
-"""Clips that tests render and recognise again, and where the real ones are."""
+"""Clips encoded by tests with recognisable frames, and the folder of real clips."""
 
 from pathlib import Path
 
@@ -6,36 +6,37 @@ import av
 import numpy as np
 from PIL import Image
 
-#: Real clips, beside the project on its founders' machines and absent elsewhere.
+#: Real clips, in a folder next to the project on some machines.
 REAL_CLIPS = next(
     (folder for parent in Path(__file__).parents if (folder := parent / "shared" / "clips").exists()), Path()
 )
 
-STEP = 10  # between the grey levels of one frame and the next
+STEP = 10  #: difference between the grey levels of consecutive frames
 CODECS = {".mp4": "libx264", ".avi": "mpeg4", ".mkv": "libx264"}
 
 
 def encode(path: Path, length: int = 24, size: tuple[int, int] = (96, 64), title: str = "") -> Path:
-    """A clip whose frame ``i`` is grey, of level ``STEP * (1 + i)`` in 0..240, beginning anew where that ends."""
+    """Encode a clip whose frame ``i`` is grey, of level ``STEP * (1 + i % 24)``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(path, "w") as file:
         file.metadata["title"] = title
         stream = file.add_stream(CODECS[path.suffix], rate=12)
         stream.width, stream.height = size
-        stream.pix_fmt = "yuv444p" if path.suffix == ".mp4" else "yuv420p"  # odd sizes in H.264 need the first
+        stream.pix_fmt = "yuv444p" if path.suffix == ".mp4" else "yuv420p"  # H.264 needs 4:4:4 for odd sizes
         for index in range(length):
-            picture = np.full((size[1], size[0], 3), STEP * (1 + index % 24), np.uint8)
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+            image = np.full((size[1], size[0], 3), STEP * (1 + index % 24), np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
         file.mux(stream.encode())
     return path
 
 
 def truncate(path: Path, share: float) -> Path:
+    """Keep only the first ``share`` of a file's bytes."""
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     return path
 
 
-def seen(pictures: list[Image.Image]) -> list[int]:
-    """Which frames of a clip of ``encode`` these are."""
-    return [round(np.asarray(picture).mean() / STEP) - 1 for picture in pictures]
+def seen(images: list[Image.Image]) -> list[int]:
+    """Recognise frames of a clip of ``encode``: their indices, from the grey levels."""
+    return [round(np.asarray(image).mean() / STEP) - 1 for image in images]

@@ -53,7 +53,9 @@ class Timeline:
         if not math.isnan(start):
             begin = self._in_ticks(start)
             if begin >= self.ticks[-1]:
-                raise ValueError(f"it ends after {float(self.ticks[-1] * self._seconds_per_tick()):.2f} s, before its listed start")
+                raise ValueError(
+                    f"it ends after {float(self.ticks[-1] * self._seconds_per_tick()):.2f} s, before its listed start"
+                )
             first = bisect_left(self.ticks, begin, hi=self.length)
         if not math.isnan(end):
             stop = bisect_left(self.ticks, self._in_ticks(end), hi=self.length)

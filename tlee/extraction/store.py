@@ -1,9 +1,4 @@
-"""The frame store: one Arrow IPC file a split.
-
-One row a video: its manifest columns and the JPEG bytes of its frames, those of a time step together, the
-time steps in temporal order. The schema's metadata names the ``classes``, a line each, and says in
-``clip_frames`` how many frames a time step has.
-"""
+"""Extraction of a data set to the frame store (``tlee.frame_format``), resumable after an interruption."""
 
 import hashlib
 import json
@@ -17,7 +12,6 @@ import av
 import joblib
 import pandas as pd
 import PIL
-import pyarrow as pa
 from joblib.externals.loky import get_reusable_executor
 from tqdm import tqdm
 
@@ -26,43 +20,34 @@ from tlee.errors import UserError
 from tlee.extraction.decoding import decode, to_jpeg
 from tlee.extraction.journal import Journal, Record, fingerprint
 from tlee.extraction.sampling import Sampling
+from tlee.frame_format import VideoRow, open_writer
 from tlee.params import ExtractParams
 from tlee.paths import FAILED_VIDEOS, RUNS, SPLITS
-
-_SCHEMA = pa.schema(
-    {
-        "video": pa.string(),
-        "labels": pa.list_(pa.int32()),
-        "group": pa.string(),
-        "indices": pa.list_(pa.int32()),
-        "frames": pa.list_(pa.binary()),
-    }
-)
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What became of the videos: the manifest of those in the store, and the failed with reasons."""
+    """Result of an extraction: the manifest of the stored videos, and the failed videos with reasons."""
 
     stored: pd.DataFrame
     failed: pd.DataFrame
 
     def metrics(self) -> dict[str, float]:
-        """Videos stored in each split, and the share of all videos that they are."""
+        """Return the number of stored videos of each split, and their share of all videos."""
         total = len(self.stored) + len(self.failed)
         counts = self.stored["split"].value_counts()
         return {split: int(counts.get(split, 0)) for split in SPLITS} | {"share_read": len(self.stored) / total}
 
 
 def extract(dataset: Dataset, params: ExtractParams, folder: Path) -> Extraction:
-    """Write ``folder/{train,val,test}.arrow`` and, in ``results/failed_videos.csv``, what could not be read.
+    """Write ``folder/{train,val,test}.arrow`` and list the unreadable videos in ``results/failed_videos.csv``.
 
-    Every video that is done is noted in a file below ``runs/``. If extraction stops, the next one with the
-    same videos and parameters goes on from there and ends with the same bytes; a file that has changed
-    meanwhile is read anew. At the end the notes are removed.
+    Every video that has been read is recorded in a journal below ``runs/``. After an interruption, the next extraction
+    of the same videos with the same parameters resumes from the journal and writes the same bytes; a file that has
+    changed since is read again. At the end the journal is removed.
 
-    A few failures are listed and skipped. Raises ``UserError`` where more than
-    ``params.max_failed_share`` of the videos fail, or a split is left empty.
+    A few failures are listed and skipped. Raises ``UserError`` if more than ``params.max_failed_share`` of the videos
+    fail, or a split is left empty.
     """
     with Journal(_journal_file(dataset, params)) as journal:
         _read_videos(dataset, params, journal)
@@ -73,7 +58,7 @@ def extract(dataset: Dataset, params: ExtractParams, folder: Path) -> Extraction
 
 
 def _journal_file(dataset: Dataset, params: ExtractParams) -> Path:
-    """Named by all that decides what is read: videos, parameters, code and codecs."""
+    """Return the path of the journal: a hash of all that decides the frames (videos, parameters, code, codecs)."""
     settings = params.model_dump(exclude={"max_failed_share", "jobs"}) | {
         "videos": str(dataset.videos.resolve()),
         "versions": [av.__version__, av.library_versions, PIL.__version__],
@@ -86,24 +71,24 @@ def _journal_file(dataset: Dataset, params: ExtractParams) -> Path:
 
 
 def _read_videos(dataset: Dataset, params: ExtractParams, journal: Journal) -> None:
-    """Bring the journal up to date, with all cores; results are kept as they come."""
+    """Read the videos that the journal lacks, in parallel; each result is recorded as it arrives."""
     rows = list(dataset.manifest.itertuples())
-    to_do = [
+    pending = [
         row for row, video in enumerate(rows) if journal.sources.get(row) != fingerprint(dataset.videos / video.video)
     ]
-    jobs = (
+    tasks = (
         joblib.delayed(_read_video)(row, dataset.videos / rows[row].video, rows[row].start, rows[row].end, params)
-        for row in to_do
+        for row in pending
     )
     progress = tqdm(
         desc="extract",
         total=len(rows),
-        initial=len(rows) - len(to_do),
+        initial=len(rows) - len(pending),
         file=sys.stdout,
         mininterval=5,
         unit="video",
     )
-    results: Iterator[Record] = joblib.Parallel(n_jobs=params.jobs, return_as="generator_unordered")(jobs)
+    results: Iterator[Record] = joblib.Parallel(n_jobs=params.jobs, return_as="generator_unordered")(tasks)
     workers_may_finish = False
     try:
         with progress, closing(results):
@@ -111,7 +96,7 @@ def _read_videos(dataset: Dataset, params: ExtractParams, journal: Journal) -> N
                 journal.append(record)
                 progress.update()
         workers_may_finish = True
-    finally:  # joblib's processes would outlive the work
+    finally:  # joblib keeps its worker processes otherwise
         get_reusable_executor().shutdown(kill_workers=not workers_may_finish)
 
 
@@ -131,14 +116,10 @@ def _read_video(row: int, path: Path, start: float, end: float, params: ExtractP
 
 
 def _write_store(dataset: Dataset, params: ExtractParams, journal: Journal, folder: Path) -> Extraction:
-    metadata = {"classes": "\n".join(dataset.classes), "clip_frames": str(params.clip_frames)}
     folder.mkdir(parents=True, exist_ok=True)
     stored, failed = [], []
     for split in SPLITS:
-        with (
-            pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink,
-            pa.ipc.new_file(sink, _SCHEMA.with_metadata(metadata)) as file,
-        ):
+        with open_writer(folder / f"{split}.arrow", dataset.classes, params.clip_frames) as write:
             for row, video in enumerate(dataset.manifest.itertuples()):
                 if video.split != split:
                     continue
@@ -146,9 +127,7 @@ def _write_store(dataset: Dataset, params: ExtractParams, journal: Journal, fold
                 if record.reason:
                     failed.append((video.video, split, record.reason))
                     continue
-                values = {"video": video.video, "labels": video.labels, "group": video.group}
-                values |= {"indices": record.indices, "frames": record.frames}
-                file.write_batch(pa.RecordBatch.from_pylist([values], _SCHEMA))
+                write(VideoRow(video.video, video.labels, video.group, record.indices, record.frames))
                 stored.append(row)
     return Extraction(dataset.manifest.iloc[stored], pd.DataFrame(failed, columns=["video", "split", "reason"]))
 
