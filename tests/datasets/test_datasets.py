@@ -1,4 +1,4 @@
-"""UCF101's list files to the manifest: labels, groups, splits, and the cut of `val`."""
+"""UCF101's list files to the manifest: labels, groups, splits, and the split of `val`."""
 
 from pathlib import Path
 
@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 from support.refusals import one_line
 
-from tlee.datasets import Dataset, cut_val, read_dataset
-from tlee.errors import UserError
+from tlee.datasets import Dataset, read_dataset, split_off_val
 from tlee.params import load_params
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +23,7 @@ TEST = "Walk/v_Walk_g01_c01.avi\nBend/v_Bend_g01_c01.avi\nBend/v_Bend_g02_c07.av
 
 
 def lay_out(root: Path, classes: str = CLASSES, train: str = TRAIN, test: str = TEST, *, split: int = 1) -> Path:
-    """A folder with the list files of one split, in UCF101's layout."""
+    """Write the list files of one split, in UCF101's layout."""
     lists = root / "ucfTrainTestlist"
     lists.mkdir(parents=True)
     files = {"classInd.txt": classes, f"trainlist0{split}.txt": train, f"testlist0{split}.txt": test}
@@ -38,24 +37,28 @@ def read(root: Path, *, split: int = 1, val_share: float = 0.5, seed: int = 0) -
     return read_dataset(load_params(ROOT / "params.yaml", overrides).dataset, seed)
 
 
-def refusal(root: Path) -> str:
-    """The one line with which the list files are refused."""
-    return one_line(lambda: read(root))
+def refusal(root: Path, *expected: object, split: int = 1) -> str:
+    """Return the error line of reading the list files, which must contain ``expected``."""
+    return one_line(lambda: read(root, split=split), *expected)
+
+
+def list_file(root: Path, name: str) -> Path:
+    return root / "ucfTrainTestlist" / name
 
 
 # --- the lists -----------------------------------------------------------------------------------
 
 
-def test_every_listed_video_is_one_row_in_the_order_of_the_lists(tmp_path):
+def test_the_manifest_has_one_row_per_listed_video_in_the_order_of_the_lists(tmp_path):
     manifest = read(lay_out(tmp_path)).manifest
     assert list(manifest.columns) == ["video", "labels", "split", "group", "start", "end"]
     assert manifest[["start", "end"]].isna().all(axis=None)
     assert manifest["video"].tolist() == [line.split()[0] for line in (TRAIN + TEST).splitlines()]
 
 
-def test_labels_are_numbers_of_class_ind_counted_from_0(tmp_path):
+def test_labels_are_the_numbers_of_class_ind_counted_from_0(tmp_path):
     dataset = read(lay_out(tmp_path))
-    assert dataset.classes == ["Walk", "Bend"]  # as numbered, not as sorted
+    assert dataset.classes == ["Walk", "Bend"]  # in the order of their numbers
     assert dataset.manifest["labels"].tolist() == [[0]] * 3 + [[1]] * 2 + [[0], [1], [1]]
 
 
@@ -73,11 +76,11 @@ def test_the_test_list_is_the_test_split(tmp_path):
     assert manifest.loc[manifest["split"] == "test", "video"].tolist() == TEST.splitlines()
 
 
-def test_videos_lie_below_ucf_101(tmp_path):
+def test_videos_are_below_ucf_101(tmp_path):
     assert read(lay_out(tmp_path)).videos == tmp_path / "UCF-101"
 
 
-def test_line_ends_and_blank_lines_do_not_matter(tmp_path):
+def test_line_endings_and_blank_lines_do_not_matter(tmp_path):
     unix = read(lay_out(tmp_path / "unix"))
     windows = [text.replace("\n", "\r\n") + "\r\n" for text in (CLASSES, TRAIN, TEST)]
     dos = read(lay_out(tmp_path / "dos", *windows))
@@ -100,8 +103,7 @@ def test_labels_in_the_training_list_are_optional(tmp_path):
 def test_the_split_number_chooses_the_files(tmp_path):
     lay_out(tmp_path, split=3)
     assert len(read(tmp_path, split=3).manifest) == 8
-    with pytest.raises(UserError, match=r"trainlist01\.txt does not exist"):
-        read(tmp_path, split=1)
+    refusal(tmp_path, list_file(tmp_path, "trainlist01.txt"), split=1)
 
 
 def test_the_parameters_choose_root_split_and_share(tmp_path):
@@ -119,11 +121,11 @@ def test_videos_are_counted_by_split_and_class(tmp_path):
     assert counts.sum() == 8
 
 
-# --- the cut of val ------------------------------------------------------------------------------
+# --- the split of val ----------------------------------------------------------------------------
 
 
 def manifest_of(groups: dict[int, int], clips: int = 3, split: str = "train") -> pd.DataFrame:
-    """Videos of ``groups[label]`` groups a class, ``clips`` in each."""
+    """Return a manifest with ``groups[label]`` groups per class and ``clips`` videos per group."""
     rows = [
         (f"{label}/g{group:02d}_c{clip}", [label], split, f"{label}/g{group:02d}")
         for label, count in groups.items()
@@ -135,17 +137,17 @@ def manifest_of(groups: dict[int, int], clips: int = 3, split: str = "train") ->
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.3, 0.5, 0.7])
-def test_groups_are_never_on_both_sides(share, seed):
-    cut = cut_val(manifest_of({0: 4, 1: 10, 2: 18}), share, seed)
-    assert set(cut["split"]) == {"train", "val"}
-    assert cut.groupby("group")["split"].nunique().eq(1).all()
+def test_no_group_is_in_both_train_and_val(share, seed):
+    result = split_off_val(manifest_of({0: 4, 1: 10, 2: 18}), share, seed)
+    assert set(result["split"]) == {"train", "val"}
+    assert result.groupby("group")["split"].nunique().eq(1).all()
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.3, 0.5, 0.7])
-def test_every_class_gives_about_the_share_of_its_groups_and_at_least_one(share):
+def test_about_the_share_of_the_groups_of_every_class_moves_and_at_least_one(share):
     sizes = {0: 4, 1: 10, 2: 18}
-    cut = cut_val(manifest_of(sizes), share, seed=0)
-    val = cut[cut["split"] == "val"]
+    result = split_off_val(manifest_of(sizes), share, seed=0)
+    val = result[result["split"] == "val"]
     for label, size in sizes.items():
         count = val.loc[val["labels"].str[0] == label, "group"].nunique()
         assert count >= 1
@@ -154,86 +156,79 @@ def test_every_class_gives_about_the_share_of_its_groups_and_at_least_one(share)
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.99])
 def test_train_and_val_both_keep_a_group_of_every_class(share):
-    cut = cut_val(manifest_of({0: 2, 1: 4, 2: 25}), share, seed=0)
+    result = split_off_val(manifest_of({0: 2, 1: 4, 2: 25}), share, seed=0)
     for split in ("train", "val"):
-        assert set(cut.loc[cut["split"] == split, "labels"].str[0]) == {0, 1, 2}
+        assert set(result.loc[result["split"] == split, "labels"].str[0]) == {0, 1, 2}
 
 
-def test_the_same_seed_gives_the_same_cut():
+def test_the_same_seed_gives_the_same_split():
     manifest = manifest_of({0: 10, 1: 10})
-    pd.testing.assert_frame_equal(cut_val(manifest, 0.3, seed=1), cut_val(manifest, 0.3, seed=1))
+    pd.testing.assert_frame_equal(split_off_val(manifest, 0.3, seed=1), split_off_val(manifest, 0.3, seed=1))
 
 
-def test_another_seed_gives_another_cut():
-    cuts = [tuple(cut_val(manifest_of({0: 10, 1: 10}), 0.3, seed)["split"]) for seed in range(5)]
-    assert len(set(cuts)) == 5
+def test_another_seed_gives_another_split():
+    splits = [tuple(split_off_val(manifest_of({0: 10, 1: 10}), 0.3, seed)["split"]) for seed in range(5)]
+    assert len(set(splits)) == 5
 
 
-def test_the_cut_does_not_follow_the_order_of_the_lists():
+def test_the_split_does_not_depend_on_the_order_of_the_lists():
     manifest = manifest_of({0: 10, 1: 10})
     shuffled = manifest.sample(frac=1, random_state=0)
-    pd.testing.assert_frame_equal(cut_val(shuffled, 0.3, seed=1).sort_index(), cut_val(manifest, 0.3, seed=1))
+    pd.testing.assert_frame_equal(
+        split_off_val(shuffled, 0.3, seed=1).sort_index(), split_off_val(manifest, 0.3, seed=1)
+    )
 
 
-def test_the_cut_changes_nothing_but_the_split_of_training_videos():
+def test_only_the_split_of_training_videos_changes():
     both = pd.concat(
         [manifest_of({0: 4, 1: 4}), manifest_of({0: 4, 1: 4}, split="test").replace(r"/g", "/t", regex=True)],
         ignore_index=True,
     )
     before = both.copy()
-    cut = cut_val(both, 0.5, seed=0)
-    pd.testing.assert_frame_equal(both, before)  # the input is left alone
-    pd.testing.assert_frame_equal(cut.drop(columns="split"), both.drop(columns="split"))
-    assert (cut["split"] == "test").tolist() == (both["split"] == "test").tolist()
+    result = split_off_val(both, 0.5, seed=0)
+    pd.testing.assert_frame_equal(both, before)  # the input is unchanged
+    pd.testing.assert_frame_equal(result.drop(columns="split"), both.drop(columns="split"))
+    assert (result["split"] == "test").tolist() == (both["split"] == "test").tolist()
 
 
-# --- what is wrong with the lists ----------------------------------------------------------------
+# --- errors in the lists -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["classInd.txt", "trainlist01.txt", "testlist01.txt"])
 def test_a_missing_list_is_named_with_both_remedies(tmp_path, name):
-    file = lay_out(tmp_path) / "ucfTrainTestlist" / name
+    file = list_file(lay_out(tmp_path), name)
     file.unlink()
-    message = refusal(tmp_path)
-    assert message.startswith(f"{file} does not exist")
-    assert "`dvc pull data.dvc`" in message
-    assert "dataset.root" in message
-    assert "dataset.split" in message
+    refusal(tmp_path, file, "`dvc pull data.dvc`", "dataset.root", "dataset.split")
 
 
 def test_an_unknown_class_is_named_with_its_line(tmp_path):
-    message = refusal(lay_out(tmp_path, test=TEST + "Jump/v_Jump_g01_c01.avi\n"))
-    assert f"{tmp_path / 'ucfTrainTestlist' / 'testlist01.txt'} line 4" in message
-    assert "`Jump`" in message
-    assert "classInd.txt" in message
+    lay_out(tmp_path, test=TEST + "Jump/v_Jump_g01_c01.avi\n")
+    refusal(tmp_path, f"{list_file(tmp_path, 'testlist01.txt')} line 4", "`Jump`", "classInd.txt")
 
 
 def test_line_numbers_count_blank_lines(tmp_path):
-    message = refusal(lay_out(tmp_path, train=TRAIN + "\n  \nJump/v_Jump_g01_c01.avi 1\n"))
-    assert f"{tmp_path / 'ucfTrainTestlist' / 'trainlist01.txt'} line 8" in message
+    lay_out(tmp_path, train=TRAIN + "\n  \nJump/v_Jump_g01_c01.avi 1\n")
+    refusal(tmp_path, f"{list_file(tmp_path, 'trainlist01.txt')} line 8")
 
 
 @pytest.mark.parametrize("label", ["1", "0", "3", "two", "2 1"])
 def test_a_wrong_label_number_is_named_with_its_line(tmp_path, label):
     lines = TRAIN.splitlines()
     lines[3] = f"Bend/v_Bend_g03_c01.avi {label}"
-    message = refusal(lay_out(tmp_path, train="\n".join(lines)))
-    assert f"{tmp_path / 'ucfTrainTestlist' / 'trainlist01.txt'} line 4" in message
-    assert f"label {label.split()[0]} is not the number of `Bend`" in message
+    lay_out(tmp_path, train="\n".join(lines))
+    where = f"{list_file(tmp_path, 'trainlist01.txt')} line 4"
+    refusal(tmp_path, where, f"label {label.split()[0]}", "`Bend`", "classInd.txt")
 
 
 @pytest.mark.parametrize("video", ["v_Walk.avi", "v_Walk_c01.avi", "v_Walk_g03.avi", "v_Walk_g03_c01"])
 def test_a_name_without_a_group_is_named_with_its_line(tmp_path, video):
-    message = refusal(lay_out(tmp_path, train=f"{TRAIN}Walk/{video} 1\n"))
-    assert f"{tmp_path / 'ucfTrainTestlist' / 'trainlist01.txt'} line 6" in message
-    assert f"`Walk/{video}`" in message
+    lay_out(tmp_path, train=f"{TRAIN}Walk/{video} 1\n")
+    refusal(tmp_path, f"{list_file(tmp_path, 'trainlist01.txt')} line 6", f"`Walk/{video}`")
 
 
 @pytest.mark.parametrize("classes", ["1 Walk\n3 Bend\n", "0 Walk\n1 Bend\n", "2 Walk\n3 Bend\n"])
 def test_gaps_in_class_ind_are_refused(tmp_path, classes):
-    message = refusal(lay_out(tmp_path, classes=classes))
-    assert str(tmp_path / "ucfTrainTestlist" / "classInd.txt") in message
-    assert "from 1 without gaps" in message
+    refusal(lay_out(tmp_path, classes=classes), list_file(tmp_path, "classInd.txt"), "from 1 without gaps")
 
 
 @pytest.mark.parametrize(
@@ -247,20 +242,19 @@ def test_gaps_in_class_ind_are_refused(tmp_path, classes):
         ("1 Walk\n\n1 Bend\n", 3),
     ],
 )
-def test_a_class_ind_that_is_no_numbered_list_is_named_with_its_line(tmp_path, classes, number):
-    message = refusal(lay_out(tmp_path, classes=classes))
-    assert message.startswith(f"{tmp_path / 'ucfTrainTestlist' / 'classInd.txt'} line {number}: ")
-    assert f"`{classes.splitlines()[number - 1]}`" in message
+def test_a_malformed_line_of_class_ind_is_named_with_its_number(tmp_path, classes, number):
+    lay_out(tmp_path, classes=classes)
+    line = classes.splitlines()[number - 1]
+    refusal(tmp_path, f"{list_file(tmp_path, 'classInd.txt')} line {number}: ", f"`{line}`")
 
 
 @pytest.mark.parametrize("name", ["classInd.txt", "trainlist01.txt", "testlist01.txt"])
 def test_a_list_that_is_not_utf_8_is_named(tmp_path, name):
-    file = lay_out(tmp_path) / "ucfTrainTestlist" / name
+    file = list_file(lay_out(tmp_path), name)
     file.write_bytes(b"\xff\n")
-    assert refusal(tmp_path).startswith(f"{file} is not UTF-8 text")
+    refusal(tmp_path, file, "UTF-8")
 
 
 def test_a_class_with_one_training_group_is_named(tmp_path):
     train = "".join(line for line in TRAIN.splitlines(keepends=True) if "v_Walk_g04" not in line)
-    message = refusal(lay_out(tmp_path, train=train))
-    assert message.startswith("Walk/g03 is the only training group of its class")
+    refusal(lay_out(tmp_path, train=train), "Walk/g03", "only training group")

@@ -1,4 +1,4 @@
-"""Your own videos in folders, and the cut of val where groups span classes."""
+"""Your own videos in folders, and the split of val if groups span classes."""
 
 from pathlib import Path
 
@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.dataset_files import OFFICIAL, lay_out, read, refusal, rows
+from support.refusals import one_line
 
-from tlee.datasets import cut_val
-from tlee.errors import UserError
+from tlee.datasets import split_off_val
 
 CLIPS = OFFICIAL.parent / "clips" / "ut_interaction"
 
 
 def lay_out_sequences(root: Path, classes: int = 3, sequences: int = 8, clips: int = 1) -> Path:
-    """Every sequence shows each class ``clips`` times."""
+    """Write empty files of sequences that each show every class ``clips`` times."""
     names = (
         f"class{label}/seq{number}_{clip}.avi"
         for label in range(classes)
@@ -24,10 +24,10 @@ def lay_out_sequences(root: Path, classes: int = 3, sequences: int = 8, clips: i
     return lay_out(root, dict.fromkeys(names, ""))
 
 
-# --- what is found -------------------------------------------------------------------------------
+# --- videos and groups ---------------------------------------------------------------------------
 
 
-def test_a_folder_is_a_class_and_every_video_below_it_counts(tmp_path):
+def test_a_folder_is_a_class_with_all_videos_below_it(tmp_path):
     videos = ["a/2.mkv", "a/3.mov", "a/deep/er/1.webm", "a/v 4.avi", "b/1.MP4", "b/2.avi", "b/3.mpg", "b/4.avi"]
     others = ["b/notes.txt", "b/.hidden.avi", ".dvc/x.avi", "top.avi", "empty/notes.txt"]
     dataset = read("folder", lay_out(tmp_path, dict.fromkeys(reversed(videos + others), "")))
@@ -48,14 +48,14 @@ def test_the_pattern_names_the_group(tmp_path, pattern):
     assert manifest["group"].tolist() == [f"seq{number}" for number in range(8)] * 3
 
 
-def test_a_pattern_that_does_not_match_names_the_video(tmp_path):
+def test_a_video_that_the_pattern_does_not_match_is_named(tmp_path):
     lay_out(lay_out_sequences(tmp_path), {"class1/other.avi": ""})
-    assert "matches nothing in `class1/other.avi`" in refusal("folder", tmp_path, group=r"seq\d+")
+    refusal("folder", tmp_path, "dataset.group", "`class1/other.avi`", group=r"seq\d+")
 
 
 @pytest.mark.parametrize("files", [{}, {"top.avi": ""}, {"a/notes.txt": ""}])
-def test_no_videos_are_refused(tmp_path, files):
-    assert f"no videos in {tmp_path}" in refusal("folder", lay_out(tmp_path, files))
+def test_a_folder_without_videos_is_refused(tmp_path, files):
+    refusal("folder", lay_out(tmp_path, files), "no videos", tmp_path, "dataset.root")
 
 
 # --- the folds -----------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def test_no_videos_are_refused(tmp_path, files):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("folds", [2, 4, 8])
-def test_the_folds_part_the_groups(tmp_path, folds, seed):
+def test_the_folds_partition_the_groups(tmp_path, folds, seed):
     lay_out_sequences(tmp_path, clips=2)
     tested = []
     for split in range(1, folds + 1):
@@ -86,21 +86,21 @@ def test_the_same_seed_gives_the_same_manifest_and_another_seed_another(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("knobs", "message"),
+    ("params", "expected"),
     [
-        ({"folds": 3, "split": 4}, "dataset.split is 4, dataset.folds 3: choose 1 to 3"),
-        ({"folds": 9, "group": r"seq\d+"}, "can be dealt into 8 at most (8 groups, 8 videos of the largest class)"),
+        ({"folds": 3, "split": 4}, ("dataset.split is 4", "dataset.folds", "1 to 3")),
+        ({"folds": 9, "group": r"seq\d+"}, ("dataset.folds is 9", "8 at most", "8 groups", "8 videos")),
     ],
 )
-def test_folds_that_cannot_be_are_refused(tmp_path, knobs, message):
-    assert message in refusal("folder", lay_out_sequences(tmp_path), **knobs)
+def test_impossible_folds_are_refused(tmp_path, params, expected):
+    refusal("folder", lay_out_sequences(tmp_path), *expected, **params)
 
 
-# --- the cut of val where groups span classes ----------------------------------------------------
+# --- the split of val if groups span classes -----------------------------------------------------
 
 
 def spanning(seed: int, groups: int = 30, classes: int = 5) -> pd.DataFrame:
-    """Groups that show some classes some times, and one test video."""
+    """Return a manifest of groups that show random classes, and one test video."""
     generator = np.random.default_rng(seed)
     counts = generator.integers(0, 4, (groups, classes))
     table = [
@@ -113,57 +113,57 @@ def spanning(seed: int, groups: int = 30, classes: int = 5) -> pd.DataFrame:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.3, 0.5, 0.7])
-def test_about_the_share_moves_in_whole_groups_and_every_class_is_on_both_sides(share, seed):
+def test_about_the_share_moves_in_whole_groups_and_every_class_is_in_both_splits(share, seed):
     manifest = spanning(seed)
-    cut = cut_val(manifest, share, seed)
-    trained = cut[manifest["split"] == "train"]
-    assert cut["split"].iloc[-1] == "test"
+    result = split_off_val(manifest, share, seed)
+    trained = result[manifest["split"] == "train"]
+    assert result["split"].iloc[-1] == "test"
     assert trained.groupby("group")["split"].nunique().eq(1).all()
     for split in ("train", "val"):
         assert set(trained.loc[trained["split"] == split, "labels"].str[0]) == set(range(5))
     assert (trained["split"] == "val").mean() == pytest.approx(share, abs=0.07)
 
 
-def test_the_cut_across_classes_follows_the_seed_alone():
+def test_the_split_across_classes_depends_only_on_the_seed():
     manifest = spanning(0)
-    cuts = [cut_val(manifest, 0.3, seed)["split"] for seed in (1, 2, 3)]
-    assert len({tuple(cut) for cut in cuts}) == 3
+    splits = [split_off_val(manifest, 0.3, seed)["split"] for seed in (1, 2, 3)]
+    assert len({tuple(split) for split in splits}) == 3
     shuffled = manifest.sample(frac=1, random_state=0)
-    pd.testing.assert_series_equal(cut_val(shuffled, 0.3, 1)["split"].sort_index(), cuts[0])
+    pd.testing.assert_series_equal(split_off_val(shuffled, 0.3, 1)["split"].sort_index(), splits[0])
 
 
 def make(*videos: tuple[list[int], str]) -> pd.DataFrame:
-    """Training videos by labels and group."""
+    """Return a manifest of training videos with the given labels and groups."""
     table = [(str(number), labels, "train", group) for number, (labels, group) in enumerate(videos)]
     return pd.DataFrame(table, columns=["video", "labels", "split", "group"])
 
 
-def test_a_class_of_one_group_stays_in_train_where_groups_span_classes():
-    cut = cut_val(make(([0], "a"), ([1], "a"), ([0], "b"), ([2], "b"), ([0], "c"), ([1], "c")), 0.5, seed=0)
-    assert cut.loc[cut["group"] == "b", "split"].tolist() == ["train", "train"]
-    assert set(cut.loc[cut["split"] == "train", "labels"].str[0]) == {0, 1, 2}
-    assert set(cut.loc[cut["split"] == "val", "labels"].str[0]) == {0, 1}
+def test_a_class_of_one_group_stays_in_train_if_groups_span_classes():
+    result = split_off_val(make(([0], "a"), ([1], "a"), ([0], "b"), ([2], "b"), ([0], "c"), ([1], "c")), 0.5, seed=0)
+    assert result.loc[result["group"] == "b", "split"].tolist() == ["train", "train"]
+    assert set(result.loc[result["split"] == "train", "labels"].str[0]) == {0, 1, 2}
+    assert set(result.loc[result["split"] == "val", "labels"].str[0]) == {0, 1}
 
 
-def test_a_first_label_of_one_group_stays_in_train_where_videos_have_several():
-    cut = cut_val(make(([0, 1], "a"), ([0], "b"), ([1, 0], "c")), 0.5, seed=0)
-    assert cut["split"].tolist().count("val") == 1
-    assert cut["split"].iloc[2] == "train"
+def test_a_first_label_of_one_group_stays_in_train_if_videos_have_several_labels():
+    result = split_off_val(make(([0, 1], "a"), ([0], "b"), ([1, 0], "c")), 0.5, seed=0)
+    assert result["split"].tolist().count("val") == 1
+    assert result["split"].iloc[2] == "train"
 
 
-def test_groups_of_which_none_can_move_are_refused():
-    with pytest.raises(UserError, match="no training group can move to `val`"):
-        cut_val(make(([0], "a"), ([1], "a"), ([2], "b"), ([3], "b")), 0.5, seed=0)
+def test_groups_that_cannot_move_are_refused():
+    manifest = make(([0], "a"), ([1], "a"), ([2], "b"), ([3], "b"))
+    one_line(lambda: split_off_val(manifest, 0.5, seed=0), "no training group", "`val`", "add groups")
 
 
 # --- real clips ----------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not CLIPS.is_dir(), reason="the clips of UT-Interaction are not here")
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the clips of UT-Interaction are not available")
 @pytest.mark.parametrize("split", range(1, 5))
 def test_sequences_of_ut_interaction_stay_together(split):
-    knobs = {"group": r"set\d_sequence\d+", "folds": 4, "split": split, "val_share": 0.3}
-    manifest = read("folder", CLIPS, **knobs).manifest
+    params = {"group": r"set\d_sequence\d+", "folds": 4, "split": split, "val_share": 0.3}
+    manifest = read("folder", CLIPS, **params).manifest
     assert len(manifest) == 120
     assert manifest["group"].nunique() == 20
     assert manifest.groupby("group")["split"].nunique().eq(1).all()

@@ -1,4 +1,4 @@
-"""The official annotation files, where they are at hand: counts, classes, agreement of their forms."""
+"""Official annotation files, if they are available: counts, classes, agreement of their formats."""
 
 import json
 import re
@@ -12,11 +12,11 @@ from support.dataset_files import OFFICIAL, read
 from tlee.datasets.files import read_table
 from tlee.datasets.lists import read_lists
 
-pytestmark = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official annotation files are not here")
+pytestmark = pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official annotation files are not available")
 
 
 def counts(manifest: pd.DataFrame) -> tuple[int, int]:
-    """Videos to train on (with val), and to test on; no video twice, no group both in train and in val."""
+    """Count training videos (with val) and test videos; check that no video is listed twice and no group is split."""
     assert not manifest.duplicated(["video", "start", "end"]).any()
     trained = manifest[manifest["split"] != "test"]
     assert trained.groupby("group")["split"].nunique().eq(1).all()
@@ -50,27 +50,27 @@ def test_hmdb51(split):
     assert sorted((OFFICIAL / "hmdb51/class_list.txt").read_text().split()) == dataset.classes
     assert {classes_in(manifest, name) for name in ("train", "val", "test")} == {51}
     assert (manifest["split"] == "val").sum() / 3570 == pytest.approx(0.3, abs=0.04)
-    by_class = manifest.assign(side=manifest["split"].eq("test"), label=manifest["labels"].str[0])
-    assert by_class.groupby(["label", "group"])["side"].nunique().eq(1).all()
-    assert by_class.groupby("group")["side"].nunique().gt(1).any()  # across classes, the official splits leak
+    by_class = manifest.assign(is_test=manifest["split"].eq("test"), label=manifest["labels"].str[0])
+    assert by_class.groupby(["label", "group"])["is_test"].nunique().eq(1).all()
+    assert by_class.groupby("group")["is_test"].nunique().gt(1).any()  # across classes, the official splits leak
 
 
 def test_something_v2_lists_agree_with_the_json(tmp_path):
     official = OFFICIAL / "something_v2"
-    trained = json.loads((official / "something-something-v2-validation.json").read_text())
+    validation = json.loads((official / "something-something-v2-validation.json").read_text())
     (tmp_path / "json").mkdir()
     (tmp_path / "lists").mkdir()
     for part in ("labels", "validation"):
         shutil.copy(official / f"something-something-v2-{part}.json", tmp_path / "json")
-    renumbered = [video | {"id": f"t{video['id']}"} for video in trained]  # stands in for the training set
+    renumbered = [video | {"id": f"t{video['id']}"} for video in validation]  # replaces the training set
     (tmp_path / "json/something-something-v2-train.json").write_text(json.dumps(renumbered))
     shutil.copy(official / "val_videofolder.txt", tmp_path / "lists")
     lines = (official / "val_videofolder.txt").read_text()
     (tmp_path / "lists/train_videofolder.txt").write_text(re.sub("^val/", "train/t", lines, flags=re.M))
-    forms = [read("something_v2", tmp_path / form) for form in ("json", "lists")]
-    assert [counts(form.manifest)[1] for form in forms] == [24_777, 24_777]
-    assert [len(form.classes) for form in forms] == [174, 174]
-    labels = [form.manifest.set_index("group")["labels"].str[0].sort_index() for form in forms]
+    datasets = [read("something_v2", tmp_path / name) for name in ("json", "lists")]
+    assert [counts(dataset.manifest)[1] for dataset in datasets] == [24_777, 24_777]
+    assert [len(dataset.classes) for dataset in datasets] == [174, 174]
+    labels = [dataset.manifest.set_index("group")["labels"].str[0].sort_index() for dataset in datasets]
     pd.testing.assert_series_equal(*labels)
 
 
@@ -82,7 +82,7 @@ def test_mini_kinetics():
     assert classes_in(dataset.manifest, "train") == classes_in(dataset.manifest, "val") == 200
 
 
-def test_the_forms_of_mini_kinetics_agree(tmp_path):
+def test_the_formats_of_mini_kinetics_agree(tmp_path):
     official = OFFICIAL / "mini_kinetics"
     for source, train, test, before_id in (
         ("mini_val_videofolder.txt", "mini_train_videofolder.txt", "mini_val_videofolder.txt", "images/val/[^/]+/"),
@@ -93,19 +93,19 @@ def test_the_forms_of_mini_kinetics_agree(tmp_path):
         shutil.copy(official / "minik_classInd.txt", root)
         text = (official / source).read_text()
         (root / test).write_text(text)
-        (root / train).write_text(re.sub(f"^({before_id})", r"\1#", text, flags=re.M))  # stands in, with other ids
+        (root / train).write_text(re.sub(f"^({before_id})", r"\1#", text, flags=re.M))  # training set with other ids
     ids = read("mini_kinetics", official)
     paths, tables = (read("mini_kinetics", root) for root in sorted(tmp_path.iterdir(), reverse=True))
     assert paths.classes == tables.classes == ids.classes
-    tested = [form.manifest[form.manifest["split"] == "test"] for form in (ids, paths, tables)]
-    assert [len(form) for form in tested] == [9864, 9867, 9947]
-    labels = [form.set_index("group")["labels"].str[0] for form in tested]
+    tested = [dataset.manifest[dataset.manifest["split"] == "test"] for dataset in (ids, paths, tables)]
+    assert [len(manifest) for manifest in tested] == [9864, 9867, 9947]
+    labels = [manifest.set_index("group")["labels"].str[0] for manifest in tested]
     for fewer, more in ((labels[0], labels[1]), (labels[1], labels[2])):
         assert set(fewer.index) < set(more.index)
         pd.testing.assert_series_equal(fewer, more[fewer.index])
 
 
-def test_activitynet_comes_in_two_class_orders(tmp_path):
+def test_activitynet_has_two_class_orders(tmp_path):
     annotated = json.loads((OFFICIAL / "activitynet/anet_anno_action.json").read_text())
     alphabetical = sorted({part["label"] for video in annotated.values() for part in video["annotations"]})
     in_order = {}
@@ -134,7 +134,7 @@ def test_activitynet_json_gives_the_order_of_frameexit(tmp_path):
     lists = [OFFICIAL / "activitynet/frameexit_anet_train_video.txt"]
     lists.append(lists[0].with_name("frameexit_anet_val_video_multi_label.txt"))
     subsets = {"train": "training", "test": "validation"}
-    entries = [entry for entry in read_lists(*lists, several=True) if entry.path in annotated]
+    entries = [entry for entry in read_lists(*lists, multi_label=True) if entry.path in annotated]
     database = {
         entry.path[2:]: {"subset": subsets[entry.split], "annotations": annotated[entry.path]["annotations"]}
         for entry in entries
@@ -142,7 +142,7 @@ def test_activitynet_json_gives_the_order_of_frameexit(tmp_path):
     (tmp_path / "activity_net.v1-3.min.json").write_text(json.dumps({"database": database}))
     labels = read("activitynet", tmp_path).manifest["labels"].tolist()
     differing = [entry for entry, label in zip(entries, labels, strict=True) if entry.labels != label]
-    assert all(entry.split == "train" for entry in differing)  # the list keeps one label of each training video
+    assert all(entry.split == "train" for entry in differing)  # the list has one label per training video
     assert len(differing) == 5
 
 
@@ -151,12 +151,13 @@ def test_hvu(tmp_path):
         archive.extractall(tmp_path)
     shutil.copy(OFFICIAL / "hvu/HVU_Tags_Categories_V1.0.csv", tmp_path)
     table = read_table(tmp_path / "HVU_Val_V1.0.csv", ("Tags", "youtube_id", "time_start", "time_end"))
-    table.assign(youtube_id="#" + table["youtube_id"]).to_csv(tmp_path / "HVU_Train_V1.0.csv")  # stands in
+    replacement = table.assign(youtube_id="#" + table["youtube_id"])
+    replacement.to_csv(tmp_path / "HVU_Train_V1.0.csv")
     dataset = read("hvu", tmp_path, labels="multi", val_share=0.3)
     assert counts(dataset.manifest) == (31_171, 31_171)
     assert len(dataset.classes) == 3142
     assert dataset.classes[:2] == ["playing_trombone", "playing_controller"]
     tested = dataset.manifest[dataset.manifest["split"] == "test"]
     assert tested["group"].nunique() == 29_633
-    assert tested["labels"].explode().nunique() == 3142  # every tag is tested
+    assert tested["labels"].explode().nunique() == 3142  # every tag is in the test split
     assert (dataset.manifest["split"] == "val").sum() / 31_171 == pytest.approx(0.3, abs=0.02)

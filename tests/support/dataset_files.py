@@ -1,4 +1,4 @@
-"""What the tests of the data sets share: reading one by its parameters, small annotation files, tiny data sets."""
+"""Helpers for tests of data sets: reading one by its parameters, annotation files, tiny data sets."""
 
 import json
 from collections.abc import Callable
@@ -11,21 +11,22 @@ from support.refusals import one_line
 from tlee.datasets import Dataset, read_dataset
 from tlee.params import DatasetParams
 
+#: Official annotation files, in a folder next to the project on some machines.
 OFFICIAL = next(
     (folder for folder in (place / "shared/annotations" for place in Path(__file__).parents) if folder.is_dir()),
-    Path("not here"),
+    Path("absent"),
 )
 
 
-def read(name: str, root: Path, *, seed: int = 0, **knobs) -> Dataset:
-    """Read the data set ``name`` below ``root``; ``knobs`` differ from half of the training groups in ``val``."""
+def read(name: str, root: Path, *, seed: int = 0, **params) -> Dataset:
+    """Read the data set ``name`` below ``root``, by default with half of the training groups in ``val``."""
     defaults = {"split": 1, "folds": 2, "group": None, "val_share": 0.5, "labels": "single"}
-    return read_dataset(DatasetParams(name=name, root=str(root), **(defaults | knobs)), seed)
+    return read_dataset(DatasetParams(name=name, root=str(root), **(defaults | params)), seed)
 
 
-def refusal(name: str, root: Path, **knobs) -> str:
-    """The one line with which the data set is refused."""
-    return one_line(lambda: read(name, root, **knobs))
+def refusal(name: str, root: Path, *expected: object, **params) -> str:
+    """Return the error line of reading the data set, which must contain ``expected``."""
+    return one_line(lambda: read(name, root, **params), *expected)
 
 
 def lay_out(root: Path, files: dict[str, str]) -> Path:
@@ -38,16 +39,16 @@ def lay_out(root: Path, files: dict[str, str]) -> Path:
 
 
 def rows(dataset: Dataset, *columns: str) -> list[tuple]:
-    """Some columns of the manifest, with ``val`` given back to ``train``."""
+    """Return columns of the manifest, with ``val`` merged into ``train``."""
     manifest = dataset.manifest.assign(split=dataset.manifest["split"].replace("val", "train"))
     return list(manifest[list(columns)].itertuples(index=False, name=None))
 
 
-# --- tiny data sets in their own layouts: two classes, three training videos and a test video each ------
+# --- tiny data sets in their own layouts: two classes, each with three training videos and a test video --
 
 
 class TinyVideo(NamedTuple):
-    """Named by its class and a number."""
+    """Video of a tiny data set, named by its class and a number."""
 
     label: str
     number: str
@@ -55,7 +56,7 @@ class TinyVideo(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Eleven characters, as YouTube's."""
+        """Identifier of eleven characters, like YouTube's."""
         return f"{self.label:_<9}{self.number}"
 
 
@@ -131,7 +132,7 @@ def _hvu() -> tuple[Files, list[str]]:
         for name, split in (("Train", "train"), ("Val", "test"))
     }
     files["annotations/HVU_Tags_Categories_V1.0.csv"] = "Tag,Category\njump,action\nrun,action\nsky,scene\n"
-    return files, [f"videos/{video.id}.mp4" for video in TINY_VIDEOS]  # whole videos, of which a second counts
+    return files, [f"videos/{video.id}.mp4" for video in TINY_VIDEOS]  # untrimmed videos, of which one second is listed
 
 
 def _folder() -> tuple[Files, list[str]]:
@@ -150,7 +151,7 @@ TINY: dict[str, Callable[[], tuple[Files, list[str]]]] = {
 
 
 def make_tiny(name: str, root: Path) -> Path:
-    """A tiny version of the data set ``name``: annotation files in its own forms, and videos of two seconds."""
+    """Write a tiny version of the data set ``name``: annotation files in its formats, and videos of two seconds."""
     files, videos = TINY[name]()
     for path in videos:
         encode(root / path)

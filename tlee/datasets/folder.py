@@ -1,4 +1,4 @@
-"""Your own videos: one folder a class."""
+"""Your own videos: one folder per class."""
 
 import re
 from collections import Counter
@@ -13,15 +13,17 @@ from tlee.params import DatasetParams
 
 
 def read_folder(params: DatasetParams, seed: int) -> Dataset:
-    """Videos in ``root/<class>/``, at any depth below; hidden files and files that are no videos are passed over.
+    """Read the videos in ``root/<class>/``, at any depth; hidden files and files other than videos are skipped.
 
-    ``params.group`` is a pattern: what it matches in the path below the root (its first group, where it has one)
-    names the group of a video; without it every video is its own group. The groups are dealt into ``params.folds``
-    folds of about the same classes, shuffled by ``seed``; fold ``params.split`` (from 1) is ``test``. Classes are in
-    alphabetical order. Raises ``UserError`` where there are no videos, a path does not match, or groups are too few.
+    ``params.group`` is a regular expression: its match in the path below the root (its first capture group, if it has
+    one) is the group of a video; without it every video is its own group. The groups are distributed over
+    ``params.folds`` stratified folds, shuffled by ``seed``; fold ``params.split`` (from 1) is ``test``. Classes are in
+    alphabetical order. Raises ``UserError`` if there are no videos, a path does not match, or there are too few groups.
     """
     if params.split > params.folds:
-        raise UserError(f"dataset.split is {params.split}, dataset.folds {params.folds}: choose 1 to {params.folds}")
+        raise UserError(
+            f"dataset.split is {params.split}, but dataset.folds is {params.folds}: choose 1 to {params.folds}"
+        )
     root = Path(params.root)
     paths = sorted(
         path
@@ -29,7 +31,7 @@ def read_folder(params: DatasetParams, seed: int) -> Dataset:
         if path.suffix.lower() in VIDEO_SUFFIXES and not any(part.startswith(".") for part in path.parts)
     )
     if not paths:
-        raise UserError(f"no videos in {root}: dataset.root should hold one folder a class with videos in it")
+        raise UserError(f"no videos in {root}: dataset.root should contain one folder of videos per class")
     names = [path.as_posix() for path in paths]
     classes = sorted({path.parts[0] for path in paths})
     labels = [classes.index(path.parts[0]) for path in paths]
@@ -49,7 +51,7 @@ def _group(name: str, pattern: str | None) -> str:
     group = match and match[1 if match.re.groups else 0]
     if not group:
         raise UserError(
-            f"dataset.group, `{pattern}`, matches nothing in `{name}`: it should name the group of each video"
+            f"dataset.group, `{pattern}`, matches nothing in `{name}`: it should match the group of each video"
         )
     return group
 
@@ -59,7 +61,7 @@ def _draw_fold(labels: list[int], groups: list[str], params: DatasetParams, seed
     possible = min(len(set(groups)), largest)
     if possible < params.folds:
         raise UserError(
-            f"dataset.folds is {params.folds}, but {params.root} can be dealt into {possible} at most "
+            f"dataset.folds is {params.folds}, but {params.root} allows {possible} at most "
             f"({len(set(groups))} groups, {largest} videos of the largest class): lower it"
         )
     folds = StratifiedGroupKFold(params.folds, shuffle=True, random_state=seed).split(labels, labels, groups)

@@ -11,17 +11,17 @@ from tlee.datasets.manifest import Dataset, Video, make_manifest
 from tlee.errors import UserError
 from tlee.params import DatasetParams
 
-_SIDES = {"0": None, "1": "train", "2": "test"}
+_SPLITS = {"0": None, "1": "train", "2": "test"}
 _FOLDERS = ("testTrainMulti_7030_splits", "annotations", ".")
 
 
 def read_hmdb51(params: DatasetParams, _seed: int) -> Dataset:
-    """HMDB51 by its files ``<class>_test_split<number>.txt``; clips with 0 are left out, as the split says.
+    """Read HMDB51 from its files ``<class>_test_split<number>.txt``; clips marked 0 are in neither split.
 
-    A group is one source video, whose name stands before the class in a clip's: the clips of a film that shows
-    several classes belong together. The official splits keep the clips of one class and source on one side, but
-    not those of different classes. Classes are in alphabetical order. Raises ``UserError`` for missing files, and
-    for a line of another form, with its number.
+    A group is one source video, whose name precedes the class in the name of a clip: the clips of a film that shows
+    several classes are one group. The official splits keep the clips of one class and source together, but not those
+    of different classes. Classes are in alphabetical order. Raises ``UserError`` for missing files, and for a
+    malformed line, with its number.
     """
     check_split(params, 3)
     root = Path(params.root)
@@ -43,6 +43,6 @@ def _read_class(file: Path, name: str, label: int) -> list[Video]:
         source, found, _ = parts[1].rpartition(f"_{name}_") if parts else ("", "", "")
         if not found:
             raise UserError(f"{file} line {number}: `{line}` is not a clip of `{name}` and 0, 1 or 2")
-        if _SIDES[parts[2]]:
-            videos.append(Video(f"{name}/{parts[1]}", [label], _SIDES[parts[2]], source))
+        if _SPLITS[parts[2]]:
+            videos.append(Video(f"{name}/{parts[1]}", [label], _SPLITS[parts[2]], source))
     return videos

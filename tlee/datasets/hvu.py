@@ -1,4 +1,4 @@
-"""Holistic Video Understanding (HVU): 3,142 tags of six kinds, several a clip.
+"""Holistic Video Understanding (HVU): 3,142 tags of six kinds, several per clip.
 
 https://github.com/holistic-video-understanding/HVU-Dataset
 """
@@ -6,23 +6,23 @@ https://github.com/holistic-video-understanding/HVU-Dataset
 from pathlib import Path
 
 from tlee.datasets.clips import Clip, locate_clips
-from tlee.datasets.files import check_split, find_folder, find_form, read_table
+from tlee.datasets.files import check_split, find_annotations, find_folder, read_table
 from tlee.datasets.manifest import Dataset, make_manifest
 from tlee.errors import UserError
 from tlee.params import DatasetParams
 
 
 def read_hvu(params: DatasetParams, _seed: int) -> Dataset:
-    """HVU by its CSV files (unpacked); the classes are all tags, in the order of the file of tags.
+    """Read HVU from its CSV files (unzipped); the classes are all tags, in the order of the tag file.
 
-    ``test`` is the official validation set: 31,171 clips of 29,633 videos. Clips are found as those of Kinetics, see
-    ``locate_clips``: fractions of seconds are cut off in the names of trimmed files. A group is a YouTube video.
-    Raises ``UserError`` for missing files, and for a tag that is not in the file of tags.
+    ``test`` is the official validation set: 31,171 clips of 29,633 videos. Clips are located like those of Kinetics
+    (``locate_clips``): the names of trimmed files have seconds without their fraction. A group is a YouTube video.
+    Raises ``UserError`` for missing files, and for a tag that is not in the tag file.
     """
     check_split(params, 1)
     root = Path(params.root)
     names = ("HVU_Train_V1.0.csv", "HVU_Val_V1.0.csv", "HVU_Tags_Categories_V1.0.csv")
-    _, (train, test, tag_file) = find_form(root, ("annotations", "."), (names,))
+    _, (train, test, tag_file) = find_annotations(root, ("annotations", "."), (names,))
     classes = read_table(tag_file, ("Tag",))["Tag"].tolist()
     numbers = {name: number for number, name in enumerate(classes)}
     clips = []

@@ -8,7 +8,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from tlee.datasets.clips import Clip, locate_clips
-from tlee.datasets.files import check_split, find_folder, find_form, read_lines, read_table
+from tlee.datasets.files import check_split, find_annotations, find_folder, read_lines, read_table
 from tlee.datasets.lists import name_classes, read_class_names, read_lists
 from tlee.datasets.manifest import Dataset, Video, make_manifest
 from tlee.errors import UserError
@@ -18,16 +18,16 @@ _CLASS_FILE = "minik_classInd.txt"
 
 
 def read_mini_kinetics(params: DatasetParams, _seed: int) -> Dataset:
-    """Mini-Kinetics by lists of folders of frames, or by the CSV files of Kinetics-400 and a list of the classes.
+    """Read Mini-Kinetics from lists of frame folders, or from the CSV files of Kinetics-400 and a list of classes.
 
-    ``test`` is the validation set of Kinetics. From the CSV files, all videos of the listed classes are taken: the
-    trimmed file ``<id>_<start>_<end>`` (seconds in six digits) where there is one below the folder of the videos, at
-    any depth, else the untrimmed ``<id>`` with ``start`` and ``end`` set. A group is a YouTube video. Raises
-    ``UserError`` for missing files, and where labels and class names disagree.
+    ``test`` is the validation set of Kinetics. From the CSV files, all videos of the listed classes are used: the
+    trimmed file ``<id>_<start>_<end>`` (seconds in six digits) if there is one below the video folder, at any depth,
+    else the untrimmed ``<id>`` with ``start`` and ``end`` set. A group is a YouTube video. Raises ``UserError`` for
+    missing files, and if labels and class names disagree.
     """
     check_split(params, 1)
     root = Path(params.root)
-    form, files = find_form(
+    file_format, files = find_annotations(
         root,
         ("annotations", "."),
         (
@@ -37,7 +37,7 @@ def read_mini_kinetics(params: DatasetParams, _seed: int) -> Dataset:
             ("train.csv", "val.csv", _CLASS_FILE),
         ),
     )
-    return _read_frame_lists(root, *files) if form < 2 else _read_tables(root, *files)
+    return _read_frame_lists(root, *files) if file_format < 2 else _read_tables(root, *files)
 
 
 def _read_frame_lists(root: Path, train: Path, test: Path) -> Dataset:
@@ -53,9 +53,9 @@ def _read_tables(root: Path, train: Path, test: Path, class_file: Path) -> Datas
     clips = []
     for split, file in (("train", train), ("test", test)):
         table = read_table(file, ("label", "youtube_id", "time_start", "time_end"), ("time_start", "time_end"))
-        strange = sorted(set(classes) - set(table["label"]))
-        if strange:
-            raise UserError(f"{file} has no video of `{strange[0]}`, a class of {class_file.name}: correct either")
+        absent = sorted(set(classes) - set(table["label"]))
+        if absent:
+            raise UserError(f"{file} has no video of `{absent[0]}`, a class of {class_file.name}: correct either file")
         rows = table[table["label"].isin(numbers)].itertuples(index=False)
         clips += [Clip(row.youtube_id, row.time_start, row.time_end, [numbers[row.label]], split) for row in rows]
     folder = find_folder(root, "videos", ".")

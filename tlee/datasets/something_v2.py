@@ -5,7 +5,7 @@ https://www.qualcomm.com/developer/software/something-something-v-2-dataset
 
 from pathlib import Path
 
-from tlee.datasets.files import check_split, expecting, find_folder, find_form, find_videos, read_json
+from tlee.datasets.files import check_split, find_annotations, find_folder, find_videos, parsing, read_json
 from tlee.datasets.lists import name_classes, read_class_names, read_lists
 from tlee.datasets.manifest import Dataset, Video, make_manifest
 from tlee.errors import UserError
@@ -15,14 +15,14 @@ _OFFICIAL = "something-something-v2-"
 
 
 def read_something_v2(params: DatasetParams, _seed: int) -> Dataset:
-    """Something-Something V2 by its JSON files, or by lists of folders of frames.
+    """Read Something-Something V2 from its JSON files, or from lists of frame folders.
 
-    The labels of the test set were never given out: ``test`` is the official validation set. Every video is its own
+    The labels of the test set were never released: ``test`` is the official validation set. Every video is its own
     group. Raises ``UserError`` for missing files, and for a label that is not among the classes.
     """
     check_split(params, 1)
     root = Path(params.root)
-    form, files = find_form(
+    file_format, files = find_annotations(
         root,
         ("annotations", "labels", "."),
         (
@@ -31,7 +31,7 @@ def read_something_v2(params: DatasetParams, _seed: int) -> Dataset:
             ("train_videofolder.txt", "val_videofolder.txt"),
         ),
     )
-    return _read_official(root, *files) if form < 2 else _read_frame_lists(root, *files)
+    return _read_official(root, *files) if file_format < 2 else _read_frame_lists(root, *files)
 
 
 def _read_official(root: Path, label_file: Path, train: Path, test: Path) -> Dataset:
@@ -40,7 +40,7 @@ def _read_official(root: Path, label_file: Path, train: Path, test: Path) -> Dat
     folder = find_folder(root, "videos", "20bn-something-something-v2")
     listed = []
     for split, file in (("train", train), ("test", test)):
-        with expecting(file, "a list of videos with `id` and `template`"):
+        with parsing(file, "a list of videos with `id` and `template`"):
             entries = [(video["id"], video["template"].replace("[", "").replace("]", "")) for video in read_json(file)]
         for number, name in entries:
             if name not in numbers:
@@ -52,7 +52,7 @@ def _read_official(root: Path, label_file: Path, train: Path, test: Path) -> Dat
 
 
 def _read_labels(file: Path) -> list[str]:
-    with expecting(file, "a table of labels and their numbers"):
+    with parsing(file, "a table of labels and their numbers"):
         numbers = {name: int(number) for name, number in read_json(file).items()}
     classes = sorted(numbers, key=numbers.__getitem__)
     if [numbers[name] for name in classes] != list(range(len(classes))):
@@ -62,8 +62,8 @@ def _read_labels(file: Path) -> list[str]:
 
 def _read_frame_lists(root: Path, train: Path, test: Path) -> Dataset:
     entries = read_lists(train, test)
-    beside = [train.with_name(name) for name in (f"{_OFFICIAL}labels.json", "labels.json")]
-    label_file = next(filter(Path.is_file, beside), None)
+    candidates = [train.with_name(name) for name in (f"{_OFFICIAL}labels.json", "labels.json")]
+    label_file = next(filter(Path.is_file, candidates), None)
     known = _read_labels(label_file) if label_file else read_class_names(train.parent, "category.txt")
     classes = name_classes(entries, known)
     videos = [Video(entry.path, entry.labels, entry.split, Path(entry.path).name) for entry in entries]

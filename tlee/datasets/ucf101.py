@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tlee.datasets.files import check_split, find_folder, find_form, read_lines
+from tlee.datasets.files import check_split, find_annotations, find_folder, read_lines
 from tlee.datasets.lists import name_classes, read_class_names, read_lists
 from tlee.datasets.manifest import Dataset, Video, make_manifest
 from tlee.errors import UserError
@@ -13,14 +13,14 @@ _GROUP = re.compile(r"_(g\d+)_c\d+")
 
 
 def read_ucf101(params: DatasetParams, _seed: int) -> Dataset:
-    """UCF101 as its authors pack it, or by lists of folders of frames (TSN's, MMAction2's).
+    """Read UCF101 in its official layout, or from lists of frame folders (TSN's, MMAction2's).
 
     The clips of a class in one group (``_gNN_`` in their names) show the same people and place. Raises ``UserError``
     for missing files, and for a line that contradicts the classes, with its number.
     """
     check_split(params, 3)
     root, split = Path(params.root), params.split
-    form, files = find_form(
+    file_format, files = find_annotations(
         root,
         ("ucfTrainTestlist", "annotations", "."),
         (
@@ -29,7 +29,7 @@ def read_ucf101(params: DatasetParams, _seed: int) -> Dataset:
             (f"ucf101_train_split_{split}_rawframes.txt", f"ucf101_val_split_{split}_rawframes.txt"),
         ),
     )
-    return _read_official(root, *files) if form == 0 else _read_frame_lists(root, *files)
+    return _read_official(root, *files) if file_format == 0 else _read_frame_lists(root, *files)
 
 
 def _read_official(root: Path, class_file: Path, train: Path, test: Path) -> Dataset:
@@ -39,14 +39,14 @@ def _read_official(root: Path, class_file: Path, train: Path, test: Path) -> Dat
         for number, line in read_lines(file):
             video, *label = line.split()
             name = video.split("/")[0]
-            where = f"{file} line {number}"
+            location = f"{file} line {number}"
             if name not in classes:
-                raise UserError(f"{where}: class `{name}` is not in {class_file.name}; correct either file")
+                raise UserError(f"{location}: class `{name}` is not in {class_file.name}; correct either file")
             if label and label != [str(1 + classes.index(name))]:
-                raise UserError(f"{where}: label {label[0]} is not the number of `{name}` in {class_file.name}")
+                raise UserError(f"{location}: label {label[0]} is not the number of `{name}` in {class_file.name}")
             group = _GROUP.search(video)
             if not group or not Path(video).suffix:
-                raise UserError(f"{where}: `{video}` has no group (_gNN_cNN) in its name, or no ending")
+                raise UserError(f"{location}: `{video}` has no group (_gNN_cNN) or no suffix in its name")
             videos.append(Video(video, [classes.index(name)], split, f"{name}/{group[1]}"))
     return Dataset(find_folder(root, "UCF-101", "videos"), classes, make_manifest(videos))
 
@@ -72,7 +72,7 @@ def _read_frame_lists(root: Path, train: Path, test: Path) -> Dataset:
     for entry in entries:
         group = _GROUP.search(entry.path)
         if not group:
-            raise UserError(f"{entry.where}: `{entry.path}` has no group (_gNN_cNN) in its name")
+            raise UserError(f"{entry.location}: `{entry.path}` has no group (_gNN_cNN) in its name")
         videos.append(Video(entry.path, entry.labels, entry.split, f"{classes[entry.labels[0]]}/{group[1]}"))
     return Dataset(find_folder(root, "frames", "rawframes", "videos", "."), classes, make_manifest(videos))
 

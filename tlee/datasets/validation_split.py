@@ -1,4 +1,4 @@
-"""The cut of ``val`` from the training groups of a manifest."""
+"""Validation split: whole groups moved from ``train`` to ``val``."""
 
 import numpy as np
 import pandas as pd
@@ -6,16 +6,16 @@ import pandas as pd
 from tlee.errors import UserError
 
 
-def cut_val(manifest: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+def split_off_val(manifest: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     """Move about ``share`` of the training videos from ``train`` to ``val``, whole groups at a time.
 
-    Where each group belongs to one class, ``share`` of the groups of every class move: at least one, not all.
-    Where groups span classes, groups are drawn so that the videos of each class come close to ``share``; no class
-    leaves ``train``, and every class enters ``val`` if that is possible without. A video with several labels counts
-    for its first. The test videos, the order and the index stay.
+    If each group belongs to one class, ``share`` of the groups of every class move: at least one, not all.
+    If groups span classes, groups are drawn so that the videos of each class come close to ``share``; no class
+    leaves ``train``, and every class enters ``val`` if possible. A video with several labels is counted under its
+    first. The test videos, the order and the index stay unchanged.
 
-    Raises ``UserError`` where ``val`` cannot be cut: the groups of a class with single labels are one, or no group
-    can move. In data with several labels a video, a class that comes first in one group alone stays in ``train``.
+    Raises ``UserError`` if ``val`` cannot be split off: a class of single-label videos has only one group, or no group
+    can move. In multi-label data, a class that is the first label in only one group stays in ``train``.
     """
     train = manifest[manifest["split"] == "train"]
     labels = train["labels"].str[0]
@@ -26,9 +26,9 @@ def cut_val(manifest: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
         chosen = _draw_across_classes(train["group"], labels, share, generator)
     if not chosen:
         raise UserError("no training group can move to `val` without taking a class out of `train`: add groups")
-    cut = manifest.copy()
-    cut.loc[(cut["split"] == "train") & cut["group"].isin(chosen), "split"] = "val"
-    return cut
+    result = manifest.copy()
+    result.loc[(result["split"] == "train") & result["group"].isin(chosen), "split"] = "val"
+    return result
 
 
 def _draw_within_classes(
@@ -38,7 +38,7 @@ def _draw_within_classes(
     for _, members in groups.groupby(labels):
         names = sorted(members.unique())
         if len(names) < 2 and not may_skip:
-            raise UserError(f"{names[0]} is the only training group of its class: add one, `val` needs it")
+            raise UserError(f"{names[0]} is the only training group of its class: add another one for `val`")
         count = min(max(1, round(share * len(names))), len(names) - 1)
         chosen += generator.permutation(names)[:count].tolist()
     return chosen
@@ -47,35 +47,35 @@ def _draw_within_classes(
 def _draw_across_classes(
     groups: pd.Series, labels: pd.Series, share: float, generator: np.random.Generator
 ) -> list[str]:
-    """First the groups that bring the classes nearer to their share, then those of classes that are still missing."""
+    """Choose groups that bring the classes closer to their share, then groups of the classes still missing."""
     names, group_codes = np.unique(groups, return_inverse=True)
     classes, label_codes = np.unique(labels, return_inverse=True)
     pairs, videos = np.unique(np.stack([group_codes, label_codes]), axis=1, return_counts=True)
     starts = np.flatnonzero(np.diff(pairs[0])) + 1
-    held = list(zip(np.split(pairs[1], starts), np.split(videos, starts), strict=True))  # by group: classes, videos
+    contents = list(zip(np.split(pairs[1], starts), np.split(videos, starts), strict=True))  # by group: classes, counts
     total = np.bincount(label_codes)
-    wanted = share * total
-    taken = np.zeros(len(classes))
+    target = share * total
+    moved = np.zeros(len(classes))
     chosen: dict[int, None] = {}
 
     def can_move(group: int) -> bool:
-        held_classes, count = held[group]
-        return group not in chosen and bool((taken[held_classes] + count < total[held_classes]).all())
+        codes, counts = contents[group]
+        return group not in chosen and bool((moved[codes] + counts < total[codes]).all())
 
     def added_distance(group: int) -> float:
-        held_classes, count = held[group]
-        lacking = wanted[held_classes] - taken[held_classes]
-        return float((((lacking - count) ** 2 - lacking**2) / total[held_classes]).sum())
+        codes, counts = contents[group]
+        lacking = target[codes] - moved[codes]
+        return float((((lacking - counts) ** 2 - lacking**2) / total[codes]).sum())
 
     def move(group: int) -> None:
         chosen[group] = None
-        taken[held[group][0]] += held[group][1]
+        moved[contents[group][0]] += contents[group][1]
 
     for group in generator.permutation(len(names)):
         if can_move(group) and added_distance(group) < 0:
             move(group)
-    for label in np.flatnonzero(taken == 0):
+    for label in np.flatnonzero(moved == 0):
         movable = [group for group in pairs[0, pairs[1] == label] if can_move(group)]
-        if not taken[label] and movable:
+        if not moved[label] and movable:
             move(min(movable, key=added_distance))
     return names[list(chosen)].tolist()
