@@ -1,4 +1,4 @@
-"""The demo clips: reproducible, complete, and laid out as UCF101."""
+"""Demo clips: reproducible, complete, and in the layout of UCF101."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def test_train_and_test_share_no_group():
 
 
 @pytest.mark.parametrize("is_test", [False, True])
-def test_train_and_test_hold_every_difficulty_of_every_action(is_test: bool):
+def test_train_and_test_have_every_difficulty_of_every_action(is_test: bool):
     clips = [spec for spec in all_clips() if spec.is_test == is_test]
-    mix = Counter(spec.difficulty for spec in clips)
+    counts = Counter(spec.difficulty for spec in clips)
     for level in DIFFICULTIES:
-        assert mix[level] / len(clips) == pytest.approx(level.share, abs=0.06)
+        assert counts[level] / len(clips) == pytest.approx(level.share, abs=0.06)
     assert len({(spec.action, spec.difficulty) for spec in clips}) == len(ACTIONS) * len(DIFFICULTIES)
 
 
-def test_difficulties_share_out_all_clips():
+def test_the_shares_of_the_difficulties_sum_to_1():
     assert sum(level.share for level in DIFFICULTIES) == pytest.approx(1)
 
 
@@ -52,20 +52,20 @@ def test_a_clip_that_does_not_exist_is_refused(spec: tuple[str, int, int]):
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_actions_repeat_themselves_and_move(action: str):
+def test_actions_are_periodic_and_move(action: str):
     pose = ACTIONS[action].pose
     assert pose(0.3) == pytest.approx(pose(1.3))
     assert pose(0.25) != pytest.approx(pose(0.75)) or pose(0.0) != pytest.approx(pose(0.5))
 
 
-def test_frames_are_small_pictures_that_move():
+def test_frames_are_small_images_that_move():
     frames = render_clip(SAMPLE[1])
     assert frames.shape == (24, 96, 96, 3)
     assert frames.dtype == np.uint8
     assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 1
 
 
-def test_a_clip_is_the_same_every_time_and_in_any_company(tmp_path: Path):
+def test_a_clip_does_not_depend_on_the_clips_rendered_with_it(tmp_path: Path):
     alone = {spec: write_clip(spec, tmp_path / "alone").read_bytes() for spec in SAMPLE}
     assert write_demo(tmp_path / "together", SAMPLE[::-1], jobs=2) == len(SAMPLE)
     for spec in SAMPLE:
@@ -73,7 +73,7 @@ def test_a_clip_is_the_same_every_time_and_in_any_company(tmp_path: Path):
         assert (tmp_path / "together" / "UCF-101" / spec.path).read_bytes() == alone[spec]
 
 
-def test_a_written_clip_is_h264_of_24_frames_near_to_what_was_rendered(tmp_path: Path):
+def test_a_written_clip_is_h264_of_24_frames_close_to_the_rendered_ones(tmp_path: Path):
     with av.open(write_clip(SAMPLE[0], tmp_path)) as file:
         stream = file.streams.video[0]
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(stream)])
@@ -82,7 +82,7 @@ def test_a_written_clip_is_h264_of_24_frames_near_to_what_was_rendered(tmp_path:
     assert np.abs(frames.astype(int) - render_clip(SAMPLE[0])).mean() < 6
 
 
-def test_lists_describe_what_was_written(tmp_path: Path):
+def test_lists_describe_the_written_clips(tmp_path: Path):
     write_demo(tmp_path, SAMPLE, jobs=1)
     lists = tmp_path / "ucfTrainTestlist"
     classes = b"1 Bend\r\n2 Jump\r\n3 JumpingJack\r\n4 Kick\r\n5 Run\r\n6 Squat\r\n7 Walk\r\n8 Wave\r\n"
@@ -98,10 +98,10 @@ def shipped() -> Path:
     return DATA / "UCF-101"
 
 
-def test_shipped_clips_are_what_this_package_renders(shipped: Path, tmp_path: Path):
+def test_shipped_clips_are_those_rendered_by_this_package(shipped: Path, tmp_path: Path):
     assert sum(1 for _ in shipped.rglob("*.mp4")) == 800
     for spec in [*SAMPLE, *all_clips()[50::150]]:
         rendered = write_clip(spec, tmp_path).read_bytes()
         assert rendered == (shipped / spec.path).read_bytes(), (
-            f"{spec.path} differs: data.dvc is out of date, or PyAV brings another x264 than it was made with"
+            f"{spec.path} differs: data.dvc is out of date, or PyAV includes another x264 than it was made with"
         )

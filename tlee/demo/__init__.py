@@ -1,7 +1,7 @@
-"""The demo clips: 800 small videos of a stick figure in eight actions, laid out as UCF101.
+"""Demo clips: 800 small videos of a stick figure in eight actions, in the layout of UCF101.
 
-They stand in for a benchmark where none is at hand: the whole pipeline runs on them in minutes.
-Rendering them again gives the same files: this package is where ``data.dvc`` comes from.
+They replace a benchmark if none is available: the whole pipeline runs on them in minutes. Rendering is reproducible:
+this package generates the files of ``data.dvc``.
 """
 
 from tlee.demo.clips import ClipSpec, all_clips

@@ -1,7 +1,7 @@
-"""The eight actions: how a stick figure holds its joints at every moment of a movement.
+"""Eight actions: joint angles of a stick figure over the course of a movement.
 
-An action maps its *phase*, counted in cycles of the movement, to a :class:`Pose`. At phase 0 most are close
-to standing, so that they can follow on an idle lead-in.
+An action maps its *phase*, counted in cycles of the movement, to a :class:`Pose`. At phase 0 most poses are close to
+standing, so that an action can follow an idle lead-in.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 
 class Pose(NamedTuple):
-    """Joint angles in degrees, and what the whole body does.
+    """Joint angles in degrees, and position and orientation of the whole body.
 
-    Trunk, arms and legs are measured against the vertical: 0 is upright (trunk) or hanging down (limbs),
-    positive turns to the side the figure faces. An elbow bends the forearm further to that side, a knee takes
-    the shin back. Seen from the side, the *near* limbs cover the *far* ones; seen from the front, the near
-    limbs are those on the side the figure faces.
+    Angles of trunk, arms and legs are relative to the vertical: 0 is upright (trunk) or hanging down (limbs), positive
+    is towards the side that the figure faces. An elbow bends the forearm further to that side, a knee bends the shin
+    backwards. Seen from the side, the *near* limbs cover the *far* ones; seen from the front, the near limbs are those
+    on the side that the figure faces.
     """
 
     trunk: float = 0.0
@@ -34,27 +34,27 @@ class Pose(NamedTuple):
     turn: float = 0.2  #: 0 shows the figure from the side, 1 from the front
 
     def blend(self, other: Pose, share: float) -> Pose:
-        """The pose on the way from this one (share 0) to the other one (share 1)."""
-        return Pose(*(mine + share * (its - mine) for mine, its in zip(self, other, strict=True)))
+        """Interpolate between this pose (share 0) and the other one (share 1)."""
+        return Pose(*(own + share * (target - own) for own, target in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True)
 class Action:
-    """A movement that repeats itself."""
+    """Periodic movement."""
 
     pose: Callable[[float], Pose]  #: pose at a phase in cycles
     seconds: float  #: duration of one cycle at normal speed
-    travel: float = 0.0  #: way forward in one cycle, in body heights
+    travel: float = 0.0  #: distance forward in one cycle, in body heights
 
 
 def stand(phase: float, turn: float, fidget: float = 0.0) -> Pose:
-    """Idle: swaying a little; ``fidget`` (0 to 1) lets the arms move without doing anything in particular."""
+    """Idle pose, swaying slightly; ``fidget`` (0 to 1) adds aimless movements of one arm."""
     sway = _swing(phase)
-    fuss = fidget * _rise(phase)
+    raised = fidget * _rise(phase)
     return Pose(
         trunk=2 * sway,
-        near_arm=9 + 3 * sway - 14 * fuss,
-        near_elbow=8 + 70 * fuss,
+        near_arm=9 + 3 * sway - 14 * raised,
+        near_elbow=8 + 70 * raised,
         far_arm=-9 + 3 * sway,
         far_elbow=6,
         near_leg=4,
@@ -64,12 +64,12 @@ def stand(phase: float, turn: float, fidget: float = 0.0) -> Pose:
 
 
 def _swing(phase: float) -> float:
-    """From 0 up to 1, down to -1 and back, once a cycle."""
+    """Sine: from 0 up to 1, down to -1 and back, once per cycle."""
     return sin(2 * pi * phase)
 
 
 def _rise(phase: float) -> float:
-    """From 0 up to 1 and back, once a cycle, staying long near 1."""
+    """Smooth rise from 0 to 1 and back, once per cycle, with a long time near 1."""
     rest = (1 + cos(2 * pi * phase)) / 2
     return 1 - rest * rest
 
@@ -89,9 +89,9 @@ def _bend(phase: float) -> Pose:
 
 
 def _jump(phase: float) -> Pose:
-    moment = phase % 1  # a crouch until 0.25, in the air until 0.85, then a moment's stand
-    crouch = max(0.0, sin(4 * pi * moment)) if moment < 0.25 else 0.0
-    height = max(0.0, sin(pi * (moment - 0.25) / 0.6))
+    progress = phase % 1  # crouching until 0.25, in the air until 0.85, then standing
+    crouch = max(0.0, sin(4 * pi * progress)) if progress < 0.25 else 0.0
+    height = max(0.0, sin(pi * (progress - 0.25) / 0.6))
     arms = 150 * height - 50 * crouch
     return Pose(
         trunk=24 * crouch + 8 * height,
@@ -200,7 +200,7 @@ def _wave(phase: float) -> Pose:
     )
 
 
-#: The actions by class name, in the order of their class indices (1, 2, …).
+#: Actions by class name, in the order of their class indices (1, 2, …).
 ACTIONS = {
     "Bend": Action(_bend, seconds=1.5),
     "Jump": Action(_jump, seconds=1.0),

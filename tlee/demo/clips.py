@@ -1,4 +1,4 @@
-"""The demo clips: which there are, and how hard each one is."""
+"""List of the demo clips, each with its difficulty."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from tlee.demo.actions import ACTIONS
 from tlee.demo.difficulty import DIFFICULTIES, Difficulty
 
-SEED = 101  #: of everything random
-GROUPS = 25  #: of a class: one performer at one place each
-CLIPS = 4  #: of a group
-TEST_GROUPS = 8  #: the first groups are for testing, as in UCF101's first split
+SEED = 101  #: seed of all random numbers
+GROUPS = 25  #: groups per class, each one performer at one place
+CLIPS = 4  #: clips per group
+TEST_GROUPS = 8  #: number of the first groups that are for testing, as in UCF101's first split
 
-CLASS_INDEX = {name: index for index, name in enumerate(ACTIONS, start=1)}  #: as in ``classInd.txt``
+CLASS_INDEX = {name: index for index, name in enumerate(ACTIONS, start=1)}  #: class indices of ``classInd.txt``
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,23 @@ class ClipSpec:
 
     @property
     def is_test(self) -> bool:
-        """Whether the clip is in the test list."""
+        """True if the clip is in the test list."""
         return self.group <= TEST_GROUPS
 
     @property
     def difficulty(self) -> Difficulty:
-        """How hard the clip is: drawn once and for all."""
+        """Difficulty of the clip, drawn at random but always the same."""
         shares = np.cumsum([level.share for level in DIFFICULTIES])
         draw = self.rng(self.clip, 1).random()
         return DIFFICULTIES[int(np.searchsorted(shares, draw, side="right"))]
 
     def rng(self, *stream: int) -> np.random.Generator:
-        """A stream of random numbers that depends on the seed, the group and the given numbers alone."""
+        """Return a stream of random numbers that depends only on the seed, the group and the given numbers."""
         return np.random.default_rng([SEED, CLASS_INDEX[self.action], self.group, *stream])
 
 
 def all_clips() -> list[ClipSpec]:
-    """All clips, in the order of the list files: by class, group and number."""
+    """Return all clips in the order of the list files: by class, group and number."""
     return [
         ClipSpec(action, group, clip)
         for action in ACTIONS

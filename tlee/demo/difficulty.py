@@ -1,7 +1,7 @@
-"""How hard the demo clips are: every knob that is worth tuning, in one table.
+"""Difficulty levels of the demo clips: all tunable parameters in one table.
 
-In an easy clip nearly every frame shows the action. In a hard one the figure stands idle for half of the
-time: many a frame tells nothing, and several must be looked at.
+In an easy clip nearly every frame shows the action. In a hard one the figure stands idle for half of the time: many
+frames are uninformative, and several must be processed.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How clips of one level are made; a pair is the range that a clip's value is drawn from."""
+    """Parameters of the clips of one level; a pair is the range from which a clip's value is drawn."""
 
     name: str
-    share: float  #: of all clips
-    idle: tuple[float, float]  #: part of the clip in which the figure only stands
-    both_ends: float  #: chance that the idle part is split into a lead-in and a tail
-    lead_in: float  #: chance that an unsplit idle part comes first
-    fidget: float  #: chance that the arms move while standing
-    vigour: tuple[float, float]  #: 1 performs the whole movement
-    speed: tuple[float, float]  #: 1 is normal
-    contrast: tuple[float, float]  #: of the figure with the background
-    clutter: tuple[int, int]  #: number of things behind the figure
-    occluder: float  #: chance of a thing before the figure
-    shake: int  #: of the camera, in canvas pixels from a frame to the next
-    noise: int  #: of the sensor, largest change of a pixel's value
+    share: float  #: share of all clips
+    idle: tuple[float, float]  #: share of the clip in which the figure only stands
+    both_ends: float  #: probability that the idle time is split into a lead-in and a tail
+    lead_in: float  #: probability that unsplit idle time comes first
+    fidget: float  #: probability that an arm moves while standing
+    vigour: tuple[float, float]  #: amplitude of the movement; 1 is all of it
+    speed: tuple[float, float]  #: speed of the movement; 1 is normal
+    contrast: tuple[float, float]  #: contrast between figure and background
+    clutter: tuple[int, int]  #: number of objects behind the figure
+    occluder: float  #: probability of an object in front of the figure
+    shake: int  #: largest movement of the camera between frames, in canvas pixels
+    noise: int  #: sensor noise, largest change of a pixel's value
 
 
 DIFFICULTIES = (

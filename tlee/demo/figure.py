@@ -1,4 +1,4 @@
-"""The performer: a stick figure with a head, a trunk and two-part arms and legs."""
+"""Performer of the demo clips: a stick figure with a head, a trunk and two-part arms and legs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tlee.demo.actions import Pose
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
-FAR_SHADE = 0.7  # far limbs are darker, so that crossing limbs can be told apart
+FAR_SHADE = 0.7  # far limbs are darker, so that crossing limbs are distinguishable
 
 
 @dataclass(frozen=True)
 class Performer:
-    """Size, proportions and clothes of a figure; all lengths but the height are in body heights."""
+    """Size, proportions and clothes of a figure; all lengths except the height are in body heights."""
 
-    height: float  #: in canvas pixels
+    height: float  #: body height in canvas pixels
     trunk: float
     arm: float
     leg: float
-    breadth: float  #: from the middle to a shoulder, seen from the front
-    thickness: float  #: of a limb
-    head: float  #: radius
+    breadth: float  #: distance from the middle to a shoulder, seen from the front
+    thickness: float  #: width of a limb
+    head: float  #: radius of the head
     shirt: Colour
     trousers: Colour
     skin: Colour
@@ -34,11 +34,11 @@ class Performer:
         """Draw the figure.
 
         Args:
-            canvas: what to draw on.
+            canvas: image to draw on.
             pose: joint angles; the lower foot stands on the ground, or ``pose.lift`` above it.
             x: horizontal position of the hips in canvas pixels.
             ground: vertical position of the ground in canvas pixels.
-            facing: 1 looks to the right, -1 to the left.
+            facing: 1 if the figure faces right, -1 if left.
         """
         near_leg = _limb(pose.near_leg, pose.near_leg - pose.near_knee, self.leg)
         far_leg = _limb(pose.far_leg, pose.far_leg - pose.far_knee, self.leg)
@@ -69,12 +69,12 @@ class Performer:
 
 
 def _step(start: Point, angle: float, length: float) -> Point:
-    """The point at a distance from ``start``; angle in degrees, 0 is down and positive to the front."""
+    """Return the point at a distance from ``start``; angle in degrees, 0 is down and positive to the front."""
     return start[0] + length * sin(radians(angle)), start[1] + length * cos(radians(angle))
 
 
 def _limb(upper: float, lower: float, length: float) -> list[Point]:
-    """Ends and joint of a limb of two equal parts that starts at the origin."""
+    """Return the ends and the joint of a limb of two equal parts that starts at the origin."""
     joint = _step((0.0, 0.0), upper, length / 2)
     return [(0.0, 0.0), joint, _step(joint, lower, length / 2)]
 
@@ -85,7 +85,7 @@ def _darker(colour: Colour) -> Colour:
 
 
 def _thick_line(canvas: ImageDraw, points: list[tuple[int, int]], width: int, colour: Colour) -> None:
-    """A line with round joints and ends; a single point gives a disc."""
+    """Draw a line with round joints and ends; a single point gives a disc."""
     if len(points) > 1:
         canvas.line(points, fill=colour, width=width)
     for x, y in points:

@@ -1,4 +1,4 @@
-"""Clips as H.264 files, laid out and listed as UCF101's."""
+"""Demo clips as H.264 files, in the layout of UCF101 with its annotation files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tlee.demo.rendering import FPS, render_clip
 VIDEOS = "UCF-101"
 LISTS = "ucfTrainTestlist"
 
-#: One thread and nothing that looks at the processor: the same clip gives the same bytes on every machine.
+#: One thread and no CPU-specific code: the same clip gives the same bytes on every machine.
 X264 = {
     "preset": "slow",
     "crf": "23",
@@ -28,7 +28,7 @@ X264 = {
 
 
 def write_clip(spec: ClipSpec, root: Path | str) -> Path:
-    """Render a clip to ``root/UCF-101/<Class>/``, and return the file's path."""
+    """Render a clip to ``root/UCF-101/<Class>/`` and return the path of the file."""
     path = Path(root) / VIDEOS / spec.path
     path.parent.mkdir(parents=True, exist_ok=True)
     encode(render_clip(spec), path)
@@ -39,9 +39,9 @@ def write_demo(root: Path | str, clips: Sequence[ClipSpec] | None = None, jobs: 
     """Render clips and the annotation files that list them.
 
     Args:
-        root: folder to write to; ``UCF-101`` and ``ucfTrainTestlist`` appear in it.
-        clips: which clips to render; all of them by default.
-        jobs: number of processes; -1 is one for each core.
+        root: folder in which ``UCF-101`` and ``ucfTrainTestlist`` are created.
+        clips: clips to render; all of them by default.
+        jobs: number of processes; -1 is one per core.
 
     Returns:
         The number of clips written.
@@ -55,7 +55,7 @@ def write_demo(root: Path | str, clips: Sequence[ClipSpec] | None = None, jobs: 
 
 
 def write_lists(root: Path | str, clips: Sequence[ClipSpec]) -> None:
-    """Write ``classInd.txt``, ``trainlist01.txt`` and ``testlist01.txt``, with UCF101's line ends (CRLF)."""
+    """Write ``classInd.txt``, ``trainlist01.txt`` and ``testlist01.txt``, with UCF101's line endings (CRLF)."""
     files = {
         "classInd.txt": [f"{index} {name}" for name, index in CLASS_INDEX.items()],
         "trainlist01.txt": [f"{spec.path} {CLASS_INDEX[spec.action]}" for spec in clips if not spec.is_test],
@@ -68,20 +68,20 @@ def write_lists(root: Path | str, clips: Sequence[ClipSpec]) -> None:
 
 
 def encode(frames: np.ndarray, path: Path) -> None:
-    """Encode RGB frames, uint8 ``[T, H, W, 3]`` with even sides, as H.264 in MP4, free of time stamps."""
+    """Encode RGB frames, uint8 ``[T, H, W, 3]`` with even sides, as H.264 in MP4, without time stamps."""
     with av.open(path, "w", format="mp4", options={"fflags": "bitexact", "movflags": "faststart"}) as file:
         stream = file.add_stream("libx264", rate=FPS, options=X264)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
         stream.codec_context.flags |= Flags.bitexact
-        for picture in frames:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(_yuv420p(picture), format="yuv420p")))
+        for frame in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(_yuv420p(frame), format="yuv420p")))
         file.mux(stream.encode())
 
 
 def _yuv420p(rgb: np.ndarray) -> np.ndarray:
-    """An RGB picture as BT.601 planes ``[3 H / 2, W]``; computed in whole numbers, so the same everywhere."""
+    """Convert an RGB image to BT.601 planes ``[3 H / 2, W]``, in integer arithmetic: the same on every machine."""
     height, width, _ = rgb.shape
     red, green, blue = np.moveaxis(rgb.astype(np.int32), 2, 0)
     luma = 16 + (66 * red + 129 * green + 25 * blue + 128 >> 8)

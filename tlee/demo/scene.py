@@ -1,7 +1,7 @@
-"""The place: backgrounds, and the clutter that stands or drifts behind and before the performer.
+"""Scene of the demo clips: backgrounds, and objects that stand or drift behind and in front of the performer.
 
-Everything is drawn with whole coordinates on a canvas that has ``OVERSAMPLING`` times the picture's
-resolution, and a margin, so that the camera can shake.
+Everything is drawn at integer coordinates on a canvas with ``OVERSAMPLING`` times the resolution of the frame, and
+with a margin for camera shake.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from PIL.ImageDraw import ImageDraw
 
 from tlee.demo.figure import Colour
 
-SIZE = 96  #: width and height of the picture in pixels
-OVERSAMPLING = 4  #: canvas pixels to a picture's pixel, along each side
-MARGIN = 6 * OVERSAMPLING  #: canvas around the picture on each side, in canvas pixels
+SIZE = 96  #: width and height of a frame in pixels
+OVERSAMPLING = 4  #: canvas pixels per frame pixel, along each side
+MARGIN = 6 * OVERSAMPLING  #: margin around the frame on each side, in canvas pixels
 CANVAS = SIZE * OVERSAMPLING + 2 * MARGIN  #: width and height of the canvas in canvas pixels
 
 BACKGROUNDS = ("gradient", "stripes", "checker", "blobs", "horizon")
@@ -25,13 +25,13 @@ BACKGROUNDS = ("gradient", "stripes", "checker", "blobs", "horizon")
 
 @dataclass(frozen=True)
 class Place:
-    """Where the clips of a group are taken."""
+    """Place shared by the clips of a group."""
 
     background: str  #: one of ``BACKGROUNDS``
-    colours: tuple[Colour, Colour]  #: of the background
-    clutter: Colour  #: of the things that stand around
-    ground: int  #: where feet stand, in canvas pixels
-    grain: int  #: size of the background's pattern in canvas pixels
+    colours: tuple[Colour, Colour]  #: colours of the background
+    clutter: Colour  #: colour of the objects
+    ground: int  #: vertical position of the ground, in canvas pixels
+    grain: int  #: size of the background pattern, in canvas pixels
 
     @property
     def tone(self) -> Colour:
@@ -39,13 +39,13 @@ class Place:
         return mix(*self.colours, 0.5)
 
     def paint(self, rng: np.random.Generator) -> Image.Image:
-        """The empty background, as an RGB picture of ``CANVAS`` x ``CANVAS`` pixels."""
+        """Paint the empty background, an RGB image of ``CANVAS`` x ``CANVAS`` pixels."""
         mask = Image.fromarray(self._pattern(rng).astype(np.uint8))
         first, second = (Image.new("RGB", (CANVAS, CANVAS), colour) for colour in self.colours)
         return Image.composite(second, first, mask)
 
     def _pattern(self, rng: np.random.Generator) -> np.ndarray:
-        """How much of the second colour there is at each pixel, 0 to 255."""
+        """Return the weight of the second colour at each pixel, 0 to 255."""
         y, x = np.mgrid[:CANVAS, :CANVAS]
         if self.background == "gradient":
             return 255 * y // CANVAS
@@ -63,25 +63,25 @@ class Place:
 
 @dataclass(frozen=True)
 class Prop:
-    """A thing in the picture: a box or a ball that stands still or drifts sideways; in canvas pixels."""
+    """Object in the scene: a box or a ball that stands still or drifts sideways; in canvas pixels."""
 
     is_round: bool
     left: int
     top: int
     width: int
     height: int
-    drift: int  #: to the right, in one frame
+    drift: int  #: movement to the right per frame
     colour: Colour
 
     def draw(self, canvas: ImageDraw, frame: int) -> None:
-        """Draw the thing where it is in a frame; drifting out on one side, it comes back on the other."""
+        """Draw the object at its position in a frame; if it drifts out on one side, it reappears on the other."""
         left = (self.left + self.drift * frame + self.width) % (CANVAS + self.width) - self.width
         shape = canvas.ellipse if self.is_round else canvas.rectangle
         shape((left, self.top, left + self.width, self.top + self.height), fill=self.colour)
 
 
 def distractor(place: Place, rng: np.random.Generator) -> Prop:
-    """A thing that stands or drifts behind the figure."""
+    """Return a random object that stands or drifts behind the figure."""
     width, height = (int(side) for side in OVERSAMPLING * rng.integers(5, 24, 2))
     return Prop(
         is_round=rng.random() < 0.5,
@@ -95,7 +95,7 @@ def distractor(place: Place, rng: np.random.Generator) -> Prop:
 
 
 def occluder(place: Place, x: int, rng: np.random.Generator) -> Prop:
-    """A post beside the figure that hides a part of it."""
+    """Return a random post that hides a part of the figure."""
     width, height = OVERSAMPLING * int(rng.integers(4, 7)), OVERSAMPLING * int(rng.integers(20, 60))
     beside = int(rng.choice([-1, 1])) * OVERSAMPLING * int(rng.integers(5, 14))
     return Prop(
@@ -110,12 +110,12 @@ def occluder(place: Place, x: int, rng: np.random.Generator) -> Prop:
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """The colour on the way from the first (share 0) to the second (share 1)."""
+    """Interpolate between the first colour (share 0) and the second (share 1)."""
     red, green, blue = (round(a + share * (b - a)) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
 def shade(hue: float, saturation: float, value: float) -> Colour:
-    """A colour from its hue, saturation and value, each 0 to 1."""
+    """Return the colour of a hue, saturation and value, each 0 to 1."""
     red, green, blue = (round(255 * channel) for channel in hsv_to_rgb(hue % 1, saturation, value))
     return red, green, blue
