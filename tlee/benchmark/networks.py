@@ -2,7 +2,6 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +11,19 @@ from tlee.benchmark.random_weights import NUM_CLASSES, mixed_policy, random_fram
 from tlee.benchmark.rows import row
 from tlee.costs import count_costs
 from tlee.edge.bundle import Videos, write_bundle
-from tlee.edge.latency import time_parts
-from tlee.edge.runner import BATCH, CHUNKED, FULL, IDEAL, REAL, Runner, check, measure, prepare
+from tlee.edge.latency import LOOP, READOUTS, time_parts
+from tlee.edge.runner import (
+    FULL,
+    FULL_BATCH,
+    IDEAL,
+    REAL,
+    REAL_CHUNKED,
+    Check,
+    Column,
+    Runner,
+    check_results,
+    time_systems,
+)
 from tlee.model import TLEE
 from tlee.params import Params
 
@@ -28,12 +38,13 @@ def time_network(params: Params, num_videos: int) -> list[tuple]:
         names = [str(video) for video in range(num_videos)]
         write_bundle(model, policy, Videos(names, clips.__getitem__), list(map(str, range(NUM_CLASSES))), Path(folder))
         runner = Runner(folder, "onnxruntime")
-        checked = check(runner)
-        check(runner, chunked=True)
+        check = check_results(runner)
+        check_results(runner, chunked=True)
         errors = _rounding_errors(model, clips, runner)
         parts = time_parts(runner)
-        times = measure(runner, warmup=1, repeats=2, systems=(FULL, BATCH, CHUNKED, REAL, IDEAL))
-    return _rows(params.model.backbone, runner, checked, errors, parts, pd.DataFrame(times))
+        systems = (FULL, FULL_BATCH, REAL_CHUNKED, REAL, IDEAL)
+        times = time_systems(runner, warmup=1, repeats=2, systems=systems)
+    return _rows(params.model.backbone, runner, check, errors, parts, pd.DataFrame(times))
 
 
 @torch.inference_mode()
@@ -53,7 +64,7 @@ def _rounding_errors(model: TLEE, clips: torch.Tensor, runner: Runner) -> dict[s
     exact = prefixes[torch.arange(len(exits)), (exits >= 0).sum(1) - 1].numpy()
     single = {
         "PyTorch": [video["logits"] for video in bundle.videos],
-        "ONNX Runtime": [runner.engine.run(prepare(bundle.frames(row))).logits for row in range(len(exits))],
+        "ONNX Runtime": [runner.engine.run(bundle.clip(row)).logits for row in range(len(exits))],
     }
     return {name: float(np.abs(np.stack(logits) - exact).max()) for name, logits in single.items()}
 
@@ -61,15 +72,15 @@ def _rounding_errors(model: TLEE, clips: torch.Tensor, runner: Runner) -> dict[s
 def _rows(
     name: str,
     runner: Runner,
-    checked: dict[str, Any],
+    check: Check,
     errors: dict[str, float],
     parts: pd.DataFrame,
     times: pd.DataFrame,
 ) -> list:
     videos, num_exits = runner.bundle.videos, runner.uncut.deepest + 1
-    milliseconds = times.pivot(index=["video", "repeat"], columns="system", values="milliseconds")
-    frames = times.pivot(index=["video", "repeat"], columns="system", values="frames")
-    full = milliseconds[FULL].groupby("video").median()
+    by_system = times.pivot(index=[Column.VIDEO, Column.REPEAT], columns=Column.SYSTEM)
+    milliseconds, frames = by_system[Column.MILLISECONDS], by_system[Column.FRAMES]
+    full = milliseconds[FULL].groupby(Column.VIDEO).median()
     depths = [depth for video in videos for depth in video["exit_depths"] if depth >= 0]
     rows = [
         row(name, f"share of frames left at depth {depth}", depths.count(depth) / len(depths))
@@ -77,20 +88,20 @@ def _rows(
     ]
     rows += [
         row(name, "frames per video", frames[REAL]),
-        row(name, "share of clips with the same exits and label as PyTorch", checked["same"] / checked["clips"]),
-        row(name, "largest logit difference between ONNX Runtime and PyTorch", checked["logits"]),
+        row(name, "share of clips with the same exits and label as PyTorch", check.same / check.videos),
+        row(name, "largest logit difference between ONNX Runtime and PyTorch", check.max_logit_difference),
         row(name, "largest logit error of PyTorch, to double precision", errors["PyTorch"]),
         row(name, "largest logit error of ONNX Runtime, to double precision", errors["ONNX Runtime"], target=1e-4),
         row(name, "real exits / ideal", milliseconds[REAL] / milliseconds[IDEAL], target=1.15),
         row(name, "real exits / full network", milliseconds[REAL] / milliseconds[FULL]),
-        row(name, "decisions / full network", (parts["readouts"] + parts["loop"]) / full, target=0.03),
+        row(name, "decisions / full network", (parts[READOUTS] + parts[LOOP]) / full, target=0.03),
     ]
     shares = parts.div(parts.sum(axis=1), axis=0)
     rows += [row(name, f"share of time in {part}", share) for part, share in shares.items()]
     rows += [
-        row(name, "full network in one batch / frame by frame", milliseconds[BATCH] / milliseconds[FULL]),
-        row(name, "real exits / full network in one batch", milliseconds[REAL] / milliseconds[BATCH]),
-        row(name, "real exits in chunks / frame by frame", milliseconds[CHUNKED] / milliseconds[REAL]),
-        row(name, "share of frames wasted by chunks", 1 - frames[REAL].sum() / frames[CHUNKED].sum()),
+        row(name, "full network in one batch / frame by frame", milliseconds[FULL_BATCH] / milliseconds[FULL]),
+        row(name, "real exits / full network in one batch", milliseconds[REAL] / milliseconds[FULL_BATCH]),
+        row(name, "real exits in chunks / frame by frame", milliseconds[REAL_CHUNKED] / milliseconds[REAL]),
+        row(name, "share of frames wasted by chunks", 1 - frames[REAL].sum() / frames[REAL_CHUNKED].sum()),
     ]
     return rows

@@ -33,10 +33,11 @@ def random_network(params: Params, clips: torch.Tensor) -> TLEE:
     model.train().exit_features(clips)
     features = model.eval().exit_features(clips)
     for classifier in model.readout.classifiers:
+        weight, bias = classifier.parameters()
         logits = classifier(features.flatten(0, 2))
         factor = MAX_LOGIT / (logits - logits.mean(0)).abs().max()
-        classifier.weight *= factor
-        classifier.bias.copy_(-factor * (logits.mean(0) - classifier.bias))
+        weight *= factor
+        bias.copy_(-factor * (logits.mean(0) - bias))
     return model
 
 

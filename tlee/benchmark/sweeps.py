@@ -112,13 +112,13 @@ class MemoryUsage:
 def _measure_memory() -> Iterator[MemoryUsage]:
     """Poll the memory of this process, on systems that report it (Linux)."""
     _release_free_memory()
-    memory, start, done = MemoryUsage(), _anonymous_memory(), threading.Event()
+    start, done = _anonymous_memory(), threading.Event()
+    memory = MemoryUsage(is_known=start is not None)
 
     def poll() -> None:
         while not done.wait(0.01):
-            memory.added = max(memory.added, _anonymous_memory() - start)
+            memory.added = max(memory.added, (_anonymous_memory() or 0) - (start or 0))
 
-    memory.is_known = start is not None
     poller = threading.Thread(target=poll)
     if memory.is_known:
         poller.start()

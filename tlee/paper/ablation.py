@@ -8,6 +8,7 @@ thresholds are chosen on ``val`` and it is evaluated on ``test``, like the polic
 import contextlib
 import io
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import pandas as pd
 import torch
@@ -132,7 +133,7 @@ class ReadoutTask(nn.Module):
 
     def forward(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         depths = [*range(features.shape[2]), random_depths(features)]
-        return sum(self.readout.prefix_loss(features, depth, targets) for depth in depths)
+        return reduce(torch.add, (self.readout.prefix_loss(features, depth, targets) for depth in depths))
 
 
 def _train_readout(network: TLEE, table: FeatureTable, params: Params, features: str) -> None:

@@ -3,6 +3,7 @@
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -41,7 +42,7 @@ def exit_costs(backbone: str, size: int) -> list[ExitCost]:
         memories = network.start_memory(size)
     costs, macs, parameters = [], 0, 0
     for depth, (segment, memory) in enumerate(zip(network.segments, memories, strict=True)):
-        (tap, _), own = count_macs(lambda depth=depth, tap=tap, memory=memory: network.step(depth, tap, memory))
+        (tap, _), own = count_macs(partial(network.step, depth, tap, memory))
         macs += own
         parameters += sum(parameter.numel() for parameter in segment.parameters())
         costs.append(ExitCost(tuple(tap.shape[1:]), macs / GIGA, parameters))

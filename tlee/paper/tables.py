@@ -178,7 +178,9 @@ def _pretraining(weights: str | None, trained: str | None) -> str:
     """Name the weights that training started from."""
     if trained:
         return f"as in {Path(trained).stem}"
-    return {None: "from scratch", "imagenet": "ImageNet"}.get(weights) or Path(weights).stem
+    if weights is None:
+        return "from scratch"
+    return "ImageNet" if weights == "imagenet" else Path(weights).stem
 
 
 def _distinguishing(settings: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
