@@ -36,7 +36,7 @@ def random_network(params: Params, clips: torch.Tensor) -> TLEE:
         weight, bias = classifier.parameters()
         logits = classifier(features.flatten(0, 2))
         factor = MAX_LOGIT / (logits - logits.mean(0)).abs().max()
-        weight *= factor
+        weight.mul_(factor)
         bias.copy_(-factor * (logits.mean(0) - bias))
     return model
 
