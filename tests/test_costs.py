@@ -62,7 +62,7 @@ def test_the_other_modules_are_counted():
 
 
 @pytest.mark.usefixtures("five_layer_backbone")
-def test_a_step_of_its_own_costs_as_much_as_a_shared_one():
+def test_a_readout_per_step_costs_as_much_as_a_shared_one():
     assert small_costs(readout="per_step") == small_costs(readout="shared")
     assert small_costs(accumulate="visited") == small_costs(accumulate="exit")
 
@@ -81,5 +81,5 @@ def test_every_branch_is_counted(branch, heads):
 
 
 @pytest.mark.usefixtures("five_layer_backbone")
-def test_what_lies_before_a_cut_does_not_depend_on_the_cuts():
+def test_the_cost_up_to_a_depth_does_not_depend_on_the_cuts():
     assert sum(small_costs(num_branches=0).segments) == sum(small_costs(num_branches=3).segments)

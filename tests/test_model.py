@@ -89,13 +89,13 @@ DEPTHS = torch.tensor([[0, 1], [1, 0]])
         ("ema", "exit", [[(1, 0), (4.5, 0)], [(0, 2), (0, 2.5)]]),
     ],
 )
-def test_what_is_known_along_a_path_by_hand(reuse, accumulate, expected):
+def test_accumulation_along_exits_by_hand(reuse, accumulate, expected):
     readout = identity_readout(reuse=reuse, accumulate=accumulate)
     torch.testing.assert_close(readout.along(FEATURES, DEPTHS), torch.tensor(expected, dtype=torch.float32))
     torch.testing.assert_close(readout.prefix_logits(FEATURES, DEPTHS), readout.along(FEATURES, DEPTHS))
 
 
-def test_one_depth_stands_for_all_frames():
+def test_a_single_depth_holds_for_all_frames():
     readout, features = identity_readout(reuse="mean", accumulate="visited"), random_features()
     everywhere = torch.full(features.shape[:2], 1)
     assert torch.equal(readout.prefix_logits(features, 1), readout.prefix_logits(features, everywhere))
@@ -176,7 +176,7 @@ def test_branches_in_windows_fit_the_taps_from_the_start(device):
         assert branch.fc.in_features == max(1, channels // 4) * (height // 4) * (width // 4)
 
 
-def test_branches_in_windows_leave_the_rest_of_the_network_as_it_is():
+def test_branches_in_windows_leave_the_rest_of_the_network_unchanged():
     model = TLEE(small_params(crm_pool="windows"), classes=5)
     model.backbone.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

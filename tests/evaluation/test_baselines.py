@@ -1,4 +1,4 @@
-"""The policies of the literature: each stops where its own rule says, by hand."""
+"""The policies of the literature: each stops by its own rule, by hand."""
 
 import math
 
@@ -31,7 +31,7 @@ VIDEO = video(  # confidences 0.73, 0.5, 0.88; then 0.95, 0.98, 0.5; then 0.99 t
     [(3, 0), (4, 0), (2, 2)],
     [(5, 0), (5, 0), (5, 0)],
 )
-NONE = {"reuse": "none"}  # so that each exit says what stands in the table
+NONE = {"reuse": "none"}  # so that each exit has the logits in the table
 
 
 def exits(policy: StopAbove, source: StoredFeatures = VIDEO) -> list[int]:
@@ -42,7 +42,7 @@ def above(score: str, threshold: float, shallowest: int = 0, weights: tuple[floa
     return StopAbove.between(score, threshold, 3, shallowest, 2, weights)
 
 
-def test_confidence_stops_the_video_at_the_first_exit_that_is_sure():
+def test_confidence_stops_the_video_at_the_first_confident_exit():
     assert exits(above("confidence", 0.7)) == [0, -1, -1]
     assert exits(above("confidence", 0.85)) == [2, -1, -1]
     assert exits(above("confidence", 0.9)) == [2, 0, -1]
@@ -86,7 +86,7 @@ def test_an_ensemble_multiplies_and_answers_with_the_product():
     assert exits(above("ensemble", 0.9, weights=weights)) == [2, -1, -1]  # sigmoid(3) = 0.95
 
 
-def test_fixed_exits_look_at_nothing():
+def test_fixed_exits_do_not_depend_on_the_video():
     readout, costs = identity_readout(), COSTS
     outcomes = follow(VIDEO, readout, FixedExits(frames=2, depth=1).exit_depths(1, 3, 3), costs)
     assert outcomes.exit_depths.tolist() == [[1, 1, -1]]
@@ -132,7 +132,7 @@ def shares(exits: torch.Tensor) -> np.ndarray:
     return np.bincount(place, minlength=12) / len(exits)
 
 
-def test_a_budgeted_policy_takes_its_mix_of_exits():
+def test_a_budgeted_policy_reaches_its_target_distribution():
     val = split()
     policies = budgeted(val, 0)
     outcomes = [val.run(policy) for policy in policies]
@@ -146,14 +146,14 @@ def test_a_budgeted_policy_takes_its_mix_of_exits():
 @pytest.mark.parametrize(
     ("take", "above"), [(0, NEVER), (1, 0.85), (2, 0.6), (3, 0.6), (4, ALWAYS), (5, ALWAYS), (9, ALWAYS)]
 )
-def test_a_threshold_lies_amid_scores_that_differ(take, above):
+def test_a_threshold_is_midway_between_different_scores(take, above):
     """Of 0.9, 0.8 and three of 0.4 that differ by rounding alone."""
     scores = np.array([0.4, 0.9, 0.4 + 1e-7, 0.8, 0.4 - 1e-7])
     assert _threshold(scores, take) == pytest.approx(above)
 
 
-def test_the_weights_of_an_ensemble_trust_what_is_right_more():
-    """The shallowest exits of these videos say nothing, the deepest all."""
+def test_the_weights_of_an_ensemble_favour_correct_exits():
+    """Only the deepest exits of these videos are informative."""
     val = split()
     labels = val.table.labels
     val.table.features[:, :, 0] = random_features(200)[:, :, 0]
@@ -163,13 +163,13 @@ def test_the_weights_of_an_ensemble_trust_what_is_right_more():
     assert {policy.weights[0] for policy in ensemble(val, 0)[len(LEVELS) :]} == {0.0}  # those that do not look there
 
 
-def test_calibrated_confidence_is_what_policies_see():
+def test_policies_observe_calibrated_confidence():
     policy, readout = above("confidence", 0.9), identity_readout(**NONE)
     assert run(VIDEO, readout, policy, COSTS).exit_depths[0].tolist() == [2, 0, -1]
     assert run(VIDEO, readout, policy, COSTS, temperatures=(0.1, 1.0, 1.0)).exit_depths[0].tolist() == [0, -1, -1]
 
 
-def test_several_labels_are_multiplied_apart():
+def test_several_labels_are_multiplied_separately():
     readout = identity_readout(**NONE)
     readout.multi_label = True
     outcomes = run(VIDEO, readout, above("ensemble", 0.98, weights=(1.0,) * 3), COSTS)

@@ -1,4 +1,4 @@
-"""What the tables say of two policies, and of a curve, by hand."""
+"""Comparison of two policies, and the area under a curve, by hand."""
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,9 @@ def split(videos: int) -> Split:
     return Split(table, identity_readout(), COSTS, "top1")
 
 
-def outcomes(right: list[int], macs: float) -> Outcomes:
-    predictions = [1 - each for each in right]
-    return Outcomes(torch.eye(2)[predictions], torch.zeros(len(right), 3), torch.full((len(right),), int(macs)))
+def outcomes(correct: list[int], macs: float) -> Outcomes:
+    predictions = [1 - each for each in correct]
+    return Outcomes(torch.eye(2)[predictions], torch.zeros(len(correct), 3), torch.full((len(correct),), int(macs)))
 
 
 def test_a_paired_comparison_by_hand():
@@ -35,7 +35,7 @@ def test_a_paired_comparison_by_hand():
     assert (row["cost_ratio"], row["cost_ratio_low"], row["cost_ratio_high"]) == (0.5, 0.5, 0.5)
 
 
-def test_policies_that_agree_differ_in_cost_alone():
+def test_policies_that_agree_differ_only_in_cost():
     (row,) = paired("a", split(4), {"a": outcomes([1] * 4, 1e9), "b": outcomes([1] * 4, 4e9)}, 50, 0).to_dict("records")
     assert (row["won"], row["lost"], row["p_value"]) == (0, 0, 1)
     assert (row["points"], row["points_low"], row["points_high"]) == (0, 0, 0)
@@ -61,5 +61,5 @@ def test_a_better_curve_has_more_area():
     assert area_under(fast, 1.0, 0.5) > area_under(slow, 1.0, 0.5)
 
 
-def test_guessing_is_the_most_frequent_class():
+def test_chance_level_is_the_most_frequent_class():
     assert chance_level(torch.eye(2, dtype=torch.bool)[[0, 0, 1]]) == pytest.approx(2 / 3)

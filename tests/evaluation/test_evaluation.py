@@ -43,29 +43,29 @@ def split(features: torch.Tensor, labels: list, readout: Readout, costs: Costs =
 FIRST, SECOND = (1.0, 0.0), (0.0, 1.0)
 VIDEOS = torch.tensor(
     [
-        [[FIRST, FIRST], [FIRST, FIRST]],  # right at once
-        [[SECOND, FIRST], [SECOND, SECOND]],  # the first frame is right at full depth only
+        [[FIRST, FIRST], [FIRST, FIRST]],  # correct at once
+        [[SECOND, FIRST], [SECOND, SECOND]],  # the first frame is correct at full depth only
         [[SECOND, SECOND], [(3.0, 0.0), (3.0, 0.0)]],  # the second frame is needed, a shallow one will do
-        [[SECOND, SECOND], [SECOND, SECOND]],  # never right
+        [[SECOND, SECOND], [SECOND, SECOND]],  # never correct
     ]
 )
 
 
-def test_the_oracle_takes_the_cheapest_exit_that_is_right(readout):
+def test_the_oracle_takes_the_cheapest_correct_exit(readout):
     outcomes = oracle(split(VIDEOS, [0, 0, 0, 0], readout))
     assert outcomes.exit_depths.tolist() == [[0, -1], [1, -1], [0, 0], [1, 1]]
     assert outcomes.macs.tolist() == [10 + 1 + 5, 10 + 20 + 5, 2 * (10 + 1) + 5, 2 * (10 + 20) + 5]
     assert outcomes.predictions.tolist() == [0, 0, 0, 1]
 
 
-def test_any_of_several_labels_is_right_to_the_oracle(readout):
+def test_any_of_several_labels_is_correct_for_the_oracle(readout):
     outcomes = oracle(split(VIDEOS, [[0, 1], [0], [0], [0, 1]], readout))
     assert outcomes.exit_depths.tolist() == [[0, -1], [1, -1], [0, 0], [0, -1]]
 
 
 @pytest.mark.parametrize("accumulate", ["exit", "visited"])
 @pytest.mark.parametrize("steps", ["shared", "per_step"])
-def test_the_oracle_costs_and_says_what_its_path_does(accumulate, steps):
+def test_the_oracle_has_the_cost_and_logits_of_its_exits(accumulate, steps):
     """Its exits, taken as given paths, end in the same place at the same cost."""
     readout = identity_readout(accumulate=accumulate, readout=steps, reuse="mean")
     labels, test = noisy(60, seed=0, skill=0.5)
@@ -77,7 +77,7 @@ def test_the_oracle_costs_and_says_what_its_path_does(accumulate, steps):
     assert len(outcomes.macs.unique()) > 3
 
 
-def test_the_oracle_gives_up_the_dearest_videos_first(readout):
+def test_the_oracle_gives_up_the_most_expensive_videos_first(readout):
     data = split(VIDEOS, [0, 0, 0, 0], readout)
     curve = oracle_curve(data, oracle(data))
     cheapest = 10 + 1 + 5
@@ -194,14 +194,14 @@ def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkey
     assert {name: read_policy(name) for name in evaluation.policies} == evaluation.policies
 
 
-def test_steps_may_be_classified_apart_and_exits_accumulate_otherwise():
+def test_readouts_per_step_and_visited_exits_are_evaluated_too():
     for settings in ({"readout": "per_step"}, {"accumulate": "visited", "reuse": "mean"}, {"gate": "confidence"}):
         evaluation = found(small_params(num_branches=1, **settings))
         assert evaluation.table.set_index("method").at["tlee", "share_of_full"] < 1
         assert ("tlee_gate" in evaluation.policies) == (settings.get("gate") != "confidence")
 
 
-def test_the_metric_that_counts_is_the_one_that_is_compared():
+def test_the_metric_of_the_parameters_is_compared():
     table = found(small_params({"evaluate.bootstrap": 50}, num_branches=1), metric="map").table.set_index("method")
     assert table["score"].equals(table["map"].rename("score"))
     assert (table["low"] <= table["score"]).all() and (table["score"] <= table["high"]).all()
@@ -213,12 +213,12 @@ def test_a_budget_is_kept():
     assert rows.at["full", "val_gmacs"] > 40e-9  # it has no choice
     assert rows.at["fixed_frames", "val_gmacs"] == pytest.approx(25e-9)  # one frame
     assert (rows.loc[["tlee", "temporal", "confidence"], "val_gmacs"] < 40e-9).all()
-    dearer = found(small_params({"evaluate.max_gmacs": 80e-9, "evaluate.bootstrap": 50}, num_branches=1))
-    assert 40e-9 < dearer.table.set_index("method").at["tlee", "val_gmacs"] < 80e-9  # to be surer
+    larger = found(small_params({"evaluate.max_gmacs": 80e-9, "evaluate.bootstrap": 50}, num_branches=1))
+    assert 40e-9 < larger.table.set_index("method").at["tlee", "val_gmacs"] < 80e-9  # more cost, more accuracy
 
 
 def test_cross_validation_runs_each_video_on_a_policy_that_has_not_seen_it():
-    """All policies of ``random`` cost more or less whatever they see, so the folds' choices show."""
+    """All policies of ``random`` cost more or less whatever the video, so the folds' choices show."""
     params = small_params({"evaluate.folds": 3}, num_branches=1)
     val, _ = splits(params)
     unseen = cross_validate(val, params)

@@ -105,14 +105,14 @@ def test_more_exits_never_make_it_worse(search, max_loss):
 
 
 def test_an_exit_that_does_not_pay_is_switched_off(readout):
-    """The first head knows nothing, so that each look at it is lost."""
+    """The first head is uninformative, so that using it only costs."""
     search = Search(split(*easy_and_hard_videos(skill=(0.0, 6.0, 7.0)), readout))
     policy = choose(search.explore(spaces()["tlee"], {}), search.full, 1.0, search.score).policy
     assert not any(policy.uses_exit(t, 0, frames=4) for t in range(4))
     assert policy.uses_exit(0, 1, frames=4)
 
 
-def test_fixed_thresholds_stay(search):
+def test_fixed_thresholds_are_kept(search):
     seen = search.explore(spaces()["tlee"], {"layer": 0.8, "gate": NEVER})
     assert {candidate.policy.layer for candidate in seen} == {(0.8, 0.8)}
     assert {candidate.policy.gate for candidate in seen} == {(NEVER,) * 3}
@@ -133,7 +133,7 @@ def test_a_policy_is_run_once(search):
 
 
 def test_the_score_is_the_metric_that_counts(readout):
-    """Three videos: by top-1 two are right; by mean average precision classes are ranked over videos."""
+    """Three videos: two are correct by top-1; by mean average precision classes are ranked over videos."""
     features = torch.tensor([(4.0, 0.0, 0.0), (0.0, 1.0, 0.0), (3.0, 2.0, 0.0)])[:, None, None].expand(3, 4, 3, 3)
     truth = torch.tensor([[True, False, False], [False, True, False], [False, True, False]])
     never = Thresholds.never(3)
@@ -153,7 +153,7 @@ def test_several_labels_are_searched_too(readout):
 
 
 def test_the_smooth_error_by_hand(readout):
-    """Of one video that is right with p = 0.5, and one that is wrong, whose two classes have 0.2 and 0.3."""
+    """One video is correct with p = 0.5, the other wrong, whose two classes have 0.2 and 0.3."""
     logits = torch.tensor([(0.5, 0.25, 0.25), (0.5, 0.2, 0.3)]).log()
     features = logits[:, None, None].expand(2, 4, 3, 3)
     truth = torch.tensor([[True, False, False], [False, True, True]])
@@ -174,7 +174,7 @@ def test_the_frontier_by_hand():
     assert [(each.gmacs, each.error) for each in frontier(points)] == [(1, 0.5), (2, 0.3), (3, 0.2)]
 
 
-def test_choosing_by_hand():
+def test_a_choice_by_hand():
     full, wrong = candidate(10, 0.10), candidate(1, 0.20, added=0.11)
     perhaps_lucky, good = candidate(2, 0.10, added=0.015), candidate(3, 0.10, added=0.008)
     scores = {full: 0.92, wrong: 0.85, perhaps_lucky: 0.92, good: 0.92}
@@ -191,13 +191,13 @@ def test_choosing_by_hand():
 
 def test_a_budget_by_hand():
     """The least added error, by its bound, of those whose cost surely fits; the cheapest if none does."""
-    cheap, good, dear = candidate(1, 0.3, added=0.2), candidate(2, 0.15, added=0.05), candidate(4, 0.1)
+    cheap, good, expensive = candidate(1, 0.3, added=0.2), candidate(2, 0.15, added=0.05), candidate(4, 0.1)
     lucky = candidate(2, 0.14, added=0.04, spread=0.03)
     unsure = replace(candidate(2.9, 0.11, added=0.01), gmacs_spread=0.1)
-    everyone = [cheap, good, dear, lucky, unsure]
+    everyone = [cheap, good, expensive, lucky, unsure]
     assert afford(everyone, 3.0) is good  # `unsure` may cost 2.9 + 1.645 * 0.1
     assert afford(everyone, 3.1) is unsure
-    assert afford(everyone, 5.0) is dear
+    assert afford(everyone, 5.0) is expensive
     assert afford(everyone, 0.5) is cheap
 
 
@@ -225,7 +225,7 @@ def test_thresholds_that_the_user_fixed_are_kept_even_if_they_lose(search):
     assert chosen.added > 0
 
 
-def test_what_is_added_is_bounded_by_hand(search):
+def test_the_bound_of_the_added_error_by_hand(search):
     assert search.full.added == search.full.spread == search.full.bound(1000) == 0
     policy = Thresholds((ALWAYS, NEVER), *[(NEVER,) * 3] * 3)
     found = search.measure(policy)

@@ -14,7 +14,7 @@ from tlee.params import ModelParams
 PAST, CURRENT = torch.tensor([[1.0, -4.0]]), torch.tensor([[3.0, 2.0]])
 
 
-def test_the_parameters_offer_every_module_and_no_other():
+def test_the_parameters_offer_all_modules_and_no_others():
     offered = {name: get_args(field.annotation) for name, field in ModelParams.model_fields.items()}
     assert (offered["branch"], offered["reuse"], offered["gate"]) == (tuple(BRANCHES), tuple(REUSES), tuple(GATES))
 

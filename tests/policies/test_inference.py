@@ -52,9 +52,9 @@ def test_a_path_by_hand(readout):
     )
     policy = Thresholds(layer=(0.9, NEVER), first=(NEVER, NEVER, 0.99), gate=(NEVER, 0.5, NEVER), stop=OFF)
     outcomes = run(source, readout, policy, COSTS)
-    # Frame 1: depth 0 is 0.73 sure, below 0.9; depth 1 can decide nothing and its head is not run; depth 2
-    # is 0.88 sure, below 0.99. Frame 2: depth 0 (z = 2, 3) is 0.73 sure; at depth 1 z = (2, 4) has grown
-    # by 4, the gate stops the video. Frame 3 is never looked at.
+    # Frame 1: depth 0 is 0.73 confident, below 0.9; depth 1 can decide nothing and its head is not run; depth 2
+    # is 0.88 confident, below 0.99. Frame 2: depth 0 (z = 2, 3) is 0.73 confident; at depth 1 z = (2, 4) has grown
+    # by 4, the gate stops the video. Frame 3 is never processed.
     first = (10 + 1 + 5) + 20 + (30 + 0 + 5)
     second = (10 + 1 + 5) + (20 + 2 + 7 + 5)
     assert outcomes.exit_depths.tolist() == [[2, 1, -1]]
@@ -62,7 +62,7 @@ def test_a_path_by_hand(readout):
     assert outcomes.predictions.tolist() == [1]
     assert outcomes.frames.tolist() == [2]
     assert outcomes.macs.tolist() == [first + second]
-    # Reuse runs where something is folded: twice at frame 2, nowhere at frame 1.
+    # Reuse runs where features are accumulated: twice at frame 2, nowhere at frame 1.
     assert run(source, readout, policy, WITH_REUSE).macs.tolist() == [first + second + 2 * 100]
 
 
@@ -75,8 +75,8 @@ def test_a_path_by_hand_that_accumulates_visited_exits(readout):
     )
     policy = Thresholds(layer=(0.9, NEVER), first=(NEVER, NEVER, 0.99), gate=(NEVER, 0.5, NEVER), stop=OFF)
     outcomes = run(source, readout, policy, WITH_REUSE)
-    # Frame 1: z = (1, 0), is not asked for at depth 1, then max((1, 0), (0, 1)) = (1, 1): 0.5 sure. Frame 2:
-    # depth 0: (1, 3), 0.88 sure; depth 1: (2, 4), which the gate compares with (1, 1): grown by 4.
+    # Frame 1: z = (1, 0), is not evaluated at depth 1, then max((1, 0), (0, 1)) = (1, 1): 0.5 confident. Frame 2:
+    # depth 0: (1, 3), 0.88 confident; depth 1: (2, 4), which the gate compares with (1, 1): grown by 4.
     first = (10 + 1 + 5) + 20 + (30 + 0 + 100 + 5)
     second = (10 + 1 + 100 + 5) + (20 + 2 + 100 + 7 + 5)
     assert outcomes.exit_depths.tolist() == [[2, 1, -1]]
@@ -91,7 +91,7 @@ def test_a_path_by_hand_that_accumulates_visited_exits(readout):
         ("visited", (3, 3)),  # of all four: ((-3, 0) + (1, 0) + (9, 4) + (5, 8)) / 4
     ],
 )
-def test_a_mean_counts_what_it_is_made_of(accumulate, logits):
+def test_a_mean_counts_its_features(accumulate, logits):
     readout = identity_readout(reuse="mean", accumulate=accumulate)
     source = video([(-3, 0), (1, 0)], [(9, 4), (5, 8)])
     policy = Thresholds(layer=(0.999999,), first=(NEVER,) * 2, gate=(NEVER,) * 2, stop=(NEVER,) * 2)
@@ -153,7 +153,7 @@ def test_each_step_has_its_classifier_and_gate():
 # --- given paths by hand -----------------------------------------------------------------------------
 
 
-def test_given_paths_by_hand(readout):
+def test_given_exits_by_hand(readout):
     source = StoredFeatures(
         torch.tensor(
             [
@@ -177,7 +177,7 @@ def test_given_paths_by_hand(readout):
     ]
 
 
-def test_given_paths_fold_all_exits_on_the_way_where_visited_ones_count(readout):
+def test_given_exits_accumulate_all_visited_exits(readout):
     readout.accumulates_visited = True
     source = video([(1, 0), (0, 2), (9, 9)], [(0, 3), (9, 9), (9, 9)])
     outcomes = follow(source, readout, torch.tensor([[1, 0]]), WITH_REUSE)
@@ -205,7 +205,7 @@ def random_readout(**model: str) -> Readout:
 
 #: Every kind of readout: reuse and accumulation, gate and steps.
 KINDS = [
-    *({"reuse": reuse, "accumulate": fold} for reuse, fold in product(REUSES, ("exit", "visited"))),
+    *({"reuse": reuse, "accumulate": rule} for reuse, rule in product(REUSES, ("exit", "visited"))),
     *({"gate": gate, "readout": per} for gate, per in product(sorted(set(GATES) - {"random"}), ("shared", "per_step"))),
     {"method": "frameexit"},
     {"reuse": "mean", "accumulate": "visited", "gate": "frameexit", "readout": "per_step"},
@@ -218,7 +218,7 @@ def any_readout(request: pytest.FixtureRequest) -> Readout:
 
 
 @torch.inference_mode()
-def test_the_loop_does_what_the_paper_says(any_readout):
+def test_inference_agrees_with_the_reference_loop(any_readout):
     features = random_features(videos=12)
     for policy in random_policies(15):
         policy = policy if any_readout.gates else replace(policy, gate=OFF)
@@ -231,8 +231,8 @@ def test_the_loop_does_what_the_paper_says(any_readout):
 
 
 @torch.inference_mode()
-def test_a_path_that_is_given_again_ends_in_the_same_place(any_readout):
-    """Where heads on the way are folded in only if they are looked at, all of them must be."""
+def test_following_the_exits_of_a_policy_gives_its_logits(any_readout):
+    """Policies accumulate visited exits only where they use them; following exits accumulates all of them."""
     features = StoredFeatures(random_features(videos=12))
     policy = Thresholds((0.7, 0.7), (0.9,) * 3, OFF, (0.95,) * 3)
     decided = run(features, any_readout, policy, WITH_REUSE)
@@ -242,8 +242,8 @@ def test_a_path_that_is_given_again_ends_in_the_same_place(any_readout):
 
 
 @torch.inference_mode()
-def test_given_paths_are_those_that_training_folds(any_readout):
-    """``Readout.along`` and ``follow`` are the same fold, written for batches of one length and of many."""
+def test_following_exits_agrees_with_training(any_readout):
+    """``Readout.along`` and ``follow`` accumulate alike, for videos of one length and of many."""
     features = random_features(videos=12)
     paths = RandomExits(0.2, seed=0).exit_depths(12, T, 3)
     outcomes = follow(StoredFeatures(features), any_readout, paths, COSTS)
@@ -255,7 +255,7 @@ def test_given_paths_are_those_that_training_folds(any_readout):
 def test_thresholds_of_one_are_the_full_network(any_readout):
     features = random_features()
     outcomes = run(StoredFeatures(features), any_readout, Thresholds.never(3), WITH_REUSE)
-    expected = any_readout.prefix_logits(features[:, :, -1:], 0)[:, -1]  # whatever is folded: nothing else is visited
+    expected = any_readout.prefix_logits(features[:, :, -1:], 0)[:, -1]  # with either rule: no other exit is visited
     torch.testing.assert_close(outcomes.logits, expected)
     assert outcomes.exit_depths.eq(2).all()
     assert outcomes.macs.eq(WITH_REUSE.full_network(T)).all()
@@ -269,7 +269,7 @@ def test_no_policy_runs_more_of_the_backbone_than_the_full_network(any_readout):
         assert outcomes.macs.le(backbone.full_network(T)).all()
 
 
-def test_no_policy_costs_more_than_every_look_at_everything(any_readout):
+def test_no_policy_costs_more_than_all_parts_at_all_exits(any_readout):
     """A look costs a head, a reuse, the classifier and the gate at most, an exit all segments up to it."""
     looks = T * (sum(WITH_REUSE.heads) + 3 * (WITH_REUSE.reuse + WITH_REUSE.classifier + WITH_REUSE.gate))
     for policy in random_policies():
@@ -284,7 +284,7 @@ def same(together: Outcomes, alone: list[Outcomes]) -> None:
     torch.testing.assert_close(together.logits, torch.cat([each.logits for each in alone]))
 
 
-def test_a_video_comes_out_the_same_alone_and_among_others(any_readout):
+def test_a_video_has_the_same_outcome_alone_and_in_a_batch(any_readout):
     features = random_features(videos=12)
     for policy in random_policies(5):
         policy = policy if any_readout.gates else replace(policy, gate=OFF)
@@ -309,7 +309,7 @@ def some_policies(readout: Readout) -> list[Policy]:
     ]
 
 
-def test_policies_come_out_the_same_alone_and_together(any_readout, monkeypatch):
+def test_policies_have_the_same_outcomes_alone_and_together(any_readout, monkeypatch):
     source, policies = StoredFeatures(random_features(videos=12)), some_policies(any_readout)
     alone = [run(source, any_readout, policy, WITH_REUSE) for policy in policies]
     monkeypatch.setattr(inference, "CHUNK", 5)  # and in parts of the split

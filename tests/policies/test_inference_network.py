@@ -45,7 +45,7 @@ def agree(live: Outcomes, stored: Outcomes, row: int) -> None:
 
 @torch.inference_mode()
 def step_by_step_agrees(params: Params, videos: int) -> list[Outcomes]:
-    """Replay policies and given paths, and run the network as they say."""
+    """Replay policies and given exits, and run the network with them."""
     model = random_network(params)
     clips, costs = random_clips(model, videos), count_costs(model)
     source = replayed(model, clips)
@@ -158,7 +158,7 @@ def test_the_temporal_shift_replays_exactly_where_every_frame_runs_to_the_end(sh
 
 
 @torch.inference_mode()
-def test_the_temporal_shift_remembers_what_was_run_and_not_what_might_have_been(shifting):
+def test_the_temporal_shift_remembers_only_segments_that_ran(shifting):
     """After a frame that left early the deeper layers remember the frame before it."""
     clips, costs = random_clips(shifting, videos=1), count_costs(shifting)
     paths = torch.tensor([[0, 2, 0, 2]])
@@ -183,7 +183,7 @@ def ran(model: TLEE, policy: Thresholds) -> tuple[list[int], list[int]]:
 
 
 def test_policies_may_share_the_features_of_one_clip(model):
-    """What one policy has asked for is remembered, and one that looks elsewhere, or earlier, is told the same."""
+    """Features requested by one policy are remembered for others, which may use other or earlier exits."""
     (clip,), costs = random_clips(model, videos=1, seed=5), count_costs(model)
     deep = Thresholds.never(model.num_exits)
     shallow = replace(deep, layer=(ALWAYS, *deep.layer[1:]))
@@ -202,7 +202,7 @@ def test_a_segment_runs_only_where_it_is_needed(model):
     assert ran(model, Thresholds.never(4)) == ([4, 4, 4, 4], [0, 0, 0, 4])
 
 
-def test_given_paths_run_what_lies_on_them(model):
+def test_given_exits_run_only_their_segments_and_heads(model):
     clip, paths = random_clips(model, videos=1)[0], torch.tensor([[1, 3, 0, -1]])
     for visited, heads in ((False, [1, 1, 0, 1]), (True, [3, 2, 1, 1])):
         model.readout.accumulates_visited = visited

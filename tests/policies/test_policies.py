@@ -1,4 +1,4 @@
-"""Policies: what they look at, and random exits as paths that are drawn beforehand."""
+"""Policies: which exits they use, and random exits, which are drawn beforehand."""
 
 import pytest
 import torch
@@ -13,13 +13,13 @@ from tlee.policies.thresholds import Thresholds
 # --- thresholds --------------------------------------------------------------------------------------
 
 
-def test_the_full_network_looks_at_the_deepest_exit_only():
+def test_the_full_network_uses_the_deepest_exit_only():
     never = Thresholds.never(3)
     assert never == Thresholds(layer=(NEVER,) * 2, first=(NEVER,) * 3, gate=(NEVER,) * 3, stop=(NEVER,) * 3)
     assert [never.uses_exit(t, b, frames=4) for t in (0, 2, 3) for b in range(3)] == [False, False, True] * 3
 
 
-def test_each_decision_is_looked_for_where_it_can_be_taken():
+def test_an_exit_is_used_where_a_decision_can_be_made():
     off = (NEVER,) * 2
     cases = {
         "leave": (Thresholds((0.9,), off, off, off), [True] * 4),
@@ -39,7 +39,7 @@ def test_thresholds_that_cannot_be_reached_do_not_matter():
     assert run(source, readout, policy, COSTS).macs.equal(run(source, readout, pruned, COSTS).macs)
 
 
-def test_what_a_look_does_not_ask_for_costs_nothing():
+def test_scores_that_are_not_requested_cost_nothing():
     readout = identity_readout()
     seen = observe(readout, torch.tensor([[2.0, 0.0]]), torch.zeros(1, 2), t=1)
     assert (seen.classified, seen.macs(COSTS)) == (False, 0)
@@ -49,7 +49,7 @@ def test_what_a_look_does_not_ask_for_costs_nothing():
     assert seen.macs(COSTS) == COSTS.classifier + COSTS.gate
 
 
-def test_confidence_with_several_labels_is_that_of_the_likeliest():
+def test_confidence_with_several_labels_is_the_largest_probability():
     seen = observe(identity_readout(), torch.tensor([[2.0, 0.0]]))
     seen.readout.multi_label = True
     assert seen.confidence.item() == pytest.approx(0.8808, abs=1e-4)  # sigmoid(2)
@@ -66,25 +66,25 @@ def test_the_same_seed_draws_the_same_paths():
     assert not torch.equal(first, RandomExits(0.3, seed=6).exit_depths(50, 4, 3))
 
 
-def test_without_a_chance_all_frames_run_to_the_end():
+def test_with_chance_zero_all_frames_run_to_the_end():
     assert RandomExits(0.0, seed=0).exit_depths(5, 4, 3).eq(2).all()
 
 
-def test_a_sure_chance_is_the_first_exit_of_the_first_frame():
+def test_with_chance_one_the_video_stops_at_the_first_exit():
     assert RandomExits(1.0, seed=0).exit_depths(5, 4, 3).tolist() == [[0, -1, -1, -1]] * 5
 
 
-def test_a_path_is_a_depth_for_each_frame_until_it_ends():
+def test_exit_depths_are_given_for_each_frame_until_the_video_stops():
     paths = RandomExits(0.3, seed=0).exit_depths(500, 4, 3)
-    looked = paths >= 0
-    assert looked[:, 0].all()
-    assert (looked[:, 1:] <= looked[:, :-1]).all()  # no frame after one that was not looked at
+    processed = paths >= 0
+    assert processed[:, 0].all()
+    assert (processed[:, 1:] <= processed[:, :-1]).all()  # no frame after one that was not processed
     assert paths.max() == 2
-    assert {sum(row) for row in looked.tolist()} == {1, 2, 3, 4}
+    assert {sum(row) for row in processed.tolist()} == {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("chance", [0.1, 0.5])
-def test_frames_and_videos_end_as_often_as_they_should(chance):
+def test_frames_and_videos_end_with_the_given_probability(chance):
     """At each exit two coins are thrown: one stops the video (and leaves the frame), one leaves the frame."""
     paths = RandomExits(chance, seed=0).exit_depths(100_000, 2, 3)
     first = paths[:, 0]

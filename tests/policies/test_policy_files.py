@@ -31,7 +31,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_every_kind_of_policy_is_read_back():
+def test_every_kind_of_policy_survives_writing_and_reading():
     save_policies(POLICIES)
     assert {name: read_policy(name) for name in POLICIES} == POLICIES
 
@@ -77,7 +77,7 @@ def test_features_are_mapped_and_not_changed_on_disk(stored):
 
 
 @pytest.mark.parametrize("fault", ["missing", "truncated", "not an array", "another table"])
-def test_features_that_are_not_whole_name_the_stage(stored, fault):
+def test_incomplete_features_name_the_stage(stored, fault):
     if fault == "missing":
         stored.unlink()
     elif fault == "truncated":

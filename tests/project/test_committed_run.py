@@ -106,7 +106,7 @@ def test_the_readme_quotes_the_committed_run(committed):
 
 
 def test_the_committed_run_shows_what_the_kit_is_for(committed):
-    """On test: the demo can be learnt, TLEE keeps its accuracy, two axes save more than either, promises are kept."""
+    """On test: the demo can be learned, TLEE keeps its accuracy, two axes save more than one, the guarantee holds."""
     methods = json.loads(committed["results/metrics/evaluate.json"])
     latency = json.loads(committed["results/metrics/latency.json"])
     tlee, full = methods["tlee"], methods["full"]
@@ -114,10 +114,10 @@ def test_the_committed_run_shows_what_the_kit_is_for(committed):
     assert tlee["score"] >= full["score"] - 0.01
     assert tlee["share_of_full"] <= 0.35
     trace = pd.read_csv(io.BytesIO(committed["results/plots/evaluate/trace.csv"]))
-    right = trace.pivot(index="video", columns="method", values="correct").astype(bool)
+    correct = trace.pivot(index="video", columns="method", values="correct").astype(bool)
     for single in ("temporal", "layer"):
         assert tlee["gmacs"] <= 0.8 * methods[single]["gmacs"]
-        won, lost = (right["tlee"] & ~right[single]).sum(), (right[single] & ~right["tlee"]).sum()
+        won, lost = (correct["tlee"] & ~correct[single]).sum(), (correct[single] & ~correct["tlee"]).sum()
         assert not won + lost or binomtest(won, won + lost, alternative="less").pvalue > 0.05  # no worse but by chance
     assert methods["step_by_step_agreement"] == 1.0
     guarantee = json.loads(committed["results/metrics/guarantee.json"])

@@ -36,7 +36,7 @@ WANTED = [
 
 
 @pytest.mark.parametrize("pin", LOCK, ids=lambda pin: pin.name)
-def test_the_lock_holds_exact_versions_alone(pin):
+def test_the_lock_contains_only_exact_versions(pin):
     (specifier,) = pin.specifier
     assert specifier.operator == "=="
     assert str(Version(specifier.version)) == specifier.version  # neither a wildcard nor a local build

@@ -27,7 +27,7 @@ def settled(path: Path, **values: Any) -> Params:
     return load_params(path, {f"model.{name}": value for name, value in values.items()})
 
 
-def test_every_method_can_be_settled_and_compared():
+def test_every_method_can_be_set_and_compared():
     methods = get_args(ModelParams.model_fields["method"].annotation)
     assert set(METHOD_SETTINGS) == set(COMPARED) == set(methods)
 
@@ -42,14 +42,14 @@ def test_every_method_can_be_settled_and_compared():
         ("random", {"num_branches": 2, "readout": "shared", "gate": "random"}),
     ],
 )
-def test_a_method_settles_what_makes_it_and_nothing_else(shipped, method, values):
+def test_a_method_sets_only_its_own_parameters(shipped, method, values):
     as_written = {"num_branches": 2, "readout": "shared", "gate": "mlp"}
     before = settled(shipped, **as_written).model.model_dump()
     after = settled(shipped, method=method, **as_written).model.model_dump()
     assert after == before | {"method": method} | values
 
 
-def test_what_a_method_settles_shows_in_the_table(shipped):
+def test_parameters_set_by_a_method_are_shown_in_the_table(shipped):
     table = settled(shipped, method="frameexit", num_branches=3).table("model")
     assert table.at["model.num_branches", "value"] == 0
     assert table.at["model.readout", "value"] == "per_step"
@@ -61,13 +61,13 @@ def test_a_random_gate_is_the_random_method(shipped, method):
     assert params.model == settled(shipped, method="random", num_branches=2).model
 
 
-def test_the_rest_of_the_parameters_is_not_the_methods(shipped):
+def test_a_method_leaves_the_other_parameters_unchanged(shipped):
     plain, frameexit = load_params(shipped).model_dump(), settled(shipped, method="frameexit").model_dump()
     del plain["model"], frameexit["model"]
     assert plain == frameexit
 
 
-def test_a_wrong_value_is_refused_even_where_the_method_settles_it(shipped):
+def test_a_wrong_value_is_refused_even_where_the_method_sets_it(shipped):
     assert refusal(shipped, {"model.method": "frameexit", "model.num_branches": -1}).startswith(
         "`model.num_branches` is -1"
     )

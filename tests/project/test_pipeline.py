@@ -139,15 +139,15 @@ def test_the_exported_network_agrees_on_every_test_video(project):
     assert edge["features"] < 1e-4
 
 
-def test_a_test_video_is_told_as_in_the_table(project):
+def test_a_prediction_agrees_with_the_table(project):
     with (project.folder / "results/plots/evaluate/trace.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == "tlee"]
     videos = [f"data/UCF-101/{row['video']}" for row in rows]
-    told = [
+    predictions = [
         json.loads(line) for line in project.call("python", "-m", "tlee", "predict", "--json", *videos).splitlines()
     ]
-    assert [each["video"] for each in told] == videos
-    for each, row in zip(told, rows, strict=True):
+    assert [each["video"] for each in predictions] == videos
+    for each, row in zip(predictions, rows, strict=True):
         assert (each["label"], " ".join(map(str, each["exit_depths"]))) == (row["prediction"], row["exit_depths"])
         assert (each["frames"], each["gmacs"]) == (int(row["frames"]), float(row["gmacs"]))
         assert each["confidence"] == pytest.approx(float(row["confidence"]), abs=1e-5)
@@ -175,7 +175,7 @@ def test_running_everything_again_gives_the_same_to_the_last_digit(project):
         ("extract", "short_side", 80, {"extract", "latency"}),
     ],
 )
-def test_a_changed_parameter_concerns_only_its_stages(project, section, key, value, stages):
+def test_a_changed_parameter_reruns_only_its_stages(project, section, key, value, stages):
     path = project.folder / "params.yaml"
     before = path.read_text()
     project.change(section, key, value)
@@ -203,7 +203,7 @@ def test_saving_a_notebook_with_outputs_trains_nothing(project):
         path.write_bytes(before)
 
 
-def test_a_killed_training_goes_on_and_ends_the_same(project):
+def test_a_killed_training_resumes_and_ends_the_same(project):
     before = project.metrics("pretrain")
     process = project.start("dvc", "repro", "--force", "--single-item", "pretrain")
     for line in process.stdout:

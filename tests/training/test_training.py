@@ -1,4 +1,4 @@
-"""Training: what is learnt from, what stays frozen, and going on after an interruption."""
+"""Training: which parts learn, which stay frozen, and resuming after an interruption."""
 
 import math
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path):
     assert torch.equal(first.layers[0].weight, second.layers[0].weight)
 
 
-def test_a_loss_that_is_no_number_names_the_remedy(tmp_path):
+def test_a_loss_that_is_not_finite_names_the_remedy(tmp_path):
     class Diverging(Regression):
         def forward(self, *batch: torch.Tensor) -> torch.Tensor:
             return super().forward(*batch) * math.inf
@@ -133,8 +133,8 @@ def modules(names: set[str]) -> set[str]:
 @five_layers
 def test_the_backbone_learns_with_the_classifier_alone():
     model = random_network(small_params(mlp=20, reuse="attention"))
-    learnt = modules(one_step(PretrainTask(model), *clips_and_labels(model)))
-    assert learnt == {
+    learned = modules(one_step(PretrainTask(model), *clips_and_labels(model)))
+    assert learned == {
         "model.backbone.body",
         *(f"model.mlp.{layer}" for layer in (0, 1)),
         "model.readout.reuse",
@@ -146,8 +146,8 @@ def test_the_backbone_learns_with_the_classifier_alone():
 def test_jointly_the_branches_learn_too():
     model = random_network(small_params({"pretrain.joint": True}))
     task = PretrainTask(model)
-    learnt = modules(one_step(task, *clips_and_labels(model)))
-    assert learnt == {"model.backbone.body", "model.branches.0", "model.branches.1", "model.readout.classifiers"}
+    learned = modules(one_step(task, *clips_and_labels(model)))
+    assert learned == {"model.backbone.body", "model.branches.0", "model.branches.1", "model.readout.classifiers"}
     model.eval()
     clips, labels, rows = clips_and_labels(model)
     features = model.exit_features(clips)
@@ -200,8 +200,8 @@ def branch_task(model: TLEE) -> BranchTask:
 def test_branches_train_and_nothing_else():
     model = random_network(small_params(branch="conv"))
     task = branch_task(model)
-    learnt = modules(one_step(task, *clips_and_labels(model)))
-    assert learnt == {f"heads.{strategy}.{branch}" for strategy in STRATEGIES for branch in (0, 1)}
+    learned = modules(one_step(task, *clips_and_labels(model)))
+    assert learned == {f"heads.{strategy}.{branch}" for strategy in STRATEGIES for branch in (0, 1)}
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -243,7 +243,7 @@ def test_random_depths_are_those_there_are():
 
 
 def test_gate_labels_by_hand():
-    """The largest loss at which stopping is right is beta * exp(t / (3 + b)), for each sample by itself."""
+    """The largest loss at which the label is to stop is beta * exp(t / (3 + b)), for each sample by itself."""
     loss = torch.tensor([0.49, 0.51, 0.7, 3.5, 3.7])
     assert exit_label(loss, t=0, patience=3, beta=0.5).tolist() == [1, 0, 0, 0, 0]
     assert exit_label(loss, t=1, patience=3, beta=0.5).tolist() == [1, 1, 0, 0, 0]  # 0.698
@@ -256,7 +256,7 @@ def test_gate_labels_by_hand():
 @pytest.mark.parametrize(
     ("method", "patience"), [("tlee", [3, 4, 5]), ("frameexit", [2]), ("layer", [3, 4, 5]), ("full", [3])]
 )
-def test_patience_is_the_papers(method, patience):
+def test_label_patience_is_that_of_the_papers(method, patience):
     assert GateTask(random_network(small_params(method=method))).patience == patience
 
 
@@ -312,7 +312,7 @@ def test_a_gate_learns_from_the_pairs_that_inference_meets(monkeypatch, model, p
     recorder = Recorder()
     task.readout.gates = nn.ModuleList([recorder])
     found = task.pairs(FEATURES, torch.tensor([0]), torch.tensor([[True, False]]))
-    # Depth 2 is computed for the batch but not learnt from.
+    # Depth 2 is computed for the batch but not trained on.
     inside = [pair for index, pair in enumerate(recorder.seen) if index % 3 < 2]
     assert inside == [pytest.approx(pair) for pair in pairs]
     assert len(found.scores) == 4
@@ -338,7 +338,7 @@ def test_only_the_gates_learn_in_their_stage(gate, readout):
     assert len(task.readout.gates) == (2 if readout == "per_step" else 1)
 
 
-def test_several_labels_have_one_loss_and_any_is_right(monkeypatch):
+def test_several_labels_have_one_loss_and_any_is_correct(monkeypatch):
     monkeypatch.setattr("tlee.training.gates.random_layer_thresholds", lambda *_: torch.tensor([[1.0, 0.0, 0.0]]))
     task = gate_task()
     task.readout.multi_label = True

@@ -89,10 +89,10 @@ def test_every_method_is_trained(stores, method):
     assert comparison["kept"].sum() == len(kinds)
     assert len(tables["branches"]) == (2 if exits else 0)
 
-    learnt = method in ("tlee", "frameexit")
-    assert len(tables["gates"]) == (2 if learnt else 0)
-    assert (pairs is not None) == learnt
-    if learnt:
+    learned = method in ("tlee", "frameexit")
+    assert len(tables["gates"]) == (2 if learned else 0)
+    assert (pairs is not None) == learned
+    if learned:
         assert set(pairs.metrics()) == {"val AUROC", "val AUROC of confidence"}
         assert pairs.table()["score"].between(0, 1).all()
 
@@ -102,7 +102,7 @@ def test_every_method_is_trained(stores, method):
     assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.state_dict().items())
 
 
-def test_the_features_that_are_stored_are_the_trained_networks(stores):
+def test_the_stored_features_are_those_of_the_trained_network(stores):
     train(quick())
     for split, videos in (("train", 24), ("val", 12), ("test", 12)):
         table = load_features(split)
@@ -193,7 +193,7 @@ def test_a_network_over_clips_is_trained(stores, monkeypatch, exits):
 # --- joint, frozen, trained ------------------------------------------------------------------------------
 
 
-def test_branches_trained_with_the_backbone_are_kept_as_they_are(stores):
+def test_jointly_trained_branches_are_kept_unchanged(stores):
     params = quick({"pretrain.joint": True})
     jointly = pretrain(params).model
     before = {name: tensor.clone() for name, tensor in jointly.state_dict().items() if "gates" not in name}
@@ -217,7 +217,7 @@ def test_frozen_layers_end_as_they_began(stores):
 
 
 @pytest.mark.parametrize("method", ["tlee", "frameexit", "full"])
-def test_a_network_that_comes_trained_is_measured_and_not_changed(stores, method):
+def test_an_imported_network_is_measured_and_not_changed(stores, method):
     torch.manual_seed(5)
     given = TLEE(quick(method=method), 3)
     path = save_tensors(stores / "given.safetensors", whole(given).state_dict(), {"classes": ["red", "green", "blue"]})
@@ -233,7 +233,7 @@ def test_a_network_that_comes_trained_is_measured_and_not_changed(stores, method
     assert {path.name for path in MODELS.iterdir()} == files_of({"backbone", "branches", "gates"})
 
 
-def test_a_network_that_comes_trained_for_other_classes_is_refused(stores):
+def test_a_network_imported_for_other_classes_is_refused(stores):
     path = save_tensors(
         stores / "given.safetensors", whole(TLEE(quick(), 2)).state_dict(), {"classes": ["red", "green"]}
     )

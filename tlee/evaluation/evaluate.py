@@ -1,6 +1,6 @@
 """Policies on one scale: chosen on ``val``, score and cost reported on ``test``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ Policies = dict[str, Policy | GivenExits]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What comes out of the comparison; every number is of ``test`` unless it says ``val``."""
+    """Result of the comparison; every number is of ``test`` unless its name has ``val``."""
 
     method: str  #: ``model.method``, whose policy the next stage exports
     test: Split
@@ -44,7 +44,7 @@ class Evaluation:
         return self.test.table.classes
 
     def thresholds(self) -> pd.DataFrame:
-        """The policy of the method: one row a decision, one column a depth; of random exits their chance."""
+        """Thresholds of the method's policy, one row a decision, one column a depth; the chance of random exits."""
         policy = self.policies[self.method]
         if isinstance(policy, RandomExits):
             return pd.DataFrame({"chance": [policy.chance]}, index=["every exit"])
@@ -52,7 +52,7 @@ class Evaluation:
         return pd.DataFrame(rows).T.add_prefix("depth ").rename_axis("threshold")
 
     def exit_shares(self) -> np.ndarray:
-        """``[T, B + 1]``: the share of all videos whose ``t``-th visited frame was left at depth ``b``."""
+        """Share of all videos whose ``t``-th visited frame was left at depth ``b``, ``[T, B + 1]``."""
         exits = self.outcomes[self.method].exit_depths
         return torch.stack([(exits == depth).double().mean(0) for depth in range(self.test.num_exits)], dim=1).numpy()
 
@@ -61,7 +61,7 @@ class Evaluation:
         return confusion(self.outcomes[self.method].logits, self.test.table.labels).numpy()
 
     def trace(self, method: str) -> pd.DataFrame:
-        """One row a video: what a policy said of it, at which cost, and the depth of each exit in visiting order."""
+        """Predictions of a policy, one row a video, with its cost and the depths of its exits in visiting order."""
         outcomes, table, names = self.outcomes[method], self.test.table, np.array(self.classes)
         probabilities = self.test.readout.probabilities(outcomes.logits)
         return pd.DataFrame(
@@ -96,10 +96,10 @@ class Evaluation:
 
 
 def evaluate_splits(params: Params) -> Evaluation:
-    """The comparison on the stored exit features, with the trained gate.
+    """Compare policies on the stored exit features, with the trained gates.
 
-    With ``evaluate.folds``, and groups to deal, the method's row also says what its search does on videos that it
-    has not seen (``cv_score``, ``cv_gmacs``, see ``cross_validate``).
+    With ``evaluate.folds``, and more than one group in ``val``, the method's row also has the cross-validated score and
+    cost of its search (``cv_score``, ``cv_gmacs``, see ``cross_validate``).
     """
     val, test = load_splits(params)
     evaluation = evaluate(val, test, params)
@@ -111,7 +111,7 @@ def evaluate_splits(params: Params) -> Evaluation:
 
 
 def load_splits(params: Params) -> tuple[Split, Split]:
-    """``val`` and ``test`` with the trained readout; ``UserError`` if a stage before has not been run."""
+    """Load ``val`` and ``test`` with the trained readout; ``UserError`` if an earlier stage has not been run."""
     model, _ = load_trained(params, "pretrain", "branches", "gates")
     costs = count_costs(model)
     val, test = (Split(load_features(split), model.readout, costs, params.evaluate.metric) for split in ("val", "test"))
@@ -119,7 +119,7 @@ def load_splits(params: Params) -> tuple[Split, Split]:
 
 
 def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
-    """Search every family of policies on ``val``, run what was chosen and the frontiers on ``test``."""
+    """Search every family of policies on ``val``, run the chosen policies and the frontiers on ``test``."""
     method, settings, seed = params.model.method, params.evaluate, params.seed
     search = Search(val)
     found = {name: candidates(name, search, params) for name in family_names(method, val)}
@@ -146,13 +146,13 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
 
 
 def family_names(method: str, split: Split) -> list[str]:
-    """The families that are compared: the full network, those of the method, and those of the literature."""
+    """Names of the families compared: the full network, those of the method, and those of the literature."""
     spaces = families(method, split.num_exits, gated=bool(split.readout.gates))
     return ["full", *spaces, *(name for name in baselines.FAMILIES if name not in spaces)]
 
 
 def candidates(family: str, search: Search, params: Params) -> list[Candidate]:
-    """All policies of a family that are tried on the split of ``search``."""
+    """Run all policies of a family on the split of ``search``."""
     split = search.split
     spaces = families(params.model.method, split.num_exits, gated=bool(split.readout.gates))
     if family in spaces:
@@ -163,21 +163,21 @@ def candidates(family: str, search: Search, params: Params) -> list[Candidate]:
 
 
 def pick(tried: list[Candidate], search: Search, settings: EvaluateParams) -> Candidate:
-    """The one that the user has asked for: within a budget of GMACs, or of points to lose."""
+    """Choose the policy within the user's budget: of GMACs, or of points to lose."""
     if settings.max_gmacs is not None:
         return afford(tried, settings.max_gmacs)
     return choose(tried, search.full, settings.max_loss, search.score)
 
 
 def simplest(policy: Policy | GivenExits) -> Policy | GivenExits:
-    """The same decisions without thresholds that cannot be reached."""
+    """Remove thresholds that cannot be reached; the decisions are the same."""
     return policy.reachable() if isinstance(policy, Thresholds) else policy
 
 
 def cross_validate(val: Split, params: Params) -> Outcomes:
-    """What the search for the method's policy does on videos of ``val`` that it has not seen.
+    """Cross-validate the search for the method's policy on ``val``.
 
-    Groups of ``val`` are dealt into ``evaluate.folds`` parts; the policy for each part is searched on all others.
+    Groups of ``val`` are split into ``evaluate.folds`` folds; the policy of each fold is searched on all others.
     """
     parts = []
     for inside, outside in folds(val.table.groups, params.evaluate.folds, params.seed):
@@ -190,13 +190,8 @@ def cross_validate(val: Split, params: Params) -> Outcomes:
 
 
 def fixed_thresholds(params: EvaluateParams) -> dict[str, float]:
-    """The thresholds that the user has set to one number for all depths, by field of ``Thresholds``."""
-    values = {
-        "layer": params.layer_threshold,
-        "first": params.first_threshold,
-        "gate": params.gate_threshold,
-        "stop": params.stop_threshold,
-    }
+    """Thresholds that the user has set to one number for all depths, by field of ``Thresholds``."""
+    values = {field.name: getattr(params, f"{field.name}_threshold") for field in fields(Thresholds)}
     return {name: float(value) for name, value in values.items() if value != "auto"}
 
 
@@ -206,7 +201,7 @@ def _on_val(val: Split, policy: Policy | GivenExits) -> dict[str, float]:
 
 
 def _areas(curves: pd.DataFrame, val: Split, full: Outcomes) -> pd.DataFrame:
-    """``area`` of each curve, see ``comparison.area_under``; one point is no curve."""
+    """Area under each curve of more than one point, see ``comparison.area_under``."""
     gmacs, chance = full.gmacs.mean().item(), chance_level(val.table.truth)
     areas = {name: area_under(curve, gmacs, chance) for name, curve in curves.groupby("method") if len(curve) > 1}
     return pd.DataFrame(areas.items(), columns=["method", "area"])
