@@ -1,6 +1,6 @@
-"""Networks cut into segments after which a frame may exit.
+"""Backbone networks, cut into segments after which a frame may exit.
 
-A new one is a function of ``num_branches`` (``B``), which returns a ``Backbone``, and a line in ``BACKBONES``.
+A new backbone is a function of ``num_branches`` (``B``) that returns a ``Backbone``, and a line in ``BACKBONES``.
 """
 
 from collections.abc import Callable
@@ -29,10 +29,10 @@ BACKBONES: dict[str, Callable[[int], Backbone]] = {
 
 
 def build_backbone(name: str, num_branches: int, weights: str | Path | None = None) -> Backbone:
-    """A backbone by name, cut at its ``num_branches`` deepest cuts.
+    """Build a backbone by name, cut at its ``num_branches`` deepest cuts.
 
-    ``weights``: none for a random start, ``imagenet`` for torchvision's, or a file (see ``load_file``).
-    Raises ``UserError`` if there are fewer cuts, or if the weights cannot be had or are of another network.
+    ``weights``: None for random weights, ``imagenet`` for torchvision's, or a file (see ``load_file``).
+    Raises ``UserError`` if there are fewer cuts, or if the weights are unavailable or belong to another network.
     """
     backbone = BACKBONES[name](num_branches)
     if weights == "imagenet":

@@ -1,7 +1,7 @@
-"""BN-Inception (Ioffe & Szegedy, ICML 2015, figure 5), in the widths of the weights that are in use.
+"""BN-Inception (Ioffe & Szegedy, ICML 2015, figure 5), with the widths of the published weights.
 
-The paper's table prints a pool projection of 96 channels in 4c and 4d. Published weights have 128 there,
-so that 4c and 4d return 608 channels and 4e 1056: so does this network.
+The paper's table prints a pool projection of 96 channels in 4c and 4d. Published weights have 128 there, so that 4c
+and 4d return 608 channels and 4e 1056, as in this network.
 """
 
 from collections import OrderedDict
@@ -16,11 +16,11 @@ from tlee.backbones.parts import initialise, pooled
 
 @dataclass(frozen=True)
 class Width:
-    """A row of the paper's table: the channels of the branches of one block.
+    """A row of the paper's table: the numbers of channels of one Inception block.
 
-    ``three`` and ``double``: of the 1x1 reduction, then of the one or two 3x3 convolutions.
-    ``pool`` is the kind of pooling and the channels of its projection. A block without a 1x1 branch and
-    without a projection halves the map.
+    ``three`` and ``double``: channels of the 1x1 reduction, then of the one or two 3x3 convolutions.
+    ``pool``: kind of pooling and channels of its projection. A block without a 1x1 convolution and without a
+    projection halves the map.
     """
 
     one: int
@@ -62,12 +62,12 @@ def bn_inception(num_branches: int) -> Backbone:
 
 
 class Inception(nn.ModuleDict):
-    """Branches side by side on the same map; what they return is concatenated: ``channels`` in all."""
+    """Parallel convolutions of the same map, whose outputs are concatenated to ``channels`` channels."""
 
     def __init__(self, channels: int, width: Width):
         stride = 1 if width.one else 2
         (reduced, three), (double_reduced, double), (kind, projection) = width.three, width.double, width.pool
-        branches = {
+        paths = {
             "conv3x3": nn.Sequential(_convolution(channels, reduced), _convolution(reduced, three, 3, stride)),
             "double3x3": nn.Sequential(
                 _convolution(channels, double_reduced),
@@ -77,13 +77,13 @@ class Inception(nn.ModuleDict):
             "pool": _pool(kind, stride),
         }
         if width.one:
-            branches = {"conv1x1": _convolution(channels, width.one), **branches}
-            branches["pool"] = nn.Sequential(branches["pool"], _convolution(channels, projection))
-        super().__init__(branches)
+            paths = {"conv1x1": _convolution(channels, width.one), **paths}
+            paths["pool"] = nn.Sequential(paths["pool"], _convolution(channels, projection))
+        super().__init__(paths)
         self.channels = width.one + three + double + (projection or channels)
 
     def forward(self, tap: torch.Tensor) -> torch.Tensor:
-        return torch.cat([branch(tap) for branch in self.values()], 1)
+        return torch.cat([path(tap) for path in self.values()], 1)
 
 
 def _pool(kind: str, stride: int) -> nn.Module:

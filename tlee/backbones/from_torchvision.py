@@ -1,4 +1,4 @@
-"""Backbones that torchvision defines. ``num_branches`` is the number of cuts to use, counted from the deepest."""
+"""Backbones defined by torchvision. ``num_branches`` is the number of cuts to use, counted from the deepest."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ from tlee._torchvision import models
 from tlee.backbones.cut import Backbone, Cuts
 from tlee.backbones.parts import initialise, pooled
 
-MOBILENET_CUTS = Cuts((4, 8, 12), (24, 64, 96))  #: as in TLEE
+MOBILENET_CUTS = Cuts((4, 8, 12), (24, 64, 96))  #: the cuts of TLEE
 
 
 def vgg16(num_branches: int) -> Backbone:
@@ -46,7 +46,7 @@ def mobilenet_v2(num_branches: int) -> Backbone:
 
 
 def mobilenet_v2_body() -> models.MobileNetV2:
-    """torchvision's network without its classifier."""
+    """Return torchvision's MobileNetV2 without its classifier."""
     body = models.mobilenet_v2(weights=None)
     body.classifier = nn.Identity()
     return body

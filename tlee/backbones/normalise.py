@@ -1,16 +1,16 @@
-"""The normalisation of the input, part of the network so that it travels with the weights."""
+"""Normalisation of the input, part of the network so that it is saved with the weights."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  #: of RGB in 0..1, what torchvision's weights expect
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  #: mean of RGB in 0..1, as torchvision's weights expect
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
-    """RGB in 0..1, ``[N, 3, ...]``, minus ``mean``, divided by ``std``: ImageNet's unless set otherwise."""
+    """Subtract ``mean`` from RGB in 0..1, ``[N, 3, ...]``, and divide by ``std``: ImageNet's unless set otherwise."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -21,7 +21,7 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD))
 
     def set(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Set the statistics, one number a channel."""
+        """Set the statistics, one number per channel."""
         self.mean.copy_(torch.as_tensor(mean))
         self.std.copy_(torch.as_tensor(std))
 

@@ -1,4 +1,4 @@
-"""Weights to begin with: torchvision's for ImageNet, or a file, and the normalisation that goes with them."""
+"""Pretrained weights: torchvision's for ImageNet, or a file, with their normalisation."""
 
 import math
 from pathlib import Path
@@ -11,27 +11,27 @@ from tlee.backbones.normalise import IMAGENET_MEAN, IMAGENET_STD
 from tlee.errors import UserError
 from tlee.weights import load_state, read_weights
 
-REMEDY = "correct model.weights, null trains from scratch"
-CLASSIFIERS = ("classifier.", "fc.", "blocks.5.proj.")  #: of torchvision's networks and PyTorchVideo's X3D
+REMEDY = "correct model.weights (null trains from scratch)"
+CLASSIFIERS = ("classifier.", "fc.", "blocks.5.proj.")  #: prefixes in torchvision's networks and PyTorchVideo's X3D
 
 
 def load_imagenet(backbone: Backbone, name: str) -> None:
-    """Load torchvision's first ImageNet weights of the architecture, those of the papers' time.
+    """Load torchvision's first ImageNet weights of the architecture, the ones available to the papers.
 
-    They are downloaded once, into the folder of ``torch.hub``. Raises ``UserError`` if torchvision has none
-    for backbone ``name``, or if they cannot be downloaded.
+    They are downloaded once, into the folder of ``torch.hub``. Raises ``UserError`` if torchvision has none for
+    backbone ``name``, or if they cannot be downloaded.
     """
     if backbone.imagenet is None:
-        raise UserError(f"there are no ImageNet weights for {name}: set model.weights to a file of yours, or to null")
+        raise UserError(f"there are no ImageNet weights for {name}: set model.weights to your own file, or to null")
     weights = models.get_model_weights(backbone.imagenet)["IMAGENET1K_V1"]
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
         state = weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
     except Exception as error:  # a network or a damaged pickle can raise any
-        problem = "are not whole" if path.exists() else f"cannot be downloaded ({' '.join(str(error).split())})"
+        problem = "are damaged" if path.exists() else f"cannot be downloaded ({' '.join(str(error).split())})"
         raise UserError(
             f"the ImageNet weights of {name} {problem}: put {weights.url} at {path}, "
-            "or set model.weights to a file of yours"
+            "or set model.weights to your own file"
         ) from None
     preprocessing = weights.transforms()
     _load(backbone, state, path)
@@ -39,10 +39,10 @@ def load_imagenet(backbone: Backbone, name: str) -> None:
 
 
 def load_file(backbone: Backbone, path: str | Path) -> None:
-    """Load a ``.safetensors``, ``.pth`` or ``.pt`` file in torchvision's layout; a classifier in it is left out.
+    """Load a ``.safetensors``, ``.pth`` or ``.pt`` file in torchvision's layout; its classifier is ignored.
 
-    ``mean`` and ``std`` in the metadata of a ``.safetensors`` file, as in ``0.5,0.5,0.5`` (RGB in 0..1), set
-    the normalisation, otherwise it is ImageNet's.
+    ``mean`` and ``std`` in the metadata of a ``.safetensors`` file, such as ``0.5,0.5,0.5`` (RGB in 0..1), set the
+    normalisation; otherwise it is ImageNet's.
     Raises ``UserError`` if the file is missing, damaged or belongs to another network.
     """
     state, metadata = read_weights(path, REMEDY)
@@ -52,8 +52,8 @@ def load_file(backbone: Backbone, path: str | Path) -> None:
 
 
 def _load(backbone: Backbone, state: dict[str, torch.Tensor], path: str | Path) -> None:
-    own = {name: value for name, value in state.items() if not name.startswith(CLASSIFIERS)}
-    load_state(backbone.body, own, path, REMEDY)
+    headless = {name: value for name, value in state.items() if not name.startswith(CLASSIFIERS)}
+    load_state(backbone.body, headless, path, REMEDY)
 
 
 def _statistics(metadata: dict[str, str], path: str | Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -68,7 +68,7 @@ def _statistics(metadata: dict[str, str], path: str | Path) -> tuple[tuple[float
 def _three_numbers(metadata: dict[str, str], key: str, path: str | Path) -> tuple[float, ...]:
     text = metadata.get(key)
     if text is None:
-        raise UserError(f"{path} has no `{key}` in its metadata, mean and std go together: {REMEDY}")
+        raise UserError(f"{path} has no `{key}` in its metadata, but mean and std must both be there: {REMEDY}")
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:

@@ -1,8 +1,8 @@
 """X3D-S (Feichtenhofer, CVPR 2020): a 3-D network that reads a clip of 13 frames as one time step.
 
-The paper's table 1, expanded to its X3D-S: width 24, 48, 96, 192 (gamma_w = 2 on a base of 12),
-depth 3, 5, 11, 7 (gamma_d = 2.2), bottlenecks 2.25 times as wide as their block (gamma_b), 160 pixels.
-Parameters have the names of the weights that the authors publish for PyTorchVideo.
+Table 1 of the paper, expanded to X3D-S: widths 24, 48, 96, 192 (gamma_w = 2 on a base of 12), depths 3, 5, 11, 7
+(gamma_d = 2.2), bottlenecks 2.25 times as wide as their block (gamma_b), 160 pixels. Parameter names are those of the
+weights that the authors publish for PyTorchVideo.
 """
 
 from collections import OrderedDict
@@ -16,14 +16,14 @@ from tlee.backbones.parts import initialise
 
 CLIP_FRAMES = 13
 STEM = 24
-WIDTHS = (24, 48, 96, 192)  #: of res2 to res5
+WIDTHS = (24, 48, 96, 192)  #: widths of res2 to res5
 DEPTHS = (3, 5, 11, 7)
 EXPANSION = 2.25
 FEATURE_DIM = 2048
 
 
 def x3d_s(num_branches: int) -> Backbone:
-    """X3D-S, cut after res3, res4 and res5; what follows is conv5, pooling and the first linear layer."""
+    """X3D-S, cut after res3, res4 and res5; the last segment is conv5, pooling and the first linear layer."""
     stages = [
         nn.ModuleDict({"res_blocks": _stage(before, width, depth)})
         for before, width, depth in zip((STEM, *WIDTHS), WIDTHS, DEPTHS, strict=False)
@@ -37,9 +37,11 @@ def x3d_s(num_branches: int) -> Backbone:
 
 
 def _stem() -> nn.Sequential:
-    """conv1: in space, then a depthwise one in time."""
+    """Build conv1: a spatial convolution, then a depthwise temporal one."""
     convolutions = OrderedDict(
-        conv_t=nn.Conv3d(3, STEM, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False),  # their name, though it is in space
+        conv_t=nn.Conv3d(
+            3, STEM, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False
+        ),  # spatial in spite of its published name
         conv_xy=nn.Conv3d(STEM, STEM, (5, 1, 1), padding=(2, 0, 0), groups=STEM, bias=False),
     )
     return nn.Sequential(
@@ -48,13 +50,13 @@ def _stem() -> nn.Sequential:
 
 
 def _stage(before: int, width: int, depth: int) -> nn.Sequential:
-    """``depth`` blocks, of which the first halves the map and every other one excites channels."""
-    first = ResidualBlock(before, width, stride=2, excites=True)
-    return nn.Sequential(first, *(ResidualBlock(width, width, 1, excites=i % 2 == 0) for i in range(1, depth)))
+    """Build ``depth`` blocks: the first halves the map, and every second one has squeeze and excitation."""
+    first = ResidualBlock(before, width, stride=2, excitation=True)
+    return nn.Sequential(first, *(ResidualBlock(width, width, 1, excitation=i % 2 == 0) for i in range(1, depth)))
 
 
 def _end(channels: int) -> nn.Sequential:
-    """conv5, the mean over space and time, and a linear layer (written as a convolution) to the features."""
+    """Build conv5, the mean over space and time, and a linear layer (as a convolution) to the features."""
     width = int(channels * EXPANSION)
     return nn.Sequential(
         OrderedDict(
@@ -69,9 +71,9 @@ def _end(channels: int) -> nn.Sequential:
 
 
 class ResidualBlock(nn.Module):
-    """A bottleneck with a depthwise 3x3x3 convolution; the shortcut is projected where shapes differ."""
+    """Bottleneck block with a depthwise 3x3x3 convolution; the shortcut is projected if shapes differ."""
 
-    def __init__(self, channels: int, width: int, stride: int, excites: bool):
+    def __init__(self, channels: int, width: int, stride: int, excitation: bool):
         super().__init__()
         self.branch1_conv = self.branch1_norm = nn.Identity()
         if stride > 1 or channels != width:
@@ -85,7 +87,7 @@ class ResidualBlock(nn.Module):
                 norm_a=nn.BatchNorm3d(inner),
                 act_a=nn.ReLU(inplace=True),
                 conv_b=nn.Conv3d(inner, inner, 3, (1, stride, stride), padding=1, groups=inner, bias=False),
-                norm_b=nn.Sequential(nn.BatchNorm3d(inner), Excitation(inner) if excites else nn.Identity()),
+                norm_b=nn.Sequential(nn.BatchNorm3d(inner), Excitation(inner) if excitation else nn.Identity()),
                 act_b=nn.SiLU(),
                 conv_c=nn.Conv3d(inner, width, 1, bias=False),
                 norm_c=nn.BatchNorm3d(width),
@@ -97,11 +99,11 @@ class ResidualBlock(nn.Module):
 
 
 class Excitation(nn.Module):
-    """Squeeze and excitation (Hu et al., CVPR 2018), a sixteenth as wide as its input."""
+    """Squeeze and excitation (Hu et al., CVPR 2018) with a reduction ratio of 16."""
 
     def __init__(self, channels: int):
         super().__init__()
-        width = _sixteenth(channels)
+        width = _reduced_width(channels)
         self.block = nn.Sequential(
             nn.Conv3d(channels, width, 1), nn.ReLU(inplace=True), nn.Conv3d(width, channels, 1), nn.Sigmoid()
         )
@@ -110,7 +112,7 @@ class Excitation(nn.Module):
         return tap * self.block(tap.mean((2, 3, 4), keepdim=True))
 
 
-def _sixteenth(channels: int) -> int:
-    """As a multiple of 8, never more than a tenth too small."""
+def _reduced_width(channels: int) -> int:
+    """Round a sixteenth of ``channels`` to a multiple of 8, at most a tenth below it."""
     width = max(8, round(channels / 16 / 8) * 8)
     return width + 8 if width < 0.9 * channels / 16 else width
