@@ -1,6 +1,6 @@
-"""The authors' networks as random checkpoints, and what these compute, straight from their tensors.
+"""Random checkpoints of the authors' networks, and the computation of these networks from the raw tensors.
 
-Nothing of the kit is used here, so that a test which compares the two compares two programs.
+Independent of the kit's networks, so that tests compare two implementations.
 """
 
 import torch
@@ -13,7 +13,7 @@ State = dict[str, torch.Tensor]
 
 CLASSES = 7
 FRAMES = 10
-WINDOWS = (14 * 14, 3 * 3, 3 * 3)  #: places of the authors' branches on MobileNetV2 at 224 pixels
+WINDOWS = (14 * 14, 3 * 3, 3 * 3)  #: cells per map of the authors' branches on MobileNetV2 at 224 pixels
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 KINETICS = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
 
@@ -22,13 +22,13 @@ KINETICS = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
 
 
 def linear(name: str, outputs: int, inputs: int, *ones: int) -> State:
-    """A linear layer, or with ``ones`` a 1x1 convolution."""
+    """Return a random linear layer, or with ``ones`` a 1x1 convolution."""
     weight = torch.randn(outputs, inputs, *ones) / inputs**0.5
     return {f"{name}.weight": weight, f"{name}.bias": torch.randn(outputs) * 0.1}
 
 
 def norm(name: str, size: int) -> State:
-    """Batch norm with statistics and an affine part that are not the initial ones; without its counter."""
+    """Return a random batch norm, with statistics and affine parameters but without its counter."""
     return {
         f"{name}.weight": torch.rand(size) + 0.5,
         f"{name}.bias": torch.randn(size) * 0.3,
@@ -38,7 +38,7 @@ def norm(name: str, size: int) -> State:
 
 
 def body(network: nn.Module, prefix: str, clips: torch.Tensor) -> State:
-    """A sequence of layers whose batch norms have seen ``clips``, so that signals keep their size."""
+    """Return the state of a network whose batch norms have the statistics of ``clips``: signals do not vanish."""
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = None
@@ -70,12 +70,12 @@ def frameexit_gate(index: int, width: int) -> State:
 
 
 def tlee_checkpoint(
-    clips: torch.Tensor, gate: str | None, mlp: int | None, places: tuple[int, ...] = (16, 16, 16)
+    clips: torch.Tensor, gate: str | None, mlp: int | None, cells: tuple[int, ...] = (16, 16, 16)
 ) -> State:
-    """On MobileNetV2; ``places`` are those of the map that each branch pools to: of a grid, or ``WINDOWS``."""
+    """Return a checkpoint on MobileNetV2; ``cells`` of the pooled map of each branch: of a grid, or ``WINDOWS``."""
     torch.manual_seed(2)
     state = body(models.mobilenet_v2(weights=None).features, "backbone.baseModel.", clips)
-    for index, (channels, area) in enumerate(zip((24, 64, 96), places, strict=True)):
+    for index, (channels, area) in enumerate(zip((24, 64, 96), cells, strict=True)):
         name = f"backbone.branches.{index}"
         state |= linear(f"{name}.crm.conv0", channels // 2, channels, 1, 1)
         state |= linear(f"{name}.crm.conv1", channels // 4, channels // 2, 1, 1)
@@ -91,7 +91,7 @@ def tlee_checkpoint(
     return state
 
 
-# --- what they compute ---------------------------------------------------------------------------
+# --- computation ---------------------------------------------------------------------------------
 
 
 def apply_linear(state: State, name: str, x: torch.Tensor) -> torch.Tensor:
@@ -121,7 +121,7 @@ def apply_mlp(state: State, x: torch.Tensor) -> torch.Tensor:
 
 
 def frameexit_features(state: State, clips: torch.Tensor) -> torch.Tensor:
-    """``[N, T, 1, D]``: ResNet-50, global average, MLP."""
+    """Compute ``[N, T, 1, D]``: ResNet-50, global average pooling, MLP."""
     x = conv_norm(state, "backbone.0", "backbone.1", normalise(clips, IMAGENET), stride=2).relu()
     x = F.max_pool2d(x, 3, 2, 1)
     for stage, blocks in zip((4, 5, 6, 7), (3, 4, 6, 3), strict=True):
@@ -137,14 +137,14 @@ def frameexit_features(state: State, clips: torch.Tensor) -> torch.Tensor:
 
 
 def tlee_features(state: State, clips: torch.Tensor) -> torch.Tensor:
-    """``[N, T, 4, D]``: MobileNetV2 with branches after 4, 8 and 12 layers, global average at the end, MLP."""
+    """Compute ``[N, T, 4, D]``: MobileNetV2, branches after 4, 8 and 12 layers, global average pooling, MLP."""
     x, outputs = normalise(clips, KINETICS), []
     for layer in range(19):
         x = mobilenet_layer(state, layer, x)
         if layer in (3, 7, 11) and f"backbone.branches.{len(outputs)}.alpha" in state:
             outputs.append(apply_branch(state, f"backbone.branches.{len(outputs)}", x))
     outputs.append(x.mean((2, 3)))
-    return torch.stack([apply_mlp(state, each) for each in outputs], 1).unflatten(0, clips.shape[:2])
+    return torch.stack([apply_mlp(state, output) for output in outputs], 1).unflatten(0, clips.shape[:2])
 
 
 def mobilenet_layer(state: State, layer: int, x: torch.Tensor) -> torch.Tensor:
@@ -172,7 +172,7 @@ def apply_branch(state: State, name: str, tap: torch.Tensor) -> torch.Tensor:
 
 
 def gate_score(state: State, index: int, current: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
-    """Logits ``[n]`` of two features ``[n, D]``. TLEE's own gate is two linear layers with nothing between them."""
+    """Compute logits ``[n]`` from two features ``[n, D]``. TLEE's own gate is two linear layers without activation."""
     name = f"exit_selector.{index}"
     if f"{name}.fc1.weight" in state:
         both = torch.cat([apply_linear(state, f"{name}.fc1", z) for z in (current, past)], 1)
@@ -185,28 +185,28 @@ def gate_score(state: State, index: int, current: torch.Tensor, past: torch.Tens
 
 
 def balance_gate(state: State, index: int, current: torch.Tensor, past: torch.Tensor) -> None:
-    """Shift a gate so that it scores about half of the pairs below one half, and none close to it."""
+    """Shift the bias of a gate so that about half of the pairs score below one half, and none close to it."""
     last = "fc2" if f"exit_selector.{index}.fc2.bias" in state else "linear"
     state[f"exit_selector.{index}.{last}.bias"] -= between(gate_score(state, index, current, past), 0.5)
 
 
 def between(values: torch.Tensor, share: float) -> float:
-    """A number above about ``share`` of ``values``, halfway between two of them."""
+    """Return a number above about ``share`` of ``values``, halfway between two of them."""
     ordered = values.flatten().sort().values
-    place = min(max(round(share * len(ordered)), 1), len(ordered) - 1)
-    return ordered[place - 1 : place + 1].mean().item()
+    position = min(max(round(share * len(ordered)), 1), len(ordered) - 1)
+    return ordered[position - 1 : position + 1].mean().item()
 
 
 def frameexit_decisions(state: State, features: torch.Tensor, first: float) -> tuple[list[int], torch.Tensor]:
-    """Frames looked at, of each video, and its logits; the gate stops below one half."""
+    """Return the number of frames used of each video, and its logits; the gate stops below one half."""
     used, logits = [], []
     for video in features[:, :, 0]:
         past = None
         for t, feature in enumerate(video):
             z = feature if past is None else torch.maximum(past, feature)
-            answer = apply_linear(state, f"classifiers.{t}", z)
+            step_logits = apply_linear(state, f"classifiers.{t}", z)
             if t == 0:
-                stop = answer.softmax(0).max() > first
+                stop = step_logits.softmax(0).max() > first
             elif t < len(video) - 1:
                 stop = gate_score(state, t - 1, z[None], past[None]).sigmoid() < 0.5
             else:
@@ -215,32 +215,32 @@ def frameexit_decisions(state: State, features: torch.Tensor, first: float) -> t
             if stop:
                 break
         used.append(t + 1)
-        logits.append(answer)
+        logits.append(step_logits)
     return used, torch.stack(logits)
 
 
 def tlee_decisions(
-    state: State, features: torch.Tensor, first: float, leave: float
+    state: State, features: torch.Tensor, first: float, layer: float
 ) -> tuple[list[list[int]], torch.Tensor]:
-    """Depths at which the frames of each video are left (-1: never looked at), and its logits; the gate stops above."""
+    """Return the exit depths of each video (-1 for unused frames) and its logits; the gate stops above one half."""
     paths, logits = [], []
     for video in features:
         past, path, stop = None, [], False
         for t, exits in enumerate(video):
             for depth, feature in enumerate(exits):
                 z = feature if past is None else torch.maximum(past, feature)
-                answer = apply_linear(state, "classifiers.0", z)
-                confidence = answer.softmax(0).max()
+                step_logits = apply_linear(state, "classifiers.0", z)
+                confidence = step_logits.softmax(0).max()
                 if t == 0:
                     stop = confidence > first
                 elif t < len(video) - 1:
                     stop = gate_score(state, 0, z[None], past[None]).sigmoid() > 0.5
-                if stop or confidence > leave or depth == len(exits) - 1:
+                if stop or confidence > layer or depth == len(exits) - 1:
                     break
             path.append(depth)
             past = z
             if stop:
                 break
         paths.append(path + [-1] * (len(video) - len(path)))
-        logits.append(answer)
+        logits.append(step_logits)
     return paths, torch.stack(logits)

@@ -1,6 +1,6 @@
-"""The authors' published checkpoints as weights of this kit (see ``docs/checkpoints.md``).
+"""Import of the authors' published checkpoints (see ``docs/checkpoints.md``).
 
-A layout is one function in a file of its own: it reads a network's settings off the names and shapes of the tensors.
+A layout is one function in a file of its own: it infers the settings of a network from its tensor names and shapes.
 """
 
 from tlee.checkpoints.importing import LAYOUTS, Imported, import_checkpoint

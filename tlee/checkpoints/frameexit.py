@@ -1,30 +1,34 @@
-"""FrameExit's checkpoints (CVPR 2021): a ResNet, an MLP, a classifier for each time step and a gate for all but one."""
+"""FrameExit's checkpoints (CVPR 2021): a ResNet, an MLP, a classifier per time step and a gate for all but one."""
 
 from pathlib import Path
 
-from tlee.checkpoints.gates import frameexit_gate_prefixes, stop_below_to_above
-from tlee.checkpoints.layout import IMAGENET, Found, State, demand, numbered
-from tlee.checkpoints.resnets import resnet_prefixes, which_resnet
+from tlee.checkpoints.gates import frameexit_gate_prefixes, negate_gates
+from tlee.checkpoints.layout import IMAGENET, Conversion, State, find_numbers, require_layers
+from tlee.checkpoints.resnets import resnet_name, resnet_prefixes
 
 
-def frameexit(state: State, path: Path) -> Found:
-    """Find the settings. Raises ``UserError`` if tensors that every such checkpoint has are missing.
+def frameexit(state: State, path: Path) -> Conversion:
+    """Infer the settings. Raises ``UserError`` if tensors that every such checkpoint has are missing.
 
     The authors' gates stop below one half, the kit's above: the last layer of each is negated. Their network has one
-    gate more than it asks, since no gate is asked after the last frame.
+    gate more than it uses, since no gate is used after the last frame.
     """
-    demand(state, ("backbone.0.weight", "mlp.layers.0.weight", "classifiers.0.weight"), path, "FrameExit")
-    frames, gates = len(numbered(state, "classifiers.#.weight")), len(numbered(state, "exit_selector.#.linear.weight"))
-    asked = max(frames - 2, 0)
+    require_layers(state, ("backbone.0.weight", "mlp.layers.0.weight", "classifiers.0.weight"), path, "FrameExit")
+    num_frames = len(find_numbers(state, "classifiers.#.weight"))
+    num_gates = len(find_numbers(state, "exit_selector.#.linear.weight"))
+    num_used = max(num_frames - 2, 0)
     prefixes = resnet_prefixes(state, "backbone.") | {"mlp.": "mlp.layers.", "classifiers.": "classifiers."}
-    for index in range(asked):
+    for index in range(num_used):
         prefixes |= frameexit_gate_prefixes(index)
-    return Found(
+    notes = ["evaluate.first_threshold is 0.99 for ActivityNet, 0.95 for Mini-Kinetics"]
+    if num_gates > num_used:
+        notes.insert(0, f"`exit_selector.{num_used}` is ignored: no gate is used after the last frame")
+    return Conversion(
         settings={
-            "extract.frames": frames,
+            "extract.frames": num_frames,
             "extract.clip_frames": 1,
             "model.method": "frameexit",
-            "model.backbone": which_resnet(state, "backbone."),
+            "model.backbone": resnet_name(state, "backbone."),
             "model.num_branches": 0,
             "model.mlp": state["mlp.layers.0.weight"].shape[0],
             "model.reuse": "max",
@@ -39,13 +43,10 @@ def frameexit(state: State, path: Path) -> Found:
             "evaluate.gate_threshold": 0.5,
             "evaluate.stop_threshold": 1.0,
         },
-        classes=state["classifiers.0.weight"].shape[0],
-        normalise=IMAGENET,
+        num_classes=state["classifiers.0.weight"].shape[0],
+        normalisation=IMAGENET,
         prefixes=prefixes,
-        left_out=(f"exit_selector.{asked}.",),
-        convert=lambda ours: stop_below_to_above(ours, asked),
-        notes=[
-            *([f"`exit_selector.{asked}` is left out: no gate is asked after the last frame"] if gates > asked else []),
-            "evaluate.first_threshold is 0.99 for ActivityNet, 0.95 for Mini-Kinetics",
-        ],
+        ignored=(f"exit_selector.{num_used}.",),
+        convert=lambda ours: negate_gates(ours, num_used),
+        notes=notes,
     )

@@ -1,4 +1,4 @@
-"""The authors' two gates as gates of the kit, which stop a video where their score is high."""
+"""Conversion of the authors' two gates to gates of the kit, which stop a video if their score is high."""
 
 import torch
 
@@ -8,22 +8,22 @@ _LAYERS = {"shared.0": "conv1", "shared.1": "bn1", "shared.3": "conv2", "shared.
 
 
 def frameexit_gate_prefixes(index: int) -> dict[str, str]:
-    """How the kit's names of gate ``index``, of kind ``frameexit``, begin, to how the authors' do."""
+    """Return prefixes of tensor names of gate ``index``, of kind ``frameexit``: the kit's to the authors'."""
     return {f"gates.{index}.{ours}.": f"exit_selector.{index}.{theirs}." for ours, theirs in _LAYERS.items()}
 
 
-def stop_below_to_above(state: State, gates: int) -> None:
+def negate_gates(state: State, num_gates: int) -> None:
     """Turn gates that stop below one half into gates that stop above it: negate the last layer."""
-    for index in range(gates):
+    for index in range(num_gates):
         for name in ("weight", "bias"):
             state[f"gates.{index}.score.{name}"] = -state[f"gates.{index}.score.{name}"]
 
 
 def linear_to_mlp_gate(state: State) -> None:
-    """Write TLEE's own gate, in which no activation follows the shared layer, as the kit's ``mlp``, in which one does.
+    """Rewrite TLEE's own gate, without an activation after the shared layer, as the kit's ``mlp``, which has one.
 
-    Theirs is linear: ``a * current + c * past + d``. As ``x = relu(x) - relu(-x)``, four of the
-    hidden units, ``a``, ``-a``, ``c`` and ``-c``, compute the same with it; the others are zero.
+    The authors' gate is linear: ``a * current + c * past + d``. Since ``x = relu(x) - relu(-x)``, four hidden units,
+    ``a``, ``-a``, ``c`` and ``-c``, compute the same with the activation; the others are zero.
     """
     shared, bias = state["gates.0.fc1.weight"].double(), state["gates.0.fc1.bias"].double()
     of_current, of_past = state["gates.0.fc2.weight"].double().squeeze(0).chunk(2)
