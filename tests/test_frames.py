@@ -1,4 +1,4 @@
-"""The visiting order, the frame store's errors, and clips as the network sees them."""
+"""Visiting order, errors of the frame store, clips and their transforms."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from support.refusals import one_line
 from support.small import small_params
 from support.stores import grey, write_store
 
-from tlee.errors import UserError
 from tlee.frames import (
     ClipDataset,
     FrameStore,
@@ -26,7 +26,7 @@ LABELS = [1, 0, 1]
 
 
 def written(path: Path, labels: list = LABELS, **settings: int) -> Path:
-    """Frame ``t`` of every video is grey, of level ``STEP * t``."""
+    """Write a store in which frame ``t`` of every video is grey, of level ``STEP * t``."""
     return write_store(path, labels, T, lambda row, t: grey(STEP * t), "Walk\nBend", **settings)
 
 
@@ -40,14 +40,14 @@ def unchanged(clip: torch.Tensor) -> torch.Tensor:
 
 
 def positions(clip: torch.Tensor) -> list[int]:
-    """When the frames of an untransformed clip of ``written`` come in time."""
+    """Return the positions in time of the frames of an untransformed clip of ``written``."""
     return [round(frame.float().mean().item() / STEP) for frame in clip]
 
 
 # --- the visiting order --------------------------------------------------------------------------
 
 
-def test_ten_frames_are_visited_in_the_papers_order():
+def test_ten_frames_are_visited_in_the_order_of_the_papers():
     assert visiting_order(10, "coarse_to_fine") == [5, 0, 9, 2, 7, 4, 6, 3, 8, 1]
 
 
@@ -55,7 +55,7 @@ def test_ten_frames_are_visited_in_the_papers_order():
     ("frames", "order"),
     [(1, [0]), (2, [1, 0]), (3, [1, 0, 2]), (4, [2, 0, 3, 1]), (5, [2, 0, 4, 1, 3]), (9, [4, 0, 8, 2, 6, 1, 3, 5, 7])],
 )
-def test_few_frames_by_hand(frames, order):
+def test_the_order_of_few_frames_by_hand(frames, order):
     assert visiting_order(frames, "coarse_to_fine") == order
 
 
@@ -71,8 +71,8 @@ def test_middle_and_ends_come_first(frames):
 
 
 @pytest.mark.parametrize("frames", [4, 7, 8, 16, 25, 32])
-def test_the_frames_visited_so_far_lie_evenly(frames):
-    """However early the video stops, no gap is more than about double another, and gaps only get smaller."""
+def test_the_frames_visited_so_far_are_evenly_spaced(frames):
+    """At every stop, no gap is more than about double another, and the widest gap never grows."""
     order = visiting_order(frames, "coarse_to_fine")
     widest = []
     for visited in range(3, frames + 1):
@@ -109,34 +109,27 @@ def test_videos_may_have_several_labels(tmp_path):
 
 
 def test_a_time_step_may_be_a_short_clip(tmp_path):
-    """Ten frames are two steps of five, which stay together; the middle one is shown."""
+    """Ten frames are two time steps of five; the middle frame of each is displayed."""
     store = FrameStore(written(tmp_path / "train.arrow", clip_frames=5))
     assert (store.steps, store.clip_frames) == (2, 5)
-    shown = [round(np.asarray(picture).mean() / STEP) for picture in store.pictures(0, [1, 0])]
+    shown = [round(np.asarray(image).mean() / STEP) for image in store.pictures(0, [1, 0])]
     assert shown == [7, 2]
     clip, _, _ = ClipDataset(store, [1, 0], unchanged)[0]
     assert clip.shape == (2, 3, 5, 72, 96)
     assert positions(clip.transpose(1, 2).flatten(0, 1)) == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
 
 
-def test_classes_without_a_clip_have_no_example(tmp_path):
+def test_classes_without_a_video_have_no_example(tmp_path):
     store = FrameStore(written(tmp_path / "train.arrow", labels=[1, 1]))
-    assert [(name, len(pictures)) for name, pictures in store.one_of_each_class(at_most=2)] == [("Bend", T)]
+    assert [(name, len(images)) for name, images in store.one_of_each_class(at_most=2)] == [("Bend", T)]
 
 
-def damage(path: Path) -> str:
-    """The one line with which a store is refused."""
-    with pytest.raises(UserError) as caught:
-        FrameStore(path)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+def assert_refused(path: Path) -> None:
+    one_line(lambda: FrameStore(path), path, "`dvc repro extract`")
 
 
 def test_a_missing_store_is_named_with_the_stage_that_writes_it(tmp_path):
-    message = damage(tmp_path / "train.arrow")
-    assert message.startswith(str(tmp_path / "train.arrow"))
-    assert "`dvc repro extract`" in message
+    assert_refused(tmp_path / "train.arrow")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.6, 0.999])
@@ -144,27 +137,23 @@ def test_a_truncated_store_is_named_with_the_stage_that_writes_it(tmp_path, shar
     path = written(tmp_path / "train.arrow")
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    message = damage(path)
-    assert message.startswith(str(path))
-    assert "`dvc repro extract`" in message
+    assert_refused(path)
 
 
 @pytest.mark.parametrize(
     "metadata", [None, {"a": "b"}, {"classes": "Walk\nBend"}, {"classes": "Walk", "clip_frames": "1"}]
 )
-def test_an_arrow_file_that_is_no_store_is_named_with_the_stage_that_writes_one(tmp_path, metadata):
+def test_another_arrow_file_is_named_with_the_stage_that_writes_the_store(tmp_path, metadata):
     path, table = tmp_path / "train.arrow", pa.table({"a": [1]}).replace_schema_metadata(metadata)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
         file.write_table(table)
-    message = damage(path)
-    assert message.startswith(str(path))
-    assert "`dvc repro extract`" in message
+    assert_refused(path)
 
 
 # --- clips ---------------------------------------------------------------------------------------
 
 
-def test_an_item_is_a_clip_its_label_and_its_row(store):
+def test_an_item_is_a_clip_with_its_label_and_row(store):
     clips = ClipDataset(store, list(range(T)), evaluation_transform(32))
     assert len(clips) == 3
     for row, expected in enumerate(LABELS):
@@ -180,12 +169,12 @@ def test_frames_come_in_visiting_order(store):
     assert positions(clip) == order
 
 
-def test_a_shorter_order_takes_fewer_frames(store):
+def test_a_shorter_order_selects_fewer_frames(store):
     clip, _, _ = ClipDataset(store, [9, 3], unchanged)[0]
     assert positions(clip) == [9, 3]
 
 
-def test_drawn_frames_differ_from_each_other_and_from_draw_to_draw(store):
+def test_sampled_frames_are_distinct_and_vary_between_draws(store):
     clips = ClipDataset(store, list(range(T)), unchanged, draw=4)
     torch.manual_seed(0)
     draws = [positions(clips[0][0]) for _ in range(20)]
@@ -195,7 +184,7 @@ def test_drawn_frames_differ_from_each_other_and_from_draw_to_draw(store):
     assert any(draw != sorted(draw) for draw in draws)
 
 
-def test_the_same_seed_draws_the_same_frames(store):
+def test_the_same_seed_samples_the_same_frames(store):
     clips = ClipDataset(store, list(range(T)), unchanged, draw=4)
     draws = []
     for _ in range(2):
@@ -204,7 +193,7 @@ def test_the_same_seed_draws_the_same_frames(store):
     assert draws[0] == draws[1]
 
 
-def test_only_frames_of_the_order_are_drawn(store):
+def test_only_frames_of_the_order_are_sampled(store):
     clips = ClipDataset(store, [8, 1, 6], unchanged, draw=2)
     torch.manual_seed(0)
     assert set().union(*(positions(clips[0][0]) for _ in range(20))) == {1, 6, 8}
@@ -224,7 +213,7 @@ def test_clips_of_a_split_follow_the_parameters(root, tmp_path, monkeypatch):
     assert drawn.shape == (2, 3, 48, 48)
 
 
-def test_targets_are_as_the_loss_wants_them(tmp_path, monkeypatch):
+def test_targets_are_class_indices_or_zeros_and_ones(tmp_path, monkeypatch):
     written(tmp_path / "results" / "frames" / "val.arrow", labels=[[1, 0], [0], [1]])
     monkeypatch.chdir(tmp_path)
     single, multi = (
@@ -243,7 +232,7 @@ def brightness(clip: torch.Tensor) -> list[float]:
     return clip.flatten(1).mean(1).tolist()
 
 
-def test_a_readout_per_step_learns_all_steps_in_their_order(tmp_path, monkeypatch):
+def test_a_readout_per_step_is_trained_on_all_steps_in_order(tmp_path, monkeypatch):
     written(tmp_path / "results" / "frames" / "train.arrow")
     monkeypatch.chdir(tmp_path)
     clip, _, _ = load_clips("train", all_frames(readout="per_step", order="sequential"), draw=2)[0]
@@ -251,7 +240,7 @@ def test_a_readout_per_step_learns_all_steps_in_their_order(tmp_path, monkeypatc
     assert brightness(clip) == sorted(brightness(clip))
 
 
-def test_a_temporal_shift_learns_steps_in_their_order(tmp_path, monkeypatch):
+def test_a_temporal_shift_is_trained_on_steps_in_order(tmp_path, monkeypatch):
     written(tmp_path / "results" / "frames" / "train.arrow")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
@@ -263,20 +252,19 @@ def test_a_temporal_shift_learns_steps_in_their_order(tmp_path, monkeypatch):
         assert all(each == sorted(each) for each in drawn) == ordered
 
 
-def test_clips_of_a_split_that_was_not_extracted_are_refused(root, tmp_path, monkeypatch):
+def test_clips_of_a_missing_split_are_refused(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     params = load_params(root / "params.yaml")
-    with pytest.raises(UserError, match=r"results/frames/test\.arrow is missing or damaged: run `dvc repro extract`"):
-        load_clips("test", params)
+    one_line(lambda: load_clips("test", params), "results/frames/test.arrow", "`dvc repro extract`")
 
 
 # --- transforms ----------------------------------------------------------------------------------
 
 
 def texture(height: int, width: int, frames: int = 1) -> torch.Tensor:
-    """The same random picture ``frames`` times, ``uint8 [T, 3, H, W]``."""
-    picture = np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
-    return torch.from_numpy(picture).expand(frames, -1, -1, -1).clone()
+    """Return the same random image ``frames`` times, ``uint8 [T, 3, H, W]``."""
+    image = np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
+    return torch.from_numpy(image).expand(frames, -1, -1, -1).clone()
 
 
 @pytest.mark.parametrize(
@@ -287,12 +275,12 @@ def texture(height: int, width: int, frames: int = 1) -> torch.Tensor:
         ((100, 80), slice(15, 85), slice(5, 75)),
     ],
 )
-def test_evaluation_takes_the_centre_seven_eighths_of_the_short_side(shape, rows, columns):
+def test_evaluation_crops_seven_eighths_of_the_short_side_at_the_centre(shape, rows, columns):
     clip = texture(*shape)
     torch.testing.assert_close(evaluation_transform(70)(clip), clip[..., rows, columns] / 255)
 
 
-def test_evaluation_is_the_same_every_time():
+def test_evaluation_is_deterministic():
     transform, clip = evaluation_transform(32), texture(72, 96, frames=3)
     assert torch.equal(transform(clip), transform(clip))
 
@@ -304,13 +292,13 @@ def test_clips_become_square_floats(transform, shape):
     assert (clip.shape, clip.dtype) == ((3, 3, 32, 32), torch.float32)
 
 
-def test_training_varies_from_one_call_to_the_next():
+def test_training_varies_between_calls():
     torch.manual_seed(0)
     transform, clip = training_transform(32), texture(72, 96)
     assert len({transform(clip).numpy().tobytes() for _ in range(10)}) == 10
 
 
-def test_training_varies_a_clip_as_a_whole():
+def test_training_varies_all_frames_of_a_clip_alike():
     torch.manual_seed(0)
     transform, clip = training_transform(32), texture(72, 96, frames=6)
     for _ in range(10):
@@ -318,7 +306,7 @@ def test_training_varies_a_clip_as_a_whole():
         assert torch.equal(varied, varied[:1].expand_as(varied))
 
 
-def test_training_repeats_itself_from_the_same_seed():
+def test_training_is_reproducible_from_the_seed():
     transform, clip, varied = training_transform(32), texture(72, 96), []
     for _ in range(2):
         torch.manual_seed(3)
@@ -326,7 +314,7 @@ def test_training_repeats_itself_from_the_same_seed():
     assert torch.equal(*varied)
 
 
-def test_training_mirrors_some_clips_and_not_others():
+def test_training_mirrors_some_clips():
     clip = torch.zeros(1, 3, 72, 96, dtype=torch.uint8)
     clip[..., 48:] = 255  # dark on the left
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Metrics by hand and against torchmetrics, and their intervals."""
+"""Metrics by hand and compared with torchmetrics, and their confidence intervals."""
 
 import numpy as np
 import pytest
@@ -19,38 +19,38 @@ def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
 # --- metrics -----------------------------------------------------------------------------------------
 
 
-def test_hits_by_hand():
+def test_correct_predictions_by_hand():
     scores = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
     truth = torch.tensor([[False, True, False], [False, True, True], [True, False, False]])
     assert is_correct(scores, truth).tolist() == [True, False, False]
-    assert is_correct(scores, truth, among=2).tolist() == [True, True, False]
-    assert is_correct(scores, truth, among=5).all()  # there are no five classes
+    assert is_correct(scores, truth, k=2).tolist() == [True, True, False]
+    assert is_correct(scores, truth, k=5).all()  # there are fewer than five classes
     assert (top1(scores, truth), top5(scores, truth)) == (pytest.approx(1 / 3), 1.0)
 
 
 @pytest.mark.parametrize("classes", [2, 7, 30])
-def test_accuracies_are_torchmetrics_where_videos_have_one_label(classes):
+def test_accuracies_agree_with_torchmetrics_for_videos_with_one_label(classes):
     generator = torch.Generator().manual_seed(classes)
     scores = torch.randn(200, classes, generator=generator)
     labels = torch.randint(classes, (200,), generator=generator)
-    for metric, among in ((top1, 1), (top5, min(5, classes))):
-        theirs = multiclass_accuracy(scores, labels, classes, top_k=among, average="micro").item()
+    for metric, k in ((top1, 1), (top5, min(5, classes))):
+        theirs = multiclass_accuracy(scores, labels, classes, top_k=k, average="micro").item()
         assert metric(scores, one_hot(labels, classes)) == pytest.approx(theirs)
 
 
 def test_mean_average_precision_by_hand():
-    """Four videos (rows) and three classes; precision at each right video, from the highest score down."""
+    """Four videos (rows) and three classes: the precision at each positive video, from the highest score down."""
     scores = torch.tensor([[0.9, 0.1, 0.4], [0.8, 0.2, 0.3], [0.7, 0.3, 0.2], [0.6, 0.4, 0.1]])
     truth = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]]).bool()
     first = (1 / 1 + 2 / 3) / 2
     second = (1 / 2 + 2 / 3) / 2
     third = 1 / 4
     assert mean_average_precision(scores, truth) == pytest.approx((first + second + third) / 3)
-    truth[3, 2] = False  # a class that no video has does not count
+    truth[3, 2] = False  # a class without videos does not count
     assert mean_average_precision(scores, truth) == pytest.approx((first + second) / 2)
 
 
-def test_mean_average_precision_is_torchmetrics():
+def test_mean_average_precision_agrees_with_torchmetrics():
     generator = torch.Generator().manual_seed(0)
     scores, truth = torch.rand(100, 6, generator=generator), torch.rand(100, 6, generator=generator) < 0.3
     theirs = multilabel_average_precision(scores, truth.long(), num_labels=6).item()
@@ -63,9 +63,9 @@ def test_rows_of_the_confusion_are_the_truth():
 
 
 def test_area_under_the_curve_by_hand():
-    """Of the four pairs of a right and a wrong one, three are in order."""
-    scores, right = torch.tensor([0.9, 0.4, 0.5, 0.1]), torch.tensor([True, True, False, False])
-    assert auroc(scores, right) == 0.75
+    """Of the four pairs of a positive and a negative, three are in order."""
+    scores, correct = torch.tensor([0.9, 0.4, 0.5, 0.1]), torch.tensor([True, True, False, False])
+    assert auroc(scores, correct) == 0.75
 
 
 def test_every_metric_of_the_parameters_has_a_function_and_a_name():
@@ -74,10 +74,10 @@ def test_every_metric_of_the_parameters_has_a_function_and_a_name():
 
 # --- intervals ---------------------------------------------------------------------------------------
 
-EACH = range(100)  # a group of its own
+EACH = range(100)  #: each video a group of its own
 
 
-def test_an_interval_covers_the_mean_as_often_as_it_says():
+def test_an_interval_covers_the_mean_at_its_nominal_rate():
     generator = np.random.default_rng(0)
     covered = 0
     for trial in range(200):
@@ -87,15 +87,15 @@ def test_an_interval_covers_the_mean_as_often_as_it_says():
     assert 0.88 <= covered / 200 <= 0.99
 
 
-def test_equal_values_are_not_taken_for_certain():
-    """256 right of 256: the exact 95% interval begins at 0.025 ** (1 / 256)."""
+def test_equal_values_have_an_interval():
+    """With 256 correct of 256, the exact 95% interval begins at 0.025 ** (1 / 256)."""
     low, high = intervals.of_mean(np.ones(256), range(256), resamples=10, seed=0)
     assert low == pytest.approx(0.025 ** (1 / 256))
     assert high == 1.0
     assert intervals.of_mean(np.zeros(256), range(256), resamples=10, seed=0) == pytest.approx((low - 1, 1 - low))
 
 
-def test_the_interval_of_a_statistic_is_that_of_the_mean_where_it_is_one():
+def test_the_interval_of_the_mean_as_a_statistic_is_that_of_the_mean():
     values = np.random.default_rng(0).random(80)
     mean = intervals.of_mean(values, range(80), intervals.SLOW_RESAMPLES, seed=3)
     statistic = intervals.of_statistic(lambda rows: values[rows].mean(), range(80), resamples=10_000, seed=3)
@@ -110,21 +110,21 @@ def test_the_same_seed_gives_the_same_interval():
     assert first == second != other
 
 
-def test_groups_are_resampled_as_wholes():
-    """Ten groups of ten alike videos witness as ten videos do, not as a hundred."""
+def test_whole_groups_are_resampled():
+    """Ten groups of ten equal videos have the interval of ten videos, not of a hundred."""
     values, groups = np.repeat([1.0] * 7 + [0.0] * 3, 10), np.repeat(np.arange(10), 10)
-    grouped, alone = intervals.of_mean(values, groups, 2000, 0), intervals.of_mean(values, EACH, 2000, 0)
+    grouped, ungrouped = intervals.of_mean(values, groups, 2000, 0), intervals.of_mean(values, EACH, 2000, 0)
     one_each = intervals.of_mean(values[::10], groups[::10], 2000, 0)
     assert grouped == pytest.approx(one_each)
-    assert grouped[1] - grouped[0] > 2 * (alone[1] - alone[0])
+    assert grouped[1] - grouped[0] > 2 * (ungrouped[1] - ungrouped[0])
     statistic = intervals.of_statistic(lambda rows: values[rows].mean(), groups, intervals.SLOW_RESAMPLES, 0)
     assert statistic == pytest.approx(intervals.of_mean(values, groups, intervals.SLOW_RESAMPLES, 0), abs=0.06)
 
 
-def test_the_ratio_of_what_is_always_half_is_certain():
-    below = np.random.default_rng(0).random(100) + 1
-    assert intervals.of_ratio(below / 2, below, EACH, 300, 0) == pytest.approx((0.5, 0.5))
+def test_the_interval_of_a_constant_ratio_has_no_width():
+    denominator = np.random.default_rng(0).random(100) + 1
+    assert intervals.of_ratio(denominator / 2, denominator, EACH, 300, 0) == pytest.approx((0.5, 0.5))
 
 
-def test_one_group_alone_has_no_interval():
+def test_a_single_group_has_no_interval():
     assert np.isnan(intervals.of_mean(np.array([1.0, 0.0]), ["a", "a"], 100, 0)).all()

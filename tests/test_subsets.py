@@ -1,4 +1,4 @@
-"""Which videos: spread over a split, or parts that share no group."""
+"""Subsets of videos: evenly spaced, or disjoint in their groups."""
 
 import pytest
 
@@ -11,7 +11,7 @@ GROUPS = [f"g{row // 3}" for row in range(30)]
     ("videos", "at_most", "rows"),
     [(10, 3, [0, 4, 9]), (9, 9, [*range(9)]), (2, 50, [0, 1]), (256, 256, [*range(256)]), (5, 1, [0])],
 )
-def test_videos_are_spread_over_the_split(videos, at_most, rows):
+def test_videos_are_evenly_spaced_over_the_split(videos, at_most, rows):
     assert spread(videos, at_most) == rows
 
 
@@ -27,12 +27,12 @@ def test_halves_share_no_group():
     assert [*first] == [*halves(GROUPS, seed=0)[0]] != [*halves(GROUPS, seed=1)[0]]
 
 
-def test_each_video_is_outside_of_one_fold():
-    parts = list(folds(GROUPS, 4, seed=0))
-    assert sorted(row for _, outside in parts for row in outside) == [*range(30)]
-    for inside, outside in parts:
-        assert not groups_of(inside) & groups_of(outside)
-        assert len(inside) + len(outside) == 30
+def test_each_video_is_in_one_fold():
+    splits = list(folds(GROUPS, 4, seed=0))
+    assert sorted(row for _, fold in splits for row in fold) == [*range(30)]
+    for others, fold in splits:
+        assert not groups_of(others) & groups_of(fold)
+        assert len(others) + len(fold) == 30
 
 
 def test_there_are_no_more_folds_than_groups():
