@@ -14,7 +14,7 @@ from nbformat.reader import NotJSONError
 from papermill.exceptions import PapermillExecutionError
 
 from tlee.errors import UserError
-from tlee.figures.style import save
+from tlee.figures.style import figure_of, save
 from tlee.params import Params, load_params
 from tlee.paths import FIGURES, NOTEBOOKS, SOURCES, STRIPPED, find_root
 
@@ -37,7 +37,7 @@ def begin(*sections: str, overrides: dict[str, Any]) -> Params:
 
 def show(target: Axes | Figure, name: str) -> None:
     """Save a figure as ``results/figures/<name>.png`` and display that file."""
-    figure = target if isinstance(target, Figure) else target.figure
+    figure = figure_of(target)
     path = save(figure, FIGURES / f"{name}.png")
     plt.close(figure)
     display(Image(filename=path, width=PIXELS_PER_INCH * figure.get_figwidth()))

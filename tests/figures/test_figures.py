@@ -188,6 +188,15 @@ def test_a_figure_does_not_change_the_callers_settings():
     assert dict(mpl.rcParams) == before
 
 
+def test_the_figure_of_axes_is_the_whole_figure():
+    figure = plt.figure()
+    axes = figure.subfigures(1, 2)[0].subplots()
+    assert style.figure_of(axes) is style.figure_of(figure) is figure
+    axes.remove()
+    with pytest.raises(ValueError, match="removed"):
+        style.figure_of(axes)
+
+
 def test_every_method_drawn_on_shared_axes_has_a_colour_and_a_marker():
     assert set(METHOD_SETTINGS) <= set(style.COLORS)
     assert set(style.COLORS) == set(style.MARKERS) <= set(NAMES)
@@ -342,7 +351,7 @@ def test_confusion_of_many_classes_has_no_numbers():
 # --- latency -------------------------------------------------------------------------------------------
 
 
-def test_the_title_says_that_a_policy_is_slower():
+def test_the_title_states_that_a_policy_is_slower():
     slow = LATENCY.assign(p50=[3.0, 6.0, 5.0], mean=[4.0, 6.0, 5.0])
     assert states(title(latency_bars(slow)), "TLEE", "2.0x slower", "median", "1.5x slower", "mean", "1.20x", "ideal")
 

@@ -1,8 +1,11 @@
 """Calibration of the confidences, and the tests behind the certified policy."""
 
+from typing import TypedDict, cast
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -11,6 +14,15 @@ from tlee.figures.style import BASE, COLORS, HIGHLIGHT, MUTED, ensure_axes, head
 MARKER_SIZE, MARKER_GROWTH = 8, 250  # in square points: for an empty bin, and added for all predictions of a depth
 
 _STATES = {"uncalibrated": MUTED, "calibrated": BASE}
+
+
+class _Marker(TypedDict, total=False):
+    """Appearance of the markers of some policies."""
+
+    color: str
+    marker: str
+    markersize: float
+    markerfacecolor: str
 
 
 @styled
@@ -40,7 +52,7 @@ def reliability_diagrams(bins: pd.DataFrame, errors: pd.DataFrame) -> Figure:
     handles, names = panels[0, 0].get_legend_handles_labels()
     legend = figure.legend(handles, names, loc="outside lower left", ncols=2)
     for handle in legend.legend_handles:
-        handle.set_sizes([40])
+        cast(PathCollection, handle).set_sizes([40])
     headline(figure, _worst_depth(bins, errors))
     return figure
 
@@ -66,12 +78,12 @@ def policy_path(tests: pd.DataFrame, max_harm: float, confidence: float, axes: A
     passed = int(tests["passed"].sum())
     full = pd.DataFrame({"harmful": [0], "videos": 1, "bound": 0.0, "share_of_full": 1.0})
     path = pd.concat([full, tests])
-    parts = {
+    parts: dict[str, tuple[pd.DataFrame, _Marker]] = {
         "never exit": (full, {"color": COLORS["full"], "marker": "s"}),
-        "passed": (path[1:passed], {"color": BASE}),
-        "chosen": (path[passed : passed + 1], {"color": HIGHLIGHT, "markersize": 10}),
+        "passed": (path[1:passed], {"color": BASE, "marker": "o"}),
+        "chosen": (path[passed : passed + 1], {"color": HIGHLIGHT, "marker": "o", "markersize": 10}),
         "failed": (path[passed + 1 : passed + 2], {"color": COLORS["full"], "marker": "X", "markersize": 9}),
-        "not tested": (path[passed + 2 :], {"color": MUTED, "markerfacecolor": "white"}),
+        "not tested": (path[passed + 2 :], {"color": MUTED, "marker": "o", "markerfacecolor": "white"}),
     }
     axes.set_yscale("symlog", linthresh=max_harm)
     axes.axhline(max_harm, color=COLORS["full"], linestyle="--", linewidth=1.0, label=f"limit: {max_harm:g}%")
@@ -79,8 +91,16 @@ def policy_path(tests: pd.DataFrame, max_harm: float, confidence: float, axes: A
         if len(rows):
             harm = 100 * rows["harmful"] / rows["videos"]
             above = [0 * harm, 100 * rows["bound"] - harm]
-            style = {"marker": "o", "linestyle": "none", "capsize": 2, "elinewidth": 1.0} | marker
-            axes.errorbar(100 * rows["share_of_full"], harm, above, label=name, **style)
+            axes.errorbar(
+                100 * rows["share_of_full"],
+                harm,
+                above,
+                label=name,
+                linestyle="none",
+                capsize=2,
+                elinewidth=1.0,
+                **marker,
+            )
     axes.set_xscale("log")
     axes.set_yticks(*_ticks(max_harm))
     for axis in (axes.xaxis, axes.yaxis):

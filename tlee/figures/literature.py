@@ -1,5 +1,7 @@
 """Published results, with those measured here added."""
 
+from functools import partial
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -122,17 +124,16 @@ def _draw(axes: Axes, key: pd.DataFrame) -> None:
 
 def _legend(axes: Axes, key: pd.DataFrame) -> None:
     """Add the legend above the first panel: markers of networks, the curve, and points measured here."""
-    style = {"linestyle": "none", "markersize": 7}
+    point = partial(Line2D, [], [], linestyle="none", markersize=7)
     handles = [
-        Line2D([], [], marker=marker, markerfacecolor="white", markeredgecolor=_EDGE, label=name, **style)
+        point(marker=marker, markerfacecolor="white", markeredgecolor=_EDGE, label=name)
         for marker, name in FAMILIES.items()
         if marker in set(key.loc[key["kind"] == "published", "marker"])
     ]
     if (key["kind"] == "curve").any():
         handles.append(Line2D([], [], color=_FAINT, linewidth=2.5, marker=".", label="printed curve"))
     if (key["kind"] == "measured").any():
-        face = {"markerfacecolor": HIGHLIGHT, "markeredgecolor": "white"}
-        handles.append(Line2D([], [], marker="o", label="measured here", **face, **style))
+        handles.append(point(marker="o", markerfacecolor=HIGHLIGHT, markeredgecolor="white", label="measured here"))
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=3, borderaxespad=0.2)
     axes.annotate(
         f"score at GMACs: method, network (pretraining; ?: {_NOT_STATED})",

@@ -39,31 +39,32 @@ HIGHLIGHT, BASE, MUTED = COLORS["tlee"], COLORS["temporal"], COLORS["random"]
 SHARES = "Blues"  #: colour map of shares; 0 is white
 
 _TITLE_POINTS = 12.0
-_RC = {
-    "axes.axisbelow": True,
-    "axes.grid": False,
-    "axes.labelsize": 10,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 10,
-    "axes.titlesize": _TITLE_POINTS,
-    "axes.titleweight": "bold",
-    "figure.titlesize": _TITLE_POINTS,
-    "figure.titleweight": "bold",
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "grid.color": "#E3E3E3",
-    "grid.linewidth": 0.8,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-}
 
 #: Decorator of a figure function: applies the style of the kit, then restores the caller's settings.
-styled = plt.rc_context(_RC)
+styled = mpl.rc_context(
+    {
+        "axes.axisbelow": True,
+        "axes.grid": False,
+        "axes.labelsize": 10,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlelocation": "left",
+        "axes.titlepad": 10,
+        "axes.titlesize": _TITLE_POINTS,
+        "axes.titleweight": "bold",
+        "figure.titlesize": _TITLE_POINTS,
+        "figure.titleweight": "bold",
+        "font.family": "DejaVu Sans",
+        "font.size": 10,
+        "grid.color": "#E3E3E3",
+        "grid.linewidth": 0.8,
+        "legend.fontsize": 9,
+        "legend.frameon": False,
+        "lines.linewidth": 1.8,
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+    }
+)
 
 
 def sequence_colors(count: int) -> list[tuple[float, ...]]:
@@ -87,12 +88,20 @@ def ensure_class_axes(axes: Axes | None, classes: int) -> Axes:
     return axes
 
 
+def figure_of(target: Axes | Figure) -> Figure:
+    """Return the whole figure that ``target`` is part of. Raises ``ValueError`` if the axes were removed from it."""
+    figure = target.get_figure(root=True)
+    if figure is None:
+        raise ValueError("these axes were removed from their figure")
+    return figure
+
+
 def headline(target: Axes | Figure, finding: str) -> None:
     """Set ``finding`` as the title, wrapped to the width; leave room for a ``legend_above`` if there is one."""
     if isinstance(target, Figure):
         target.suptitle(_wrapped(finding, target.get_figwidth()), x=0.01, ha="left")
         return
-    figure = target.get_figure(root=True)
+    figure = figure_of(target)
     figure.draw_without_rendering()  # fixes the width of the axes
     legend = target.get_legend()
     pad = 0.0 if legend is None else legend.get_window_extent().height * 72 / figure.dpi
@@ -135,8 +144,7 @@ def ordinal(number: int) -> str:
 
 def save(target: Axes | Figure, path: str | Path) -> Path:
     """Write a PNG, the same bytes for the same figure, creating missing parent folders; return its path."""
-    figure = target if isinstance(target, Figure) else target.get_figure(root=True)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    figure_of(target).savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
     return path

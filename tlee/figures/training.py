@@ -147,7 +147,7 @@ def gate_scores(table: pd.DataFrame, auroc: float, axes: Axes | None = None) -> 
     there). ``auroc`` is that of the score for ``correct``.
     """
     axes = ensure_axes(axes)
-    bins = np.linspace(0, 1, 26)
+    bins = np.linspace(0, 1, 26).tolist()
     highest = []
     for correct, color, label in ((True, BASE, "correct"), (False, HIGHLIGHT, "incorrect")):
         scores = table.loc[table["correct"] == correct, "score"]
@@ -160,7 +160,7 @@ def gate_scores(table: pd.DataFrame, auroc: float, axes: Axes | None = None) -> 
             label=f"prediction at the stop is {label} ({len(scores)})",
         )
         axes.hist(scores, bins, histtype="step", color=color, linewidth=1.8)
-        highest.append(counts.max())
+        highest.append(np.max(counts))
     log = max(highest) > 10 * min(highest) > 0
     if log:
         axes.set_yscale("log")
