@@ -51,7 +51,7 @@ def noisy(seed: int, videos: int = 240, group: int = 4, exits: int = 3, **model:
 
 
 def layer_params(**overrides: Any) -> Params:
-    """Return the settings of a small family: two thresholds for leaving frames."""
+    """Return the settings of a small family: two layer thresholds."""
     settings = {"evaluate.bootstrap": 50, "model.method": "layer"}
     return small_params(settings | {key.replace("__", "."): value for key, value in overrides.items()})
 

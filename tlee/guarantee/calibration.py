@@ -60,13 +60,14 @@ class Calibration:
 
 def calibrate(val: Split, test: Split, params: Params) -> Calibration:
     """Fit temperatures on ``val``, and measure their effect on ``test``."""
-    calibrated = replace(test, temperatures=fit_temperatures(val))
+    temperatures = fit_temperatures(val)
+    calibrated = replace(test, temperatures=temperatures)
     errors = {"uncalibrated": calibration_errors(test), "calibrated": calibration_errors(calibrated)}
     states = {"uncalibrated": reliability(test), "calibrated": reliability(calibrated)}
     return Calibration(
-        errors=pd.DataFrame({"temperature": calibrated.temperatures, **errors}).rename_axis("depth"),
+        errors=pd.DataFrame({"temperature": temperatures, **errors}).rename_axis("depth"),
         bins=pd.concat([bins.assign(state=state) for state, bins in states.items()], ignore_index=True),
-        trade_offs=compare_trade_offs(val, test, calibrated.temperatures, params),
+        trade_offs=compare_trade_offs(val, test, temperatures, params),
     )
 
 
@@ -120,7 +121,7 @@ def compare_trade_offs(val: Split, test: Split, temperatures: tuple[float, ...],
     own = [params.model.method] if COMPARED[params.model.method] else []
     names, rows = [*own, "confidence"], []
     uncalibrated, calibrated = (
-        _trade_offs(names, *(replace(split, temperatures=each) for split in (val, test)), params)
+        _trade_offs(names, replace(val, temperatures=each), replace(test, temperatures=each), params)
         for each in (None, temperatures)
     )
     for name in names:

@@ -5,6 +5,7 @@ against it. ``val`` is split by group: on one half the policies of the method's 
 the other half they are tested (see ``risk_control``).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,9 +61,9 @@ class PathResults:
 class Guarantee:
     """A path of policies from conservative to aggressive, and the results of their tests."""
 
-    path: list[Policy | GivenExits]  #: the first never exits, which harms no video and is not tested
-    held_out: PathResults  #: on the testing half of ``val``
-    test: PathResults  #: on split ``test``, on which nothing is chosen
+    path: list[Policy | GivenExits]  #: policies; the first never exits, which harms no video and is not tested
+    held_out: PathResults  #: results on the testing half of ``val``
+    test: PathResults  #: results on split ``test``, on which nothing is chosen
     params: Params
 
     @property
@@ -168,7 +169,7 @@ class Guarantee:
         ``guarantee.one_per_group``.
         """
         limits, test = sorted({*LIMITS, self.settings.max_harm}), self.test
-        drawn = {"videos": range(test.num_videos)}
+        drawn: dict[str, Sequence[int] | Sequence[str]] = {"videos": range(test.num_videos)}
         if not self.settings.one_per_group:
             drawn["groups"] = test.groups
         tables = [
@@ -218,14 +219,14 @@ def certify(val: Split, test: Split, params: Params) -> Guarantee:
 
     If ``val`` has a single group, none is left for the tests, and never exit is chosen.
     """
-    groups, seed = np.array(val.table.groups), params.seed
+    groups, seed = val.table.groups, params.seed
     if len(set(groups)) > 1:
         searched, held_out = halves(groups, seed)
         path = conservative_to_aggressive(val.take(searched), params)
     else:
         held_out, path = np.arange(0), [Thresholds.never(val.num_exits)]
     if params.guarantee.one_per_group:
-        held_out = held_out[one_per_group(groups[held_out], seed)]
+        held_out = held_out[one_per_group([groups[row] for row in held_out], seed)]
     return Guarantee(path, PathResults.of(path, val.take(held_out)), PathResults.of(path, test), params)
 
 

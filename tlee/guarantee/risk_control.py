@@ -63,7 +63,7 @@ def plan(videos: Sequence[int], max_harm: float, confidence: float) -> pd.DataFr
 def simulate(
     harm: np.ndarray,
     share: np.ndarray,
-    groups: Sequence,
+    groups: Sequence[int] | Sequence[str],
     videos: int,
     limits: Sequence[float],
     confidence: float,
