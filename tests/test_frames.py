@@ -96,7 +96,7 @@ def test_a_store_is_read(store):
     assert store.classes == ["Walk", "Bend"]
     assert store.labels.tolist() == LABELS
     assert store.truth.tolist() == [[False, True], [True, False], [False, True]]
-    assert (store.steps, store.clip_frames) == (T, 1)
+    assert (store.num_steps, store.clip_frames) == (T, 1)
 
 
 def test_videos_may_have_several_labels(tmp_path):
@@ -111,7 +111,7 @@ def test_videos_may_have_several_labels(tmp_path):
 def test_a_time_step_may_be_a_short_clip(tmp_path):
     """Ten frames are two time steps of five; the middle frame of each is displayed."""
     store = FrameStore(written(tmp_path / "train.arrow", clip_frames=5))
-    assert (store.steps, store.clip_frames) == (2, 5)
+    assert (store.num_steps, store.clip_frames) == (2, 5)
     shown = [round(np.asarray(image).mean() / STEP) for image in store.pictures(0, [1, 0])]
     assert shown == [7, 2]
     clip, _, _ = ClipDataset(store, [1, 0], unchanged)[0]

@@ -63,7 +63,7 @@ def test_rows_of_the_confusion_are_the_truth():
 
 
 def test_area_under_the_curve_by_hand():
-    """Of the four pairs of a positive and a negative, three are in order."""
+    """Three of the four pairs of a positive and a negative are in order."""
     scores, correct = torch.tensor([0.9, 0.4, 0.5, 0.1]), torch.tensor([True, True, False, False])
     assert auroc(scores, correct) == 0.75
 
@@ -88,7 +88,7 @@ def test_an_interval_covers_the_mean_at_its_nominal_rate():
 
 
 def test_equal_values_have_an_interval():
-    """With 256 correct of 256, the exact 95% interval begins at 0.025 ** (1 / 256)."""
+    """The exact 95% interval of 256 correct videos of 256 begins at 0.025 ** (1 / 256)."""
     low, high = intervals.of_mean(np.ones(256), range(256), resamples=10, seed=0)
     assert low == pytest.approx(0.025 ** (1 / 256))
     assert high == 1.0

@@ -58,8 +58,8 @@ class FrameStore:
         return len(self.videos)
 
     @property
-    def steps(self) -> int:
-        """``T``, the number of time steps per video."""
+    def num_steps(self) -> int:
+        """Number of time steps per video, ``T``."""
         return len(self._frames[0]) // self.clip_frames
 
     def targets(self, multi_label: bool) -> torch.Tensor:
@@ -81,7 +81,7 @@ class FrameStore:
         labels = self.labels.tolist()
         present = [label for label in range(len(self.classes)) if label in labels]
         return [
-            (self.classes[label], self.pictures(labels.index(label), list(range(self.steps))))
+            (self.classes[label], self.pictures(labels.index(label), list(range(self.num_steps))))
             for label in present[:at_most]
         ]
 

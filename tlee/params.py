@@ -164,7 +164,7 @@ class Params(Section):
         backbone, given = self.model.backbone, self.extract.clip_frames
         expected = CLIP_FRAMES.get(backbone, 1)
         if given != expected:
-            raise ValueError(f"`extract.clip_frames` is {given}, but {backbone} reads {expected} a time step")
+            raise ValueError(f"`extract.clip_frames` is {given}, but {backbone} reads {expected} per time step")
         return self
 
     @model_validator(mode="after")

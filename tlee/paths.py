@@ -30,7 +30,7 @@ RUNS = Path("runs")
 
 
 def find_root(start: Path) -> Path:
-    """Return the nearest folder at or above ``start`` that contains ``params.yaml``; raise ``UserError`` if none does."""
+    """Return the nearest folder at or above ``start`` with ``params.yaml``; raise ``UserError`` if there is none."""
     for folder in (start, *start.parents):
         if (folder / "params.yaml").exists():
             return folder

@@ -12,7 +12,7 @@ def spread(num_videos: int, at_most: int) -> list[int]:
 
 
 def halves(groups: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of two halves without a common group. Raises ``ValueError`` if there is only one group."""
+    """Return the rows of two halves without a common group. Raises ``ValueError`` for a single group."""
     splitter = GroupShuffleSplit(n_splits=1, test_size=0.5, random_state=seed)
     return next(splitter.split(np.zeros(len(groups)), groups=groups))
 
@@ -27,7 +27,7 @@ def one_per_group(groups: Sequence[str], seed: int) -> np.ndarray:
 def folds(groups: Sequence[str], count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield, for each of ``count`` cross-validation folds, the rows of all other folds and those of the fold.
 
-    Folds have no group in common; there are no more folds than groups. Raises ``ValueError`` if there is only one group.
+    Folds have no group in common and are at most as many as the groups. Raises ``ValueError`` for a single group.
     """
     splitter = GroupKFold(min(count, len(set(groups))), shuffle=True, random_state=seed)
     yield from splitter.split(np.zeros(len(groups)), groups=groups)

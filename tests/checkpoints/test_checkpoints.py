@@ -313,7 +313,7 @@ class Code:
 
 
 def test_a_file_with_other_objects_than_tensors_is_refused(small, tmp_path):
-    refusal(tmp_path, {"state_dict": small, "config": Code()}, "tlee", "published.pth", "`state_dict` alone")
+    refusal(tmp_path, {"state_dict": small, "config": Code()}, "tlee", "published.pth", "`state_dict`")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])

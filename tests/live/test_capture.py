@@ -94,15 +94,15 @@ def test_a_password_is_not_shown(address, shown):
 
 
 def test_a_camera_without_a_new_frame_is_polled_again(tmp_path, monkeypatch):
-    sound_frames, polls = capture.sound_frames, []
+    undamaged_frames, polls = capture.undamaged_frames, []
 
     def hesitant(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
         polls.append(container)
         if len(polls) < 3:
             raise av.BlockingIOError(11, "Resource temporarily unavailable")
-        yield from sound_frames(container)
+        yield from undamaged_frames(container)
 
-    monkeypatch.setattr(capture, "sound_frames", hesitant)
+    monkeypatch.setattr(capture, "undamaged_frames", hesitant)
     opened = open_capture(str(encode(tmp_path / "grey.mp4", length=5)), timeout=1.0)
     assert len(list(opened.frames)) == 5
     assert len(polls) == 3

@@ -82,7 +82,7 @@ def test_a_wrong_value_is_refused_even_where_the_method_sets_it(shipped):
 )
 def test_a_time_step_must_be_what_the_backbone_reads(shipped, backbone, frames, wanted):
     message = refusal(shipped, {"model.backbone": backbone, "extract.clip_frames": frames})
-    assert message == f"`extract.clip_frames` is {frames}, but {backbone} reads {wanted} a time step"
+    assert message == f"`extract.clip_frames` is {frames}, but {backbone} reads {wanted} per time step"
 
 
 @pytest.mark.parametrize("backbone", get_args(ModelParams.model_fields["backbone"].annotation))

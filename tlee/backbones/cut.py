@@ -64,7 +64,7 @@ class Backbone(nn.Module):
 
     @property
     def segments(self) -> tuple[nn.Sequential, ...]:
-        """The ``B + 1`` segments. The outputs of all but the last are the taps, the output of the last the features."""
+        """Segments, ``B + 1``: the outputs of all but the last are the taps, the output of the last the features."""
         return self._segments
 
     def first_layers(self, count: int) -> nn.ModuleList:

@@ -25,7 +25,7 @@ NORMALISATIONS = {
     KINETICS: ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)),
 }
 
-_REMEDY = "download it again, or save its `state_dict` alone where it was made"
+_REMEDY = "download it again, or save only its `state_dict`"
 _PARALLEL = "module."  # prefix of the names if the network was trained on several GPUs
 
 

@@ -117,4 +117,4 @@ def _gate(state: State) -> tuple[str, list[str]]:
         return "mlp", ["the gate is linear: it is written as an equivalent `mlp` gate of the kit"]
     if "exit_selector.0.conv1.weight" in state:
         return "frameexit", ["batch norm of the gate is always applied; the authors' code skips it for a single video"]
-    return "confidence", ["there is no gate, so videos stop by confidence alone"]
+    return "confidence", ["there is no gate, so videos stop by confidence only"]

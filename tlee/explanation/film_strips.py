@@ -49,7 +49,7 @@ def strips_of(examples: pd.DataFrame, params: Params) -> dict[str, Strip]:
     """
     path = FRAMES / "test.arrow"
     store, strips = FrameStore(path), {}
-    order = visiting_order(store.steps, params.model.order)
+    order = visiting_order(store.num_steps, params.model.order)
     for row in examples.itertuples():
         if row.row >= len(store) or store.videos[row.row] != row.video:
             raise UserError(f"{path} contains other videos than the evaluation: run `dvc repro evaluate`")

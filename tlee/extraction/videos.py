@@ -62,7 +62,7 @@ class _Index:
             )
         ]
         position = {time: index for index, time in enumerate(self.times)}
-        frames = sum(position[wanted[-1]] - position[keyframe] + 1 for keyframe, wanted in by_keyframe)
+        frames = sum(position[selected[-1]] - position[keyframe] + 1 for keyframe, selected in by_keyframe)
         return by_keyframe if frames + _SEEK_COST * len(by_keyframe) < len(self.times) else []
 
 
@@ -89,12 +89,12 @@ def _read_index(path: Path) -> _Index:
 
 def _decode_all(path: Path, indices: list[int], finish: Finish) -> tuple[dict[int, Any], Timeline]:
     """Decode the whole file: return the frames at ``indices`` that exist, and the timeline of all decodable frames."""
-    wanted, decoded, times, duration = set(indices), {}, [], None
+    selected, decoded, times, duration = set(indices), {}, [], None
     with _open(path) as container:
-        for index, frame in enumerate(sound_frames(container)):
+        for index, frame in enumerate(undamaged_frames(container)):
             times.append(frame.pts)
             duration = frame.duration
-            if index in wanted:
+            if index in selected:
                 decoded[index] = finish(upright(frame))
         if not times:
             raise ValueError("it contains no decodable frame")
@@ -108,13 +108,13 @@ def _decode_by_seeking(path: Path, index: _Index, indices: list[int], finish: Fi
         return None
     try:
         with _open(path) as container:
-            for keyframe, wanted in seeks:
+            for keyframe, selected in seeks:
                 for frame in _frames_from(container, keyframe):
-                    if frame.pts in wanted:
+                    if frame.pts in selected:
                         by_time[frame.pts] = finish(upright(frame))
-                    if frame.pts >= wanted[-1]:
+                    if frame.pts >= selected[-1]:
                         break
-                if any(time not in by_time for time in wanted):
+                if any(time not in by_time for time in selected):
                     return None
     except (av.FFmpegError, _UnreliableSeekError):
         return None
@@ -140,7 +140,7 @@ def _frames_from(container: av.container.InputContainer, keyframe: int) -> Itera
             yield frame
 
 
-def sound_frames(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
+def undamaged_frames(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
     """Yield all frames except those of damaged packets."""
     for packet in container.demux(container.streams.video[0]):
         try:

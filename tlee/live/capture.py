@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 
-from tlee.extraction.videos import sound_frames
+from tlee.extraction.videos import undamaged_frames
 
 SOURCES = "a video file, a camera such as 0 or /dev/video0, or an address such as rtsp://HOST/PATH"
 
@@ -77,7 +77,7 @@ def _decode(container: av.container.InputContainer) -> Generator[tuple[float, av
     with container:
         while True:
             try:
-                for frame in sound_frames(container):
+                for frame in undamaged_frames(container):
                     yield frame.time if frame.time is not None else float(count / rate), frame
                     count += 1
                 return
