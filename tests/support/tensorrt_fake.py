@@ -1,6 +1,6 @@
 """Stand-ins for TensorRT and CUDA's runtime: device memory is host memory, and ONNX Runtime computes.
 
-What is asynchronous on a GPU is as late here as it may be: it happens when the host waits for it.
+Asynchronous work of a GPU is done here as late as possible: when the host waits for it.
 """
 
 import ctypes
@@ -13,10 +13,10 @@ import onnxruntime
 
 
 class Cudart:
-    """The functions of ``libcudart.so`` that the runner calls. There is one stream."""
+    """The functions of ``libcudart.so`` that the runner calls, with one stream."""
 
     def __init__(self):
-        self.queue: list[int | Callable[[], None]] = []  # what is to happen, and numbers of events
+        self.queue: list[int | Callable[[], None]] = []  # pending work, and numbers of events
         self._memory: list[ctypes.Array] = []
         self._events = 0
         self.cudaGetErrorString = lambda status: f"error {status.value}".encode()
@@ -75,9 +75,9 @@ class Cudart:
 
 
 def tensorrt(cudart: Cudart, version: str) -> SimpleNamespace:
-    """The module, as it is in ``version``: 8.2 (bindings) or newer than 8.5 (tensors by name).
+    """Build the module of ``version``: 8.2 (bindings) or newer than 8.5 (tensors by name).
 
-    ``built`` tells the flags of each engine that was built; where it is ``failing`` no graph can be run.
+    ``built`` lists the flags of each engine that was built; while it is ``failing`` no graph can be run.
     """
     old = version.startswith("8.2")
     built: list[str] = []

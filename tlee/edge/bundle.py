@@ -1,21 +1,22 @@
-"""The bundle: all that a device needs to run a policy, check the result and time it, in one folder.
+"""The bundle: one folder with everything that a device needs to run a policy, check the result and time it.
 
-It holds the graphs as ONNX and as TorchScript, ``jetson.py``, which runs them, the frames of some test videos
-(``clips.npy``, see ``pixels``) and ``bundle.json``:
+It contains the graphs as ONNX and as TorchScript, ``runner.py``, which runs them, the frames of some test videos
+(``clips.npy``, see ``to_pixels``) and ``bundle.json``:
 
 ====================================  ================================================================================
-``id``                                changes with the graphs, the policy and the videos; results are known by it
-``method``, ``classes``               what was trained
+``id``                                identifies the graphs, the policy and the videos; results are matched by it
+``method``, ``classes``               of the trained network
 ``precision``                         of the graphs: ``fp32``, or ``int8`` (``quantise``)
-``preprocessing``                     from a video to the network's input; normalising is part of the network
-``graphs``, ``tensors``, ``looks``,   what to run: see ``jetson.Engine``
-``decides``, ``visited``, ``chunk``
-``prefixes``, ``batch``,              what to compare with: see ``jetson.UncutNetwork``
-``conclusion``
-``videos``                            for each of the clips its exits, label and logits by PyTorch (``int8``: by ONNX
-                                      Runtime), and its ``margin``:
-                                      how far, in log-odds, its scores stayed from thresholds and its label from another
-``timing``                            how often and with how many threads, unless the runner is told otherwise
+``preprocessing``                     from a video to the network's input; normalisation is part of the network
+``graphs``, ``tensors``, ``exits``,   what to run: see ``runner.Engine``
+``decides``, ``accumulate``,
+``chunk``
+``prefixes``, ``batch``,              what to compare with: see ``runner.UncutNetwork``
+``video_classifier``
+``videos``                            for each of the clips its exit depths, label and logits by PyTorch (``int8``: by
+                                      ONNX Runtime), and its ``margin``: the smallest distance, in log-odds, of a score
+                                      to a threshold and of its label to the next class
+``timing``                            default number of threads, warmup videos and repeats of the runner
 ``files``                             SHA-256 of each file
 ====================================  ================================================================================
 """
@@ -33,8 +34,10 @@ import numpy as np
 import torch
 
 from tlee.costs import Costs, count_costs
-from tlee.edge import runner as jetson
-from tlee.edge.export import Program, export, export_uncut
+from tlee.edge import runner
+from tlee.edge.export import export, export_uncut
+from tlee.edge.graphs import Program
+from tlee.edge.runner import CLIPS, MANIFEST, prepare_frames
 from tlee.frames import visiting_order
 from tlee.levels import ALWAYS, NEVER
 from tlee.model import TLEE
@@ -45,19 +48,20 @@ from tlee.policies.sources import LiveFeatures
 from tlee.policies.thresholds import Thresholds
 from tlee.records import save_json
 
-FAR = 99.0  #: a margin that is at least this
+RUNNER = "runner.py"
+MAX_MARGIN = 99.0  #: larger margins are not distinguished
 
 
 @dataclass(frozen=True)
 class Videos:
-    """Test videos to check with and to time: their names, and ``clip``, a row to ``float [T, *input_shape]`` in 0..1.
+    """Test videos to check and time: their names, and ``clip``, a row to ``float [T, *input_shape]`` in 0..1.
 
-    ``paths`` are the exits to take of each, if the policy decides nothing.
+    ``exit_depths`` are those to take in each, if the policy does not decide them.
     """
 
     names: Sequence[str]
     clip: Callable[[int], torch.Tensor]
-    paths: Sequence[list[int]] | None = None
+    exit_depths: Sequence[list[int]] | None = None
 
 
 def write_bundle(
@@ -66,17 +70,17 @@ def write_bundle(
     """Write the bundle of ``policy`` to ``folder``, with the parameters that ``model`` was built with."""
     params = model.params
     frames, opset = params.extract.frames, params.latency.opset
-    cut = export(model, policy, frames, folder, opset, torchscript=True)
+    with_exits = export(model, policy, frames, folder, opset, torchscript=True)
     uncut = export_uncut(model, frames, folder, opset, torchscript=True)
-    shutil.copy(jetson.__file__, folder / "jetson.py")
+    shutil.copy(runner.__file__, folder / RUNNER)
     costs, expected = count_costs(model), []
     shape = (len(videos.names), frames, *model.input_shape[1:], 3)
-    clips = np.lib.format.open_memmap(folder / jetson.CLIPS, "w+", np.uint8, shape)
+    clips = np.lib.format.open_memmap(folder / CLIPS, "w+", np.uint8, shape)
     for row, name in enumerate(videos.names):
-        clips[row] = pixels(videos.clip(row))
-        path = videos.paths[row] if videos.paths else None
-        clip = torch.from_numpy(jetson.prepare(clips[row]))
-        expected.append({"video": name, **expect(model, policy, clip, costs, path)})
+        clips[row] = to_pixels(videos.clip(row))
+        given_exits = videos.exit_depths[row] if videos.exit_depths else None
+        clip = torch.from_numpy(prepare_frames(clips[row]))
+        expected.append({"video": name, **expected_result(model, policy, clip, costs, given_exits)})
     clips.flush()
     about = {
         "method": params.model.method,
@@ -94,76 +98,80 @@ def write_bundle(
         "videos": expected,
         "timing": {key: getattr(params.latency, key) for key in ("threads", "warmup", "repeats")},
     }
-    program = join(cut, uncut)
-    others = [f"{name}.pt" for name in program["graphs"]]
-    seal(program | about, folder, *others, jetson.CLIPS, "jetson.py")
+    program = merge_programs(with_exits, uncut)
+    torchscript = [f"{name}.pt" for name in program["graphs"]]
+    write_manifest(program | about, folder, *torchscript, CLIPS, RUNNER)
 
 
-def join(*programs: Program) -> Program:
-    """One program of several."""
-    joined: Program = {}
+def merge_programs(*programs: Program) -> Program:
+    """Merge programs into one with the graphs and tensors of all."""
+    merged: Program = {}
     for program in programs:
-        joined |= program | {key: joined.get(key, {}) | program[key] for key in ("graphs", "tensors")}
-    return joined
+        merged |= program | {key: merged.get(key, {}) | program[key] for key in ("graphs", "tensors")}
+    return merged
 
 
-def seal(program: Program, folder: Path, *others: str) -> None:
+def write_manifest(program: Program, folder: Path, *others: str) -> None:
     """Write ``bundle.json``, with the digests of the graphs and of ``others`` among the files in ``folder``."""
     names = [*(f"{name}.onnx" for name in program["graphs"]), *others]
     files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
-    what = [program["looks"], *(digest for name, digest in files.items() if name.endswith((".onnx", ".npy")))]
-    identity = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-    save_json(folder / jetson.MANIFEST, {"id": identity, **program, "files": files})
+    content = [program["exits"], *(digest for name, digest in files.items() if name.endswith((".onnx", ".npy")))]
+    identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    save_json(folder / MANIFEST, {"id": identity, **program, "files": files})
 
 
-def pixels(clip: torch.Tensor) -> np.ndarray:
-    """``float [T, 3, ..., S, S]`` in 0..1, from pixels, to these: ``uint8 [T, ..., S, S, 3]``."""
+def to_pixels(clip: torch.Tensor) -> np.ndarray:
+    """Convert ``float [T, 3, ..., S, S]`` in 0..1 back to its pixels, ``uint8 [T, ..., S, S, 3]``."""
     return (clip * 255).round().to(torch.uint8).movedim(1, -1).numpy()
 
 
-# --- what must come out ----------------------------------------------------------------------------------
+# --- expected results ------------------------------------------------------------------------------------
 
 
-def expect(
-    model: TLEE, policy: Thresholds | RandomExits, clip: torch.Tensor, costs: Costs, path: list[int] | None
+def expected_result(
+    model: TLEE, policy: Thresholds | RandomExits, clip: torch.Tensor, costs: Costs, given_exits: list[int] | None
 ) -> dict[str, Any]:
-    """What PyTorch makes of one clip: ``exits``, ``label``, ``logits`` and ``margin``, see the table above."""
-    source, margin = LiveFeatures(model, clip), FAR
+    """Compute ``exit_depths``, ``label``, ``logits`` and ``margin`` of one clip by PyTorch, see ``videos`` above."""
+    source, margin = LiveFeatures(model, clip), MAX_MARGIN
     if isinstance(policy, Thresholds):
         watched = Watched(policy)
         outcomes, margin = run(source, model.readout, watched, costs), watched.margin
     else:
-        outcomes = follow(source, model.readout, torch.tensor([path]), costs)
-    (logits,) = outcomes.logits
-    lead = -logits.sort(descending=True).values[:2].diff().sum().item()  # before the second class
+        outcomes = follow(source, model.readout, torch.tensor([given_exits]), costs)
+    return describe_result(outcomes.logits[0].numpy(), outcomes.exit_depths[0].tolist(), margin)
+
+
+def describe_result(logits: np.ndarray, exit_depths: list[int], score_margin: float) -> dict[str, Any]:
+    """Describe a result as in ``bundle.json``; ``score_margin`` is the distance of scores to thresholds."""
+    second, first = np.sort(logits)[-2:]
     return {
-        "exit_depths": outcomes.exit_depths[0].tolist(),
-        "label": outcomes.predictions.item(),
+        "exit_depths": exit_depths,
+        "label": int(logits.argmax()),
         "logits": [float(f"{value:.6g}") for value in logits.tolist()],
-        "margin": round(min(margin, lead, FAR), 6),
+        "margin": round(min(MAX_MARGIN, score_margin, float(first - second)), 6),
     }
 
 
 class Watched(Policy):
-    """A policy of which is noted how near the scores that it compares come to its thresholds, in log-odds."""
+    """A policy that records the smallest distance, in log-odds, of the scores that it compares to its thresholds."""
 
     def __init__(self, policy: Thresholds):
-        self._policy, self.margin = policy, FAR
+        self._policy, self.margin = policy, MAX_MARGIN
 
     def uses_exit(self, t: int, b: int, frames: int) -> bool:
         return self._policy.uses_exit(t, b, frames)
 
     def stop_video(self, seen: Observation) -> torch.Tensor:
         confidence, gate = self._policy.stop_above(seen.t, seen.b, seen.num_frames)
-        self._note(seen, "confidence", confidence)
-        self._note(seen, "gate_score", gate)
+        self._record(seen, "confidence", confidence)
+        self._record(seen, "gate_score", gate)
         return self._policy.stop_video(seen)
 
     def leave_frame(self, seen: Observation) -> torch.Tensor:
-        self._note(seen, "confidence", self._policy.layer[seen.b])
+        self._record(seen, "confidence", self._policy.layer[seen.b])
         return self._policy.leave_frame(seen)
 
-    def _note(self, seen: Observation, score: str, threshold: float) -> None:
+    def _record(self, seen: Observation, score: str, threshold: float) -> None:
         if ALWAYS < threshold < NEVER:
             distance = getattr(seen, score).double().logit() - math.log(threshold / (1 - threshold))
             self.margin = min(self.margin, distance.abs().min().item())

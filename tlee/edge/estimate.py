@@ -1,15 +1,15 @@
-"""What a Jetson Nano would take, from numbers that others have published of it and from what the network does.
+"""Estimated time on a Jetson Nano, from published times and the work of the network.
 
-Time is taken to be a sum: so much for each multiply-accumulate, for each byte that layers read and write, and for each
-layer. ``jetson_nano.csv`` has few points, so this is fitted several times, without and with the last term,
-and each time without one of the points; that one then tells by what factor it is missed. The estimate is the geometric
-mean of the fits, its spread goes to their extremes, as they are and corrected by what they miss.
+Time is modelled as a sum: a constant per multiply-accumulate, per byte that layers read and write, and per layer.
+``jetson_nano.csv`` has few points, so the constants are fitted several times, without and with the last term, and each
+time without one of the points, whose prediction error is a factor. The estimate is the geometric mean of the fits; its
+spread covers all of them, unchanged and corrected by that factor.
 
-It is of the network alone, and says little where frames are much smaller than those of the published points.
+It covers the network alone, and is of little use if frames are much smaller than those of the published points.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,46 +20,47 @@ from scipy.optimize import nnls
 from torch import nn
 
 from tlee._torchvision import models
-from tlee.costs import GIGA, count_macs
-from tlee.edge.export import Program
-from tlee.edge.runner import FULL, IDEAL, NEVER, REAL, STATISTICS, fixed, statistics
+from tlee.costs import GIGA, Costs, count_macs, measure_costs
+from tlee.edge.graphs import Program
+from tlee.edge.runner import FULL, IDEAL, NEVER, REAL, STATISTICS, Column, fixed_depth, summary_statistics
 from tlee.model import TLEE
-from tlee.readout import Accumulated
 
 FILE = Path(__file__).parent / "jetson_nano.csv"
 NANO = "Jetson Nano (estimate)"
 
-#: Whole networks as they were timed, by the names in the file.
+#: The networks that were timed, by their names in the file.
 NETWORKS = {
     "resnet18": models.resnet18,
     "resnet50": models.resnet50,
     "vgg16": models.vgg16,
     "mobilenet_v2_tsm_online": models.mobilenet_v2,
 }
-BYTES = {"fp16": 2, "fp32": 4}  #: of a number
+BYTES = {"fp16": 2, "fp32": 4}  #: per number
 
-_LAYERS = (nn.Conv2d, nn.Conv3d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d)  # what else there is becomes part of them
-_MEGA = 1e6
+#: Units of work: a GMAC, a million numbers, a layer.
+UNITS = np.array([GIGA, 1e6, 1])
+
+_LAYERS = (nn.Conv2d, nn.Conv3d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d)  # others are fused with them
 
 
-def work(run: Callable[[], torch.Tensor], network: nn.Module) -> tuple[torch.Tensor, np.ndarray]:
-    """The result of ``run``, and what the layers of ``network`` do in it.
+def count_work(network: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, np.ndarray]:
+    """Return the result of ``run`` and the work of the layers of ``network`` in it, ``int [3]``.
 
-    That is: GMACs, millions of numbers that are read and written, and how many layers were called.
+    It consists of multiply-accumulates, numbers read and written, and calls of layers.
     """
     numbers: list[int] = []
 
-    def note(layer: nn.Module, given: tuple[torch.Tensor, ...], result: torch.Tensor) -> None:
+    def count(layer: nn.Module, inputs: tuple[torch.Tensor, ...], result: torch.Tensor) -> None:
         weights = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
-        numbers.append(given[0].numel() + result.numel() + weights)
+        numbers.append(inputs[0].numel() + result.numel() + weights)
 
-    hooks = [layer.register_forward_hook(note) for layer in network.modules() if isinstance(layer, _LAYERS)]
+    hooks = [layer.register_forward_hook(count) for layer in network.modules() if isinstance(layer, _LAYERS)]
     try:
         result, macs = count_macs(run)
     finally:
         for hook in hooks:
             hook.remove()
-    return result, np.array([macs / GIGA, sum(numbers) / _MEGA, len(numbers)])
+    return result, np.array([macs, sum(numbers), len(numbers)])
 
 
 # --- the device ------------------------------------------------------------------------------------------
@@ -67,30 +68,30 @@ def work(run: Callable[[], torch.Tensor], network: nn.Module) -> tuple[torch.Ten
 
 @dataclass(frozen=True)
 class Fit:
-    """Milliseconds of a GMAC, of a MB and of a layer (``rates``), and the factor by which one point is missed."""
+    """Milliseconds per GMAC, per MB and per layer (``rates``), fitted without one point."""
 
     rates: np.ndarray
-    miss: float
+    error: float  #: time of that point as a multiple of its prediction
 
-    def milliseconds(self, done: np.ndarray) -> np.ndarray:
-        """Of ``work [..., 3]``, in half precision."""
-        return _costs(done, "fp16") @ self.rates
+    def milliseconds(self, work: np.ndarray) -> np.ndarray:
+        """Predict the time for ``work [..., 3]`` in ``UNITS``, in half precision."""
+        return _in_bytes(work, "fp16") @ self.rates
 
 
-def _costs(done: np.ndarray, precision: str) -> np.ndarray:
-    return done * [1, BYTES[precision], 1]
+def _in_bytes(work: np.ndarray, precision: str) -> np.ndarray:
+    return work * [1, BYTES[precision], 1]
 
 
 def fit_published(path: Path = FILE) -> list[Fit]:
-    """Fits to the fastest published time of each network, each without one of them."""
+    """Fit the fastest published time of each network, each fit without one of them."""
     table = pd.read_csv(path)
     per_second = table["unit"] == "frames_per_second"
     table["milliseconds"] = table["value"].where(~per_second, 1000 / table["value"])
     table = table.sort_values("milliseconds").drop_duplicates("model")
-    done = np.stack([_costs(_published_work(row.model, row.input), row.precision) for row in table.itertuples()])
+    points = np.stack([_in_bytes(_published_work(row.model, row.input), row.precision) for row in table.itertuples()])
     return [
-        _fit(done, table["milliseconds"].to_numpy(), without, terms)
-        for without in range(len(table))
+        _fit(points, table["milliseconds"].to_numpy(), left_out, terms)
+        for left_out in range(len(table))
         for terms in ((1, 1, 0), (1, 1, 1))
     ]
 
@@ -98,71 +99,75 @@ def fit_published(path: Path = FILE) -> list[Fit]:
 def _published_work(name: str, size: int) -> np.ndarray:
     with torch.device("meta"):
         network, frame = NETWORKS[name]().eval(), torch.zeros(1, 3, size, size)
-        return work(partial(network, frame), network)[1]
+        return count_work(network, partial(network, frame))[1] / UNITS
 
 
-def _fit(done: np.ndarray, milliseconds: np.ndarray, without: int, terms: tuple[int, ...]) -> Fit:
-    """Rates of the ``terms`` that are not negative, and for which relative errors are small."""
-    kept = np.arange(len(done)) != without
-    rates, _ = nnls(done[kept] * terms / milliseconds[kept, None], np.ones(kept.sum()))
-    return Fit(rates, milliseconds[without] / (done[without] @ rates))
+def _fit(points: np.ndarray, milliseconds: np.ndarray, left_out: int, terms: tuple[int, ...]) -> Fit:
+    """Fit non-negative rates of the ``terms`` by relative errors."""
+    kept = np.arange(len(points)) != left_out
+    rates, _ = nnls(points[kept] * terms / milliseconds[kept, None], np.ones(kept.sum()))
+    return Fit(rates, milliseconds[left_out] / (points[left_out] @ rates))
 
 
 # --- the network -----------------------------------------------------------------------------------------
 
 
 def work_of_videos(model: TLEE, program: Program) -> dict[str, np.ndarray]:
-    """``work [N, 3]`` of each system on the videos of a bundle, whose program this is."""
-    backbone, readout = model.backbone, model.readout
-    memory, tap = backbone.start_memory(model.params.model.input_size), torch.zeros(1, *model.input_shape)
-    segments, heads = [], []
-    for depth, segment in enumerate(backbone.segments):
-        head = model.head(depth)
-        tap, done = work(lambda depth=depth, tap=tap: backbone.step(depth, tap, memory[depth])[0], segment)
-        segments.append(done)
-        heads.append(work(partial(head, tap), head)[1])
-    feature = torch.zeros(1, readout.width)
-    classifier = work(partial(readout.classify, feature, 0), readout)[1]
-    known = readout.accumulate(Accumulated.nothing(1), feature)
-    reuse = work(lambda: readout.accumulate(known, feature).z, readout)[1]
-    gate = work(partial(readout.gate, feature, feature, 1), readout)[1] if readout.gates else 0 * classifier
-    up_to, frames = np.cumsum(segments, axis=0), len(program["looks"])
+    """Return the work ``[N, 3]``, in ``UNITS``, of each system on the videos of a bundle with this ``program``."""
+    exit_depths = torch.tensor([video["exit_depths"] for video in program["videos"]])
+    parts = measure_costs(model, count_work)
+    quantities = [_quantity(parts, index) for index in range(len(UNITS))]
+    features_only = [replace(each, reuse=0, classifier=0) for each in quantities]
 
-    def real(exits: list[int]) -> np.ndarray:
-        looks = [
-            look
-            for left, frame in zip(exits, program["looks"], strict=True)
-            for look in frame
-            if look["depth"] <= left and (program["decides"] or program["visited"] or look["depth"] == left)
-        ]
-        seen = sum(heads[look["depth"]] + classifier + (look["gate"] < NEVER) * gate for look in looks)
-        return seen + (len(looks) - 1) * reuse + sum(up_to[left] for left in exits if left >= 0)
+    def along(costs: list[Costs], depths: torch.Tensor) -> np.ndarray:
+        return torch.stack([each.of_paths(depths, visited=False) for each in costs], dim=1).numpy()
 
-    def ideal(exits: list[int]) -> np.ndarray:
-        return sum(up_to[left] + heads[left] for left in exits if left >= 0)
-
-    videos = [video["exit_depths"] for video in program["videos"]]
-    whole = {
-        fixed(depth): np.tile(frames * (up_to[depth] + heads[depth] + reuse) - reuse + classifier, (len(videos), 1))
-        for depth in range(model.num_exits)
+    fixed = [along(quantities, torch.full_like(exit_depths, depth)) for depth in range(model.num_exits)]
+    work = {
+        FULL: fixed[-1],
+        **{fixed_depth(depth): each for depth, each in enumerate(fixed[:-1])},
+        REAL: np.stack([_work_of_engine(parts, program, depths) for depths in exit_depths.tolist()]),
+        IDEAL: along(features_only, exit_depths),
     }
-    return {
-        FULL: whole.pop(fixed(model.num_exits - 1)),
-        **whole,
-        REAL: np.stack([real(exits) for exits in videos]),
-        IDEAL: np.stack([ideal(exits) for exits in videos]),
-    }
+    return {system: each / UNITS for system, each in work.items()}
+
+
+def _quantity(parts: Costs, index: int) -> Costs:
+    """Select one of the quantities of ``count_work`` from the costs of all parts."""
+    return Costs(
+        tuple(each[index] for each in parts.segments),
+        tuple(each[index] for each in parts.heads),
+        parts.reuse[index],
+        parts.classifier[index],
+        gate=0,  # not used along given exits
+    )
+
+
+def _work_of_engine(parts: Costs, program: Program, exit_depths: list[int]) -> np.ndarray:
+    """Work ``[3]`` of a video in the engine, whose readouts classify at every exit that is evaluated."""
+    every_exit = program["decides"] or program["accumulate"] == "visited"
+    evaluated = [
+        each
+        for frame, depth in zip(program["exits"], exit_depths, strict=True)
+        for each in frame
+        if each["depth"] <= depth and (every_exit or each["depth"] == depth)
+    ]
+    segments = sum(sum(parts.segments[: depth + 1]) for depth in exit_depths)
+    heads = sum(parts.heads[each["depth"]] for each in evaluated)
+    gates = sum(each["gate"] < NEVER for each in evaluated) * parts.gate
+    return segments + heads + len(evaluated) * parts.classifier + gates + (len(evaluated) - 1) * parts.reuse
 
 
 def estimate_nano(model: TLEE, program: Program) -> pd.DataFrame:
-    """Milliseconds a video of each ``system``: ``jetson.STATISTICS``; the median lies from ``low`` to ``high``.
+    """Estimate milliseconds per video of each ``system``: ``runner.STATISTICS``, and the range of the median.
 
-    It is of the network in half precision, without preparing frames and without the loop between graphs.
+    The range is from ``low`` to ``high``. The estimate is for the network in half precision, without the preparation
+    of frames and without the loop between graphs.
     """
     fits, rows = fit_published(), []
-    for system, done in work_of_videos(model, program).items():
-        points = np.array([list(statistics(fit.milliseconds(done)).values()) for fit in fits])
-        missed = points[:, 0] * [fit.miss for fit in fits]
-        spread = np.concatenate([points[:, 0], missed])
+    for system, work in work_of_videos(model, program).items():
+        points = np.array([list(summary_statistics(fit.milliseconds(work)).values()) for fit in fits])
+        corrected = points[:, 0] * [fit.error for fit in fits]
+        spread = np.concatenate([points[:, 0], corrected])
         rows.append((system, *np.exp(np.log(points).mean(axis=0)), spread.min(), spread.max()))
-    return pd.DataFrame(rows, columns=["system", *STATISTICS, "low", "high"])
+    return pd.DataFrame(rows, columns=[Column.SYSTEM, *STATISTICS, "low", "high"])

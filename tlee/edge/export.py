@@ -1,24 +1,17 @@
-"""The network as graphs: cut at the exits that a policy uses, and uncut for comparison.
+"""Export: the network as files, cut at the exits that a policy uses, and uncut for comparison.
 
-A frame runs down a chain of graphs, one from each exit that the policy looks at to the next; an exit that
-is switched off is no cut, no head and no call. After each of them one tiny graph, the readout, turns the
-exit feature into the scores that decide, one small tensor for the host. It is a file of its own since all exits
-share it: fused into the chain, every kind of readout would bring a copy of the weights, and these cost more in
-caches than the calls that they save.
-
-Graphs connect by the names of tensors, which ``tlee.edge.runner`` lists.
+Graphs are connected by the names of their tensors, see ``tlee.edge.runner``.
 """
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 from torch import nn
 
-from tlee import model as networks
+from tlee.edge.graph_modules import ChunkModule, ReadoutModule, SegmentModule, VideoClassifier, WithConstants
+from tlee.edge.graphs import Program, compile_policy
 from tlee.edge.runner import (
     BASE,
     CHUNK,
@@ -32,153 +25,29 @@ from tlee.edge.runner import (
     NEXT,
     PAST,
     SCORES,
+    Kind,
     Z,
     chunk_feature,
 )
-from tlee.levels import ALWAYS, NEVER
+from tlee.model import TLEE
 from tlee.policies.given import RandomExits
 from tlee.policies.thresholds import Thresholds
-from tlee.readout import Accumulated
 
-CHUNK_FRAMES = 3  #: that are run at once before the first decision, if that is asked for
-
-Program = dict[str, Any]  #: what ``jetson.Engine`` and ``jetson.UncutNetwork`` run
+CHUNK_FRAMES = 3  #: number of frames that a chunked run processes together before the first decision
 
 
 def memory(segment: int, index: int) -> str:
-    """Name of what segment ``segment`` remembers of the frame before (temporal shift)."""
+    """Return the name of a tensor that a segment keeps of the frame before (temporal shift)."""
     return f"{MEMORY}{segment}_{index}"
 
 
 def tap(depth: int) -> str:
-    """Name of the map after segment ``depth``, which segment ``depth + 1`` reads."""
+    """Return the name of the feature map after segment ``depth``, the input of segment ``depth + 1``."""
     return f"tap{depth}"
 
 
-# --- a policy as graphs to run -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Segments ``start..depth`` and the head of ``depth``: ``frame or tap -> (feature, tap)``.
-
-    There is no tap where the chain ``ends``.
-    """
-
-    start: int
-    depth: int
-    ends: bool
-
-    @property
-    def name(self) -> str:
-        return f"segments{self.start}-{self.depth}"
-
-
-@dataclass(frozen=True)
-class Readout:
-    """Reuse, classifier and gate: ``(feature, past) -> (z, logits, scores)``.
-
-    The ``first`` has nothing to fold into; there is a ``gate`` only where the policy asks for its score.
-    ``step`` is the time step, where these have classifiers and gates of their own. Where ``visited`` exits
-    are folded in too, there is a ``base`` besides the ``past`` that the gate compares with.
-    """
-
-    first: bool
-    gate: bool
-    step: int
-    visited: bool
-
-    @property
-    def name(self) -> str:
-        kind = "first" if self.first else "gate" if self.gate else "later"
-        return f"readout_{kind}{self.step or ''}"
-
-    @property
-    def inputs(self) -> list[str]:
-        if self.first:
-            return [FEATURE]
-        if not self.visited:
-            return [FEATURE, COUNT, PAST]
-        return [FEATURE, COUNT, BASE, PAST] if self.gate else [FEATURE, COUNT, BASE]
-
-
-@dataclass(frozen=True)
-class Look:
-    """Two graphs to run one after the other, and what their scores decide.
-
-    ``stop``: stop the video if the confidence is above it; ``gate``: if the gate's score is.
-    ``leave``: leave the frame if the confidence is above it.
-    """
-
-    stretch: Stretch
-    readout: Readout
-    stop: float
-    gate: float
-    leave: float
-
-    @property
-    def program(self) -> Program:
-        """As ``jetson.Engine`` reads it."""
-        return {
-            "segments": self.stretch.name,
-            "readout": self.readout.name,
-            "depth": self.stretch.depth,
-            "stop": self.stop,
-            "gate": self.gate,
-            "leave": self.leave,
-        }
-
-
-def compile_policy(policy: Thresholds | RandomExits, model: networks.TLEE, frames: int) -> tuple[tuple[Look, ...], ...]:
-    """The looks of ``policy`` at each of ``frames`` frames, from shallow to deep.
-
-    Those of random exits decide nothing: every exit can be taken, straight from the frame, or from the exit
-    before if that is folded in too.
-    """
-    looks = _looks if isinstance(policy, Thresholds) else _every_exit
-    return tuple(looks(policy, model, t, frames) for t in range(frames))
-
-
-def _looks(policy: Thresholds, model: networks.TLEE, t: int, frames: int) -> tuple[Look, ...]:
-    looks: list[Look] = []
-    for depth in range(model.num_exits):
-        if not policy.uses_exit(t, depth, frames):
-            continue
-        start = looks[-1].stretch.depth + 1 if looks else 0
-        leave = policy.layer[depth] if depth < model.num_exits - 1 else ALWAYS
-        stop, gate = policy.stop_above(t, depth, frames)
-        readout = _readout(model, t, first_look=not looks, gate=gate < NEVER)
-        looks.append(Look(Stretch(start, depth, ends=leave == ALWAYS), readout, stop, gate, leave))
-        if leave == ALWAYS:
-            break
-    return tuple(looks)
-
-
-def _every_exit(_: RandomExits, model: networks.TLEE, t: int, frames: int) -> tuple[Look, ...]:
-    chained, deepest = model.readout.accumulates_visited, model.num_exits - 1
-    return tuple(
-        Look(
-            Stretch(depth if chained else 0, depth, ends=not chained or depth == deepest),
-            _readout(model, t, first_look=depth == 0, gate=False),
-            NEVER,
-            NEVER,
-            NEVER,
-        )
-        for depth in range(model.num_exits)
-    )
-
-
-def _readout(model: networks.TLEE, t: int, *, first_look: bool, gate: bool) -> Readout:
-    visited = model.readout.accumulates_visited
-    first = t == 0 and (first_look or not visited)
-    return Readout(first, gate, step=t if model.readout.per_step else 0, visited=visited)
-
-
-# --- export --------------------------------------------------------------------------------------------
-
-
 def export(
-    model: networks.TLEE,
+    model: TLEE,
     policy: Thresholds | RandomExits,
     frames: int,
     folder: Path,
@@ -187,103 +56,49 @@ def export(
 ) -> Program:
     """Write the graphs that ``policy`` needs for clips of ``frames`` frames: batch 1, static shapes.
 
-    They are ONNX files, and with ``torchscript`` files that PyTorch runs besides.
-    Returns what ``jetson.Engine`` runs.
+    They are ONNX files, and with ``torchscript`` also files for PyTorch.
+    Returns the program of ``runner.Engine``.
     """
-    write = _Writer(model, frames, folder, opset, torchscript)
-    looks = compile_policy(policy, model, frames)
-    for stretch in dict.fromkeys(look.stretch for each in looks for look in each):
-        write.segments(stretch.name, stretch.start, stretch.depth, None if stretch.ends else tap(stretch.depth))
-    for readout in dict.fromkeys(look.readout for each in looks for look in each):
-        write(readout.name, _Readout(model.readout, readout), readout.inputs, [Z, LOGITS, SCORES])
-    depths = sorted({look.stretch.depth for each in looks[:CHUNK_FRAMES] for look in each})
-    return write.program | {
+    writer = GraphWriter(model, frames, folder, opset, torchscript)
+    exits = compile_policy(policy, model, frames)
+    for segments in dict.fromkeys(each.segments for frame in exits for each in frame):
+        output_tap = None if segments.ends else tap(segments.depth)
+        writer.write_segments(Kind.SEGMENTS, segments.name, segments.start, segments.depth, output_tap)
+    for readout in dict.fromkeys(each.readout for frame in exits for each in frame):
+        module = ReadoutModule(model.readout, readout)
+        writer.write(Kind.READOUT, readout.name, module, readout.inputs, [Z, LOGITS, SCORES])
+    depths = sorted({each.segments.depth for frame in exits[:CHUNK_FRAMES] for each in frame})
+    return writer.program | {
         "decides": isinstance(policy, Thresholds),
-        "visited": model.readout.accumulates_visited,
-        "chunk": None if write.remembers else write.chunk(min(CHUNK_FRAMES, frames), depths),
-        "looks": [[look.program for look in each] for each in looks],
+        "accumulate": model.params.model.accumulate,
+        "chunk": None if writer.has_memories else writer.write_chunk(min(CHUNK_FRAMES, frames), depths),
+        "exits": [[each.program for each in frame] for frame in exits],
     }
 
 
-def export_uncut(model: networks.TLEE, frames: int, folder: Path, opset: int, torchscript: bool = False) -> Program:
+def export_uncut(model: TLEE, frames: int, folder: Path, opset: int, torchscript: bool = False) -> Program:
     """Write the graphs of the network without exits, for clips of ``frames`` frames.
 
-    Returns what ``jetson.UncutNetwork`` runs: for each depth a graph up to it with its head and no other, one that
-    runs all frames to full depth as a batch, unless they need one another, and one that turns the features of all
-    frames into logits.
+    Returns the program of ``runner.UncutNetwork``: for each depth a graph up to it with its head and no other, one
+    that runs all frames to full depth as a batch, unless frames depend on each other, and one that turns the features
+    of all frames into logits.
     """
-    write = _Writer(model, frames, folder, opset, torchscript)
-    prefixes = [write.segments(f"prefix{depth}", 0, depth) for depth in range(model.num_exits)]
-    batch = None if write.remembers else write.batch()
-    conclusion = write("conclusion", _Conclusion(model.readout), [FEATURES], [LOGITS])
-    return write.program | {"prefixes": prefixes, "batch": batch, "conclusion": conclusion}
+    writer = GraphWriter(model, frames, folder, opset, torchscript)
+    prefixes = [writer.write_segments(Kind.PREFIX, f"prefix{depth}", 0, depth) for depth in range(model.num_exits)]
+    batch = None if writer.has_memories else writer.write_batch()
+    name = Kind.VIDEO_CLASSIFIER
+    writer.write(Kind.VIDEO_CLASSIFIER, name, VideoClassifier(model.readout), [FEATURES], [LOGITS])
+    return writer.program | {"prefixes": prefixes, "batch": batch, "video_classifier": name}
 
 
-class _Segments(nn.Module):
-    """Segments ``start..depth`` and a head: ``(frame or tap, *memories) -> (feature[, tap], *next memories)``."""
+class GraphWriter:
+    """Writes modules as checked ONNX files with named tensors of static shape, and optionally as TorchScript.
 
-    def __init__(self, model: networks.TLEE, start: int, depth: int, sizes: list[int], gives_tap: bool):
-        super().__init__()
-        self.backbone, self.head = model.backbone, model.head(depth)
-        self.start, self.sizes, self.gives_tap = start, sizes, gives_tap  # sizes: memories of each segment
-
-    def forward(self, tap: torch.Tensor, *memories: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        following: list[torch.Tensor] = []
-        for depth, size in enumerate(self.sizes, start=self.start):
-            tap, remembered = self.backbone.step(depth, tap, memories[:size])
-            memories, following = memories[size:], [*following, *remembered]
-        return (self.head(tap), *([tap] if self.gives_tap else []), *following)
-
-
-class _Stage(_Segments):
-    """The same for several frames without memories: ``(frames or taps) -> (one feature a frame[, taps])``."""
-
-    def forward(self, tap: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        features, *taps = super().forward(tap)
-        return (*features.split(1), *taps)
-
-
-class _Readout(nn.Module):
-    def __init__(self, readout: networks.Readout, part: Readout):
-        super().__init__()
-        self.readout, self.part = readout, part
-        self.register_buffer("no_gate", torch.zeros(1, 1))
-        self.register_buffer("no_features", torch.zeros(1, 1))
-
-    def forward(
-        self,
-        feature: torch.Tensor,
-        count: torch.Tensor | None = None,
-        base: torch.Tensor | None = None,
-        past: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, ...]:
-        z = self.readout.accumulate(Accumulated(base, self.no_features if count is None else count), feature).z
-        logits = self.readout.classify(z, self.part.step)
-        confidence, gate = self.readout.probabilities(logits).amax(1, keepdim=True), self.no_gate
-        if self.part.gate:
-            gate = self.readout.gate(z, past if self.part.visited else base, self.part.step).sigmoid()[:, None]
-        return z, logits, torch.cat([confidence, gate], dim=1)
-
-
-class _Conclusion(nn.Module):
-    def __init__(self, readout: networks.Readout):
-        super().__init__()
-        self.readout = readout
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        known = Accumulated.nothing(1)
-        for feature in features.split(1):
-            known = self.readout.accumulate(known, feature)
-        return self.readout.classify(known.z, len(features) - 1)
-
-
-class _Writer:
-    """Writes modules as checked ONNX files with named tensors of static shape, and as TorchScript if it is asked to.
-
-    ``program`` holds the ``graphs`` written so far, with the tensors that they read and write, and the shapes of all.
+    ``program`` contains the ``graphs`` written so far, with their ``kind``, the range of their ``segments`` (if any)
+    and the names of their ``inputs`` and ``outputs``, and the shapes of all ``tensors``.
     """
 
-    def __init__(self, model: networks.TLEE, frames: int, folder: Path, opset: int, torchscript: bool):
+    def __init__(self, model: TLEE, frames: int, folder: Path, opset: int, torchscript: bool):
         self._model, self._folder, self._opset, self._torchscript = model.eval(), folder, opset, torchscript
         width = model.readout.width
         vector, frame = torch.zeros(1, width), torch.zeros(1, *model.input_shape)
@@ -303,42 +118,53 @@ class _Writer:
         self.program: Program = {"graphs": {}, "tensors": {}}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def segments(self, name: str, start: int, depth: int, gives: str | None = None) -> str:
-        """Write segments ``start..depth`` with the head of ``depth``; the graph also ``gives`` a tap by that name."""
-        sizes = [len(self._memories[segment]) for segment in range(start, depth + 1)]
-        memories = [memory(start + offset, index) for offset, size in enumerate(sizes) for index in range(size)]
-        return self(
-            name,
-            _Segments(self._model, start, depth, sizes, gives is not None),
-            [tap(start - 1) if start else FRAME, *memories],
-            [FEATURE, *([gives] if gives else []), *(NEXT + name for name in memories)],
-        )
-
     @property
-    def remembers(self) -> bool:
-        """Whether a frame needs something of the frame before."""
+    def has_memories(self) -> bool:
+        """True if a frame depends on the frame before."""
         return any(self._memories)
 
-    def batch(self) -> str:
-        """Write the whole network for all frames of a video at once: ``[T, *input_shape] -> [T, D]``."""
-        deepest = self._model.num_exits - 1
-        return self("batch", _Segments(self._model, 0, deepest, [0] * (deepest + 1), False), [CLIP], [FEATURES])
+    def write_segments(self, kind: str, name: str, start: int, depth: int, output_tap: str | None = None) -> str:
+        """Write segments ``start..depth`` with the head of ``depth``, and the tap as another output if it is named."""
+        num_memories = [len(self._memories[segment]) for segment in range(start, depth + 1)]
+        memories = [
+            memory(start + offset, index) for offset, count in enumerate(num_memories) for index in range(count)
+        ]
+        inputs = [tap(start - 1) if start else FRAME, *memories]
+        outputs = [FEATURE, *([output_tap] if output_tap else []), *(NEXT + name for name in memories)]
+        module = SegmentModule(self._model, start, depth, num_memories, output_tap is not None)
+        return self.write(kind, name, module, inputs, outputs, (start, depth))
 
-    def chunk(self, frames: int, depths: list[int]) -> Program:
-        """Write what runs the first ``frames`` at once, in stages that end at ``depths``: see ``jetson.Chunk``."""
+    def write_batch(self) -> str:
+        """Write the full network for all frames of a video in one call: ``[T, *input_shape] -> [T, D]``."""
+        deepest = self._model.num_exits - 1
+        module = SegmentModule(self._model, 0, deepest, [0] * (deepest + 1), False)
+        return self.write(Kind.BATCH, "batch", module, [CLIP], [FEATURES], (0, deepest))
+
+    def write_chunk(self, frames: int, depths: list[int]) -> Program:
+        """Write the first ``frames`` frames together, in stages that end at ``depths``: see ``runner.Chunk``."""
         self._examples[CHUNK] = torch.zeros(frames, *self._model.input_shape)
         stages, before, start = [], CHUNK, 0
         for depth in depths:
-            sizes, gives = [0] * (depth + 1 - start), [] if depth == depths[-1] else [CHUNK + tap(depth)]
+            num_memories, output_tap = [0] * (depth + 1 - start), [] if depth == depths[-1] else [CHUNK + tap(depth)]
             features = [chunk_feature(t, depth) for t in range(frames)]
-            stage = _Stage(self._model, start, depth, sizes, bool(gives))
-            stages.append((depth, self(f"{CHUNK}{start}-{depth}", stage, [before], features + gives)))
+            module = ChunkModule(self._model, start, depth, num_memories, bool(output_tap))
+            name, outputs = f"{CHUNK}{start}-{depth}", features + output_tap
+            stages.append((depth, self.write(Kind.CHUNK, name, module, [before], outputs, (start, depth))))
             before, start = CHUNK + tap(depth), depth + 1
             self._examples[before] = self._taps[depth].repeat_interleave(frames, 0)
         return {"frames": frames, "stages": stages}
 
     @torch.no_grad()
-    def __call__(self, name: str, module: nn.Module, inputs: list[str], outputs: list[str]) -> str:
+    def write(
+        self,
+        kind: str,
+        name: str,
+        module: nn.Module,
+        inputs: list[str],
+        outputs: list[str],
+        segments: tuple[int, int] | None = None,
+    ) -> str:
+        """Write ``module`` as the graph ``name``, which is returned; inputs that it does not use are left out."""
         path, examples = self._folder / f"{name}.onnx", [self._examples[tensor] for tensor in inputs]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of the exporter that still writes opset 13
@@ -355,32 +181,21 @@ class _Writer:
             )
             onnx.checker.check_model(str(path), full_check=True)
             graph = onnx.load(path).graph
-            shapes = {
-                side: {
-                    tensor.name: [size.dim_value for size in tensor.type.tensor_type.shape.dim] for tensor in tensors
-                }
-                for side, tensors in (("inputs", graph.input), ("outputs", graph.output))
-            }
+            input_shapes, output_shapes = _shapes(graph.input), _shapes(graph.output)
             if self._torchscript:
-                given = [inputs.index(tensor) for tensor in shapes["inputs"]]  # the exporter drops what is not used
-                script = _Given(module, examples, given).eval()
+                given = [inputs.index(tensor) for tensor in input_shapes]  # the exporter drops unused inputs
+                script = WithConstants(module, examples, given).eval()
                 traced = torch.jit.trace(script, tuple(examples[index] for index in given), check_trace=False)
                 torch.jit.freeze(traced).save(str(path.with_suffix(".pt")))
-        self.program["graphs"][name] = {side: list(tensors) for side, tensors in shapes.items()}
-        self.program["tensors"] |= shapes["inputs"] | shapes["outputs"]
+        self.program["graphs"][name] = {
+            "kind": kind,
+            "segments": segments,
+            "inputs": list(input_shapes),
+            "outputs": list(output_shapes),
+        }
+        self.program["tensors"] |= input_shapes | output_shapes
         return name
 
 
-class _Given(nn.Module):
-    """A module that is given some of its inputs, by position, and of the others examples; it returns a tuple."""
-
-    def __init__(self, module: nn.Module, examples: list[torch.Tensor], given: list[int]):
-        super().__init__()
-        self.module, self.examples, self.given = module, examples, given
-
-    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        inputs = list(self.examples)
-        for index, tensor in zip(self.given, tensors, strict=True):
-            inputs[index] = tensor
-        outputs = self.module(*inputs)
-        return outputs if isinstance(outputs, tuple) else (outputs,)
+def _shapes(tensors: list[onnx.ValueInfoProto]) -> dict[str, list[int]]:
+    return {tensor.name: [size.dim_value for size in tensor.type.tensor_type.shape.dim] for tensor in tensors}

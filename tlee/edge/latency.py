@@ -1,17 +1,15 @@
-"""What the latency of a policy is made of, and summaries of what was timed."""
+"""Latency of a policy on this machine: agreement with PyTorch, decoding, the parts of the network, and ratios."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from tlee.edge import runner as jetson
-from tlee.edge.runner import BATCH, CHUNKED, FULL, IDEAL, REAL
+from tlee.edge.runner import FULL, FULL_BATCH, IDEAL, REAL, REAL_CHUNKED, Check, Column, Kind, Runner
 from tlee.extraction import Sampling, decode
 from tlee.model import TLEE
 
@@ -23,25 +21,25 @@ MILLISECOND = 1e-3  # s
 
 @dataclass(frozen=True)
 class Parity:
-    """How far ONNX Runtime is from PyTorch, over ``clips`` clips."""
+    """Agreement of ONNX Runtime with PyTorch."""
 
-    clips: int
-    same: int  #: clips with the same exits and label
-    features: float  #: largest absolute difference of an exit feature
-    logits: float  #: likewise of a logit, on the clips with the same exits and label; NaN if there are none
+    videos: int
+    same: int  #: number of videos with the same exits and label
+    max_feature_difference: float  #: absolute, over all exit features
+    max_logit_difference: float  #: absolute, over the videos with the same exits and label; NaN if there are none
 
 
 @torch.inference_mode()
-def parity(runner: jetson.Runner, model: TLEE, found: dict[str, Any]) -> Parity:
-    """What ``jetson.check`` has ``found``, and how far features are from those of ``model``, which was exported."""
-    furthest = 0.0
+def measure_parity(runner: Runner, model: TLEE, check: Check) -> Parity:
+    """Add to ``check`` the largest difference of exit features from those of ``model``, which was exported."""
+    largest = 0.0
     for video in range(len(runner.bundle.videos)):
-        clip = jetson.prepare(runner.bundle.frames(video))
+        clip = runner.bundle.clip(video)
         for depth, feature in enumerate(model.exit_features(torch.from_numpy(clip)[None])[0].unbind(1)):
             exported = runner.uncut.features(clip, [depth] * len(clip))
-            furthest = max(furthest, float(np.abs(exported - feature.numpy()).max()))
-    logits = np.nan if found["logits"] is None else found["logits"]
-    return Parity(found["clips"], found["same"], furthest, logits)
+            largest = max(largest, float(np.abs(exported - feature.numpy()).max()))
+    logits = np.nan if check.max_logit_difference is None else check.max_logit_difference
+    return Parity(check.videos, check.same, largest, logits)
 
 
 # --- decoding --------------------------------------------------------------------------------------------
@@ -50,7 +48,7 @@ def parity(runner: jetson.Runner, model: TLEE, found: dict[str, Any]) -> Parity:
 def time_decoding(
     paths: Sequence[Path], sampling: Sampling, transform: Callable[[torch.Tensor], torch.Tensor]
 ) -> pd.DataFrame:
-    """What comes before the network, in milliseconds: one row a video, ``decode`` and ``resize``.
+    """Time the steps before the network, in milliseconds: one row per video, ``decode`` and ``resize``.
 
     The frames of ``sampling`` are decoded, and ``transform`` makes the network's input of ``uint8 [T, 3, H, W]``.
     Raises ``ValueError`` if a video cannot be decoded.
@@ -68,52 +66,55 @@ def time_decoding(
 
 # --- the network and its parts ---------------------------------------------------------------------------
 
+READOUTS, LOOP = "readouts", "loop"
 
-def time_parts(runner: jetson.Runner) -> pd.DataFrame:
-    """What the engine's time goes into, in milliseconds: one row a video.
 
-    There is a column for each graph of ``segments``, then ``readouts``, and the ``loop`` between graphs. Each video is
-    run untimed right before.
+def time_parts(runner: Runner) -> pd.DataFrame:
+    """Time the parts of the engine, in milliseconds: one row per video.
+
+    There is a column for each graph of segments (its name), then ``READOUTS``, and the ``LOOP`` between graphs. Each
+    video is run untimed directly before.
     """
     rows, bundle, engine = [], runner.bundle, runner.engine
+    kinds = {name: graph["kind"] for name, graph in bundle.program["graphs"].items()}
     for video in range(len(bundle.videos)):
-        clip, path = jetson.prepare(bundle.frames(video)), bundle.path_taken(video)
-        engine.run(clip, path)
-        before, begin = engine.seconds_of_graphs, time.perf_counter()
-        engine.run(clip, path)
-        total, after = time.perf_counter() - begin, engine.seconds_of_graphs
+        clip, given_exits = bundle.clip(video), bundle.given_exits(video)
+        engine.run(clip, given_exits)
+        before, begin = engine.seconds_per_graph, time.perf_counter()
+        engine.run(clip, given_exits)
+        total, after = time.perf_counter() - begin, engine.seconds_per_graph
         spent = {name: after[name] - before[name] for name in sorted(after)}
         rows.append(
-            {name: seconds for name, seconds in spent.items() if name.startswith("segments")}
-            | {"readouts": sum(seconds for name, seconds in spent.items() if name.startswith("readout"))}
-            | {"loop": total - sum(spent.values())}
+            {name: seconds for name, seconds in spent.items() if kinds[name] == Kind.SEGMENTS}
+            | {READOUTS: sum(seconds for name, seconds in spent.items() if kinds[name] == Kind.READOUT)}
+            | {LOOP: total - sum(spent.values())}
         )
     return pd.DataFrame(rows) / MILLISECOND
 
 
-# --- summaries -------------------------------------------------------------------------------------------
+# --- ratios ----------------------------------------------------------------------------------------------
 
 
 def ratios(times: pd.DataFrame) -> dict[str, float]:
-    """Of the medians in ``times`` (see ``jetson.measure``), and once of the means.
+    """Compute ratios of the medians in ``times`` (see ``runner.time_systems``), and one of the means.
 
-    ``real_to_ideal``: what real exits cost over a network cut by an oracle: shallower heads, readouts,
-    calls and loop. ``real_to_full`` and ``mean_real_to_full``: what they save. ``outside_network``: share of the
-    engine's time in no graph, where that is known: not where graphs run on while the loop goes on. Where they were
-    timed: ``real_to_batch`` against all frames in one call, and ``chunked_to_real`` of the first few at once.
+    ``real_to_ideal``: the cost of real exits over a network cut by an oracle: shallower heads, readouts, calls and
+    loop. ``real_to_full`` and ``mean_real_to_full``: their savings. ``outside_graphs``: the share of the engine's time
+    outside graphs, if it is known: not if graphs run asynchronously. If they were timed: ``real_to_batch`` against all
+    frames in one call, and ``chunked_to_real`` of the first few frames together.
     """
-    milliseconds = times.groupby("system")["milliseconds"]
+    milliseconds = times.groupby(Column.SYSTEM)[Column.MILLISECONDS]
     medians, means = milliseconds.median(), milliseconds.mean()
     found = {
         "real_to_ideal": medians[REAL] / medians[IDEAL],
         "real_to_full": medians[REAL] / medians[FULL],
         "mean_real_to_full": means[REAL] / means[FULL],
     }
-    if BATCH in medians:
-        found["real_to_batch"] = medians[REAL] / medians[BATCH]
-    if CHUNKED in medians:
-        found["chunked_to_real"] = medians[CHUNKED] / medians[REAL]
-    real = times[times["system"] == REAL]
-    if real["network"].notna().all():
-        found["outside_network"] = 1 - (real["network"] / real["milliseconds"]).median()
+    if FULL_BATCH in medians:
+        found["real_to_batch"] = medians[REAL] / medians[FULL_BATCH]
+    if REAL_CHUNKED in medians:
+        found["chunked_to_real"] = medians[REAL_CHUNKED] / medians[REAL]
+    real = times[times[Column.SYSTEM] == REAL]
+    if real[Column.IN_GRAPHS].notna().all():
+        found["outside_graphs"] = 1 - (real[Column.IN_GRAPHS] / real[Column.MILLISECONDS]).median()
     return found

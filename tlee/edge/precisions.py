@@ -1,4 +1,4 @@
-"""Eight bits beside single precision: the same policy, the same videos, timed together on this machine."""
+"""Int8 against single precision: the same policy on the same videos, timed together on this machine."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,37 +8,39 @@ import pandas as pd
 import torch
 
 from tlee import intervals
-from tlee.edge import runner as jetson
 from tlee.edge.estimate import work_of_videos
 from tlee.edge.latency import MILLISECOND
-from tlee.edge.runner import FULL, REAL
+from tlee.edge.runner import FULL, MEDIAN, REAL, Bundle, Column, Runner, summary_statistics, take_turns
 from tlee.metrics import is_correct
 from tlee.model import TLEE
 
 FP32, INT8 = "fp32", "int8"
 RESAMPLES = 2000
 
-Runners = dict[str, jetson.Runner]  #: by ``FP32`` and ``INT8``, of the same policy and videos
+Runners = dict[str, Runner]  #: by ``FP32`` and ``INT8``, of the same policy and videos
 
 
 @dataclass(frozen=True)
 class Precisions:
-    """What eight bits change.
+    """Comparison of int8 with single precision.
 
-    ``table`` has one row a ``precision`` and ``system`` (``FULL``, ``REAL``): ``accuracy``, the share of videos whose
-    highest logit is of one of their classes; in eight bits the ``difference`` from the same system in single precision,
+    ``table`` has one row per ``precision`` and ``system`` (``FULL``, ``REAL``): ``accuracy``, the share of videos whose
+    highest logit is of one of their classes; in int8 the ``difference`` from the same system in single precision,
     paired by video; both with 95% intervals (``low`` to ``high``); ``same``, the share of videos with the exits and
-    label that the system has in single precision; mean ``gmacs`` a video; and its milliseconds, by
-    ``jetson.STATISTICS``.
+    label that the system has in single precision; mean ``gmacs`` per video; and its milliseconds, by
+    ``runner.STATISTICS``.
     """
 
     table: pd.DataFrame
-    megabytes: dict[str, float]  #: of the graphs that all have, by precision
+    megabytes: dict[str, float]  #: of the graphs that both have, by precision
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Of the policy with its exits; ``int8_to_fp32``: ratio of median times."""
-        real = self._rows(REAL)
+        """Accuracy, results and times of int8 against single precision, and sizes.
+
+        Accuracy and results are of the policy with its exits; ``int8_to_fp32``: ratio of median times.
+        """
+        real = self._row(REAL)
         return {
             "int8_difference": real["difference"],
             "int8_difference_low": real["difference_low"],
@@ -49,66 +51,68 @@ class Precisions:
         }
 
     def time_ratio(self, system: str) -> float:
-        """Median time in eight bits as a share of that in single precision."""
-        return self._rows(system)["p50"] / self._rows(system, FP32)["p50"]
+        """Median time in int8 as a share of that in single precision."""
+        return self._row(system)[MEDIAN] / self._row(system, FP32)[MEDIAN]
 
-    def _rows(self, system: str, precision: str = INT8) -> pd.Series:
-        return self.table.set_index(["precision", "system"]).loc[(precision, system)]
+    def _row(self, system: str, precision: str = INT8) -> pd.Series:
+        return self.table.set_index(["precision", Column.SYSTEM]).loc[(precision, system)]
 
 
 def compare_precisions(
     runners: Runners, model: TLEE, truth: torch.Tensor, groups: Sequence[str], seed: int
 ) -> Precisions:
     """Run and time ``runners`` on the videos of their bundles, whose classes are ``truth [N, C]`` (booleans)."""
-    times, results = time_together(runners), {name: _results(runner) for name, runner in runners.items()}
+    times, results = time_in_turns(runners), {name: _results(runner) for name, runner in runners.items()}
     rows = []
     for name, runner in runners.items():
         work = work_of_videos(model, runner.bundle.program)
-        for system, (exits, logits) in results[name].items():
-            base_exits, base_logits = results[FP32][system]
-            right, right_before = (is_correct(each, truth).double().numpy() for each in (logits, base_logits))
-            labels = (logits.argmax(1) == base_logits.argmax(1)).tolist()
-            mine = times[(times["precision"] == name) & (times["system"] == system)]["milliseconds"]
+        for system, (exit_depths, logits) in results[name].items():
+            base_depths, base_logits = results[FP32][system]
+            correct, base_correct = (is_correct(each, truth).double().numpy() for each in (logits, base_logits))
+            same_label = (logits.argmax(1) == base_logits.argmax(1)).numpy()
+            same_exits = np.equal(exit_depths, base_depths).all(axis=1)
+            mine = times[(times["precision"] == name) & (times[Column.SYSTEM] == system)]
             rows.append(
                 {
                     "precision": name,
-                    "system": system,
-                    "accuracy": right.mean(),
-                    **_interval("", right, groups, seed),
-                    **({} if name == FP32 else _difference(right - right_before, groups, seed)),
-                    "same": np.mean([a == b and label for a, b, label in zip(exits, base_exits, labels, strict=True)]),
+                    Column.SYSTEM: system,
+                    "accuracy": correct.mean(),
+                    **_interval("", correct, groups, seed),
+                    **({} if name == FP32 else _difference(correct - base_correct, groups, seed)),
+                    "same": (same_exits & same_label).mean(),
                     "gmacs": work[system][:, 0].mean(),
-                    **jetson.statistics(mine),
+                    **summary_statistics(mine[Column.MILLISECONDS]),
                 }
             )
     graphs = set.intersection(*(set(runner.bundle.program["graphs"]) for runner in runners.values()))
     return Precisions(pd.DataFrame(rows), {name: _megabytes(runner.bundle, graphs) for name, runner in runners.items()})
 
 
-def time_together(runners: Runners) -> pd.DataFrame:
-    """Milliseconds of prepared videos: ``precision``, ``system``, ``video``, ``repeat``, ``milliseconds``.
+def time_in_turns(runners: Runners) -> pd.DataFrame:
+    """Time prepared videos: ``precision``, system, video, repeat, milliseconds.
 
-    On each video all take turns, so that whatever slows the machine down hits all of them.
+    All take turns on each video, so that anything that slows the machine down affects all of them.
     """
     rows, timing = [], runners[FP32].bundle.program["timing"]
     for repeat in range(timing["repeats"]):
         for video in range(len(runners[FP32].bundle.videos)):
             for name, runner in runners.items():
-                for system, _, seconds, *_ in jetson.take_turns(runner, video, (FULL, REAL)):
-                    rows.append((name, system, video, repeat, seconds / MILLISECOND))
-    return pd.DataFrame(rows, columns=["precision", "system", "video", "repeat", "milliseconds"])
+                turns = take_turns(runner, video, (FULL, REAL))
+                rows += [(name, turn.system, video, repeat, turn.seconds / MILLISECOND) for turn in turns]
+    columns = ["precision", Column.SYSTEM, Column.VIDEO, Column.REPEAT, Column.MILLISECONDS]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _results(runner: jetson.Runner) -> dict[str, tuple[list[list[int]], torch.Tensor]]:
-    """Exits and logits ``[N, C]`` of each system."""
+def _results(runner: Runner) -> dict[str, tuple[list[list[int]], torch.Tensor]]:
+    """Exit depths and logits ``[N, C]`` of each system."""
     bundle, found = runner.bundle, {FULL: [], REAL: []}
     for video in range(len(bundle.videos)):
-        clip = jetson.prepare(bundle.frames(video))
-        logits, exits, _ = runner.engine.run(clip, bundle.path_taken(video))
-        found[REAL].append((exits, logits))
+        clip = bundle.clip(video)
+        decision = runner.engine.run(clip, bundle.given_exits(video))
+        found[REAL].append((decision.exit_depths, decision.logits))
         found[FULL].append(([runner.uncut.deepest] * len(clip), runner.uncut.run(clip)))
     return {
-        system: ([exits for exits, _ in each], torch.from_numpy(np.stack([logits for _, logits in each])))
+        system: ([depths for depths, _ in each], torch.from_numpy(np.stack([logits for _, logits in each])))
         for system, each in found.items()
     }
 
@@ -122,5 +126,5 @@ def _interval(name: str, values: np.ndarray, groups: Sequence[str], seed: int) -
     return dict(zip((f"{name}low", f"{name}high"), ends, strict=True))
 
 
-def _megabytes(bundle: jetson.Bundle, graphs: Iterable[str]) -> float:
+def _megabytes(bundle: Bundle, graphs: Iterable[str]) -> float:
     return sum((bundle.folder / f"{name}.onnx").stat().st_size for name in graphs) / 1e6

@@ -1,18 +1,33 @@
-"""What the latency stage does: export the chosen policy, check it, time it, write it down."""
+"""The latency stage: export the chosen policy, check it, time it, and write the results."""
 
 from dataclasses import asdict, dataclass
 
 import pandas as pd
 
 from tlee.datasets import read_dataset
-from tlee.edge import runner as jetson
 from tlee.edge.bundle import Videos, write_bundle
 from tlee.edge.estimate import NANO, estimate_nano
-from tlee.edge.latency import Parity, parity, ratios, time_decoding, time_parts
+from tlee.edge.graphs import Program
+from tlee.edge.latency import Parity, measure_parity, ratios, time_decoding, time_parts
 from tlee.edge.precisions import FP32, INT8, Precisions, compare_precisions
 from tlee.edge.quantise import quantise
-from tlee.edge.runner import BATCH, CHUNKED, FULL, IDEAL, REAL, STATISTICS
-from tlee.edge.targets import Result, measure_there
+from tlee.edge.runner import (
+    FULL,
+    FULL_BATCH,
+    IDEAL,
+    MEDIAN,
+    PER_VIDEO,
+    REAL,
+    REAL_CHUNKED,
+    STATISTICS,
+    Column,
+    LatencyResult,
+    Runner,
+    RunnerError,
+    fixed_depth,
+    measure_latency,
+)
+from tlee.edge.targets import measure_target
 from tlee.errors import UserError
 from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform, load_clips
@@ -27,113 +42,100 @@ from tlee.subsets import spread
 
 DECODED_VIDEOS = 50
 CALIBRATION_VIDEOS = 16  #: of val
-
-
-HERE = "this machine"
+THIS_MACHINE = "this machine"
 
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """Latency of the method's policy on this machine and on the device that is the target, over test videos."""
+    """Latency of the method's policy on this machine and on the target device, over test videos."""
 
-    method: str  #: its name
+    method: str  #: display name
+    program: Program  #: ``bundle.json``
     parity: Parity
-    here: Result  #: of this machine
-    there: Result | None  #: of the target, if it is another
+    local: LatencyResult  #: of this machine
+    device: LatencyResult | None  #: of the target, if it is another machine
     estimate: pd.DataFrame  #: for a Jetson Nano, see ``estimate.estimate_nano``
     decoding: pd.DataFrame  #: on this machine, see ``latency.time_decoding``
     parts: pd.DataFrame  #: likewise, see ``latency.time_parts``
-    int8: Precisions | None = None  #: single precision against eight bits on this machine, if it was asked for
+    int8: Precisions | None = None  #: int8 against single precision on this machine, if it was requested
 
     @property
-    def target(self) -> Result:
-        """What ``latency.target`` tells."""
-        return self.there or self.here
+    def target(self) -> LatencyResult:
+        """Result of ``latency.target``."""
+        return self.device or self.local
 
     @property
-    def names(self) -> dict[str, str]:
-        """What systems are called."""
+    def measured(self) -> dict[str, LatencyResult]:
+        """Results by the display names of the machines."""
+        return {THIS_MACHINE: self.local} | ({self.device.device.name: self.device} if self.device else {})
+
+    @property
+    def system_names(self) -> dict[str, str]:
+        """Display names of the systems."""
         return {
             FULL: "full network",
-            BATCH: "full network, one batch",
-            CHUNKED: f"{self.method}, chunked",
+            FULL_BATCH: "full network, one batch",
+            **{fixed_depth(depth): f"depth {depth}" for depth, _ in enumerate(self.program["prefixes"][:-1])},
+            REAL_CHUNKED: f"{self.method}, chunked",
             REAL: self.method,
             IDEAL: "ideal",
         }
 
     @property
-    def measured(self) -> dict[str, Result]:
-        """By what the machines are called."""
-        return {HERE: self.here} | ({self.there["device"]["name"]: self.there} if self.there else {})
-
-    @property
     def targets(self) -> pd.DataFrame:
-        """Percentiles on every machine that was measured, one row a system and way of counting.
+        """Percentiles on every machine that was measured.
 
-        ``target``, then as ``jetson.summarise`` tells them, and ``joules`` a video where they are known.
+        ``target``, then the columns of ``runner.summarise``, and ``joules`` per video where they are known.
         """
-        table = pd.concat([_table(name, result) for name, result in self.measured.items()], ignore_index=True)
-        return table.assign(system=table["system"].replace(self.names))
+        table = pd.concat([_summary(name, result) for name, result in self.measured.items()], ignore_index=True)
+        return self._with_names(table)
 
     @property
     def comparison(self) -> pd.DataFrame:
-        """Milliseconds a video, frames prepared: ``target``, ``system`` and ``jetson.STATISTICS``.
+        """Milliseconds per video without the preparation of frames: ``target``, ``system`` and ``runner.STATISTICS``.
 
-        The last target is the estimate for a Jetson Nano, for which ``low`` and ``high`` are the spread of ``p50``.
+        The last target is the estimate for a Jetson Nano, for which ``low`` and ``high`` are the range of the median.
         """
-        measured = self.targets
-        measured = measured[(measured["per"] == "video") & ~measured["preparation"]]
-        estimate = self.estimate.assign(target=NANO, system=self.estimate["system"].replace(self.names))
-        table = pd.concat([measured, estimate], ignore_index=True)
-        return table[["target", "system", *STATISTICS, "low", "high"]]
+        measured = _per_video(self.targets)
+        table = pd.concat([measured, self._with_names(self.estimate).assign(target=NANO)], ignore_index=True)
+        return table[["target", Column.SYSTEM, *STATISTICS, "low", "high"]]
 
     @property
     def machines(self) -> pd.DataFrame:
-        """One column a machine that was measured: what it is, what ran on it, and whether the results were right."""
-        rows = {
-            name: {
-                "machine": result["device"]["name"],
-                "runtime": " ".join(result["runtime"][key] for key in ("backend", "version", "precision", "runs_on")),
-                "videos with the same exits and label": "{same} of {clips}".format(**result["check"]),
-                "power mode": result["device"].get("power_mode", ""),
-                "clocks of the GPU, MHz (now, most)": result["clocks"]["after"]["gpu"] or "",
-                "watts at rest": (result["power"] or {}).get("idle_watts", ""),
-            }
-            for name, result in self.measured.items()
-        }
-        return pd.DataFrame(rows)
+        """The machines that were measured: one column each."""
+        return pd.DataFrame({name: _describe_machine(result) for name, result in self.measured.items()})
 
     @property
     def summary(self) -> pd.DataFrame:
-        """``system`` and ``jetson.STATISTICS``: milliseconds a video on the target."""
-        table = _table("", self.target)
-        table = table[(table["per"] == "video") & ~table["preparation"]].set_index("system")
-        return table.loc[[FULL, REAL, IDEAL], list(STATISTICS)].rename(self.names).reset_index()
+        """Milliseconds per video on the target: ``system`` and ``runner.STATISTICS``."""
+        table = _per_video(_summary("", self.target)).set_index(Column.SYSTEM)
+        return self._with_names(table.loc[[FULL, REAL, IDEAL], list(STATISTICS)].reset_index())
 
     @property
-    def at_once(self) -> pd.DataFrame:
-        """What batches do on the target: ``system``, ``p50`` in milliseconds a video, and how many frames it computes.
+    def batching(self) -> pd.DataFrame:
+        """Effect of several frames in one call, on the target: ``system``, median milliseconds per video, ``frames``.
 
-        ``frames`` is the mean, ``wasted`` the share of them that the policy does not look at.
+        ``frames`` is the mean number of frames computed, ``wasted`` the share of them that the policy does not process.
         """
-        times = pd.DataFrame(self.target["times"]).groupby("system", sort=False)
-        table = pd.DataFrame({"p50": times["milliseconds"].median(), "frames": times["frames"].mean()})
-        table = table.reindex([name for name in self.names if name in table.index])
-        table["wasted"] = 1 - table.loc[REAL, "frames"] / table["frames"]
-        return table.rename(self.names).rename_axis("system").reset_index()
+        times = pd.DataFrame(self.target.times).groupby(Column.SYSTEM, sort=False)
+        columns = {MEDIAN: times[Column.MILLISECONDS].median(), Column.FRAMES: times[Column.FRAMES].mean()}
+        systems = [FULL, FULL_BATCH, REAL_CHUNKED, REAL, IDEAL]
+        table = pd.DataFrame(columns).reindex([name for name in systems if name in times.groups])
+        table["wasted"] = 1 - table.loc[REAL, Column.FRAMES] / table[Column.FRAMES]
+        return self._with_names(table.rename_axis(Column.SYSTEM).reset_index())
 
     @property
     def precisions(self) -> pd.DataFrame | None:
-        """``Precisions.table`` by the names of systems; none without eight bits."""
-        return self.int8 and self.int8.table.assign(system=self.int8.table["system"].replace(self.names))
+        """``Precisions.table`` with display names; None without int8."""
+        return self.int8 and self._with_names(self.int8.table)
 
     @property
     def breakdown(self) -> pd.DataFrame:
-        """Where the policy's time goes on this machine, in the mean.
+        """Mean time of the policy's parts on this machine.
 
         ``of`` (video, network), ``part``, ``milliseconds``; the network's parts make up the ``network`` of a video.
         """
-        network = self.parts.mean().rename(_segment_name)
+        network = self.parts.mean().rename(self._part_name)
         video = self.decoding[["decode", "resize"]].mean().rename({"decode": "decoding", "resize": "resizing"})
         video["network"] = network.sum()
         wholes = {"video": video, "network": network}
@@ -141,11 +143,11 @@ class LatencyReport:
         return pd.DataFrame(rows, columns=["of", "part", "milliseconds"])
 
     def write(self) -> None:
-        """Write what is the same in each run (``edge``) apart from the times (``latency``)."""
+        """Write the results that are the same in each run (``edge``) and the times (``latency``)."""
         save_metrics("edge", asdict(self.parity))
-        systems = self.summary.set_index("system").to_dict("index")
+        systems = self.summary.set_index(Column.SYSTEM).to_dict("index")
         quantised = self.int8.metrics if self.int8 else {}
-        save_metrics("latency", systems | ratios(pd.DataFrame(self.target["times"])) | quantised)
+        save_metrics("latency", systems | ratios(pd.DataFrame(self.target.times)) | quantised)
         if self.int8:
             save_table("latency", "int8", self.precisions)
         save_table("latency", "systems", self.summary)
@@ -153,60 +155,79 @@ class LatencyReport:
         save_table("latency", "comparison", self.comparison)
         save_table("latency", "breakdown", self.breakdown)
 
+    def _with_names(self, table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(**{Column.SYSTEM: table[Column.SYSTEM].map(self.system_names)})
 
-def _segment_name(graph: str) -> str:
-    """What ``segments0-2`` is called."""
-    first, _, last = graph.removeprefix("segments").partition("-")
-    if not last:
-        return graph
-    return f"segment {first}" if first == last else f"segments {first} to {last}"
+    def _part_name(self, part: str) -> str:
+        """Display name of a column of ``parts``."""
+        if part not in self.program["graphs"]:
+            return part
+        start, depth = self.program["graphs"][part]["segments"]
+        return f"segment {start}" if start == depth else f"segments {start} to {depth}"
 
 
-def _table(name: str, result: Result) -> pd.DataFrame:
-    energy = (result["power"] or {"systems": {}})["systems"]
-    table = pd.DataFrame(result["summary"])
-    joules = table["system"].map({system: each["joules"] for system, each in energy.items()})
-    table["joules"] = joules.where((table["per"] == "video") & table["preparation"])  # frames were prepared, too
+def _summary(name: str, result: LatencyResult) -> pd.DataFrame:
+    energy = result.power.systems if result.power else {}
+    table = pd.DataFrame(result.summary)
+    joules = table[Column.SYSTEM].map({system: each.joules for system, each in energy.items()})
+    table["joules"] = joules.where((table[Column.PER] == PER_VIDEO) & table[Column.WITH_PREPARATION])
     table.insert(0, "target", name)
     return table
+
+
+def _per_video(summary: pd.DataFrame) -> pd.DataFrame:
+    return summary[(summary[Column.PER] == PER_VIDEO) & ~summary[Column.WITH_PREPARATION]]
+
+
+def _describe_machine(result: LatencyResult) -> dict[str, object]:
+    runtime, check = result.runtime, result.check
+    return {
+        "machine": result.device.name,
+        "runtime": f"{runtime.backend} {runtime.version} {runtime.precision} {runtime.runs_on}",
+        "videos with the same exits and label": f"{check.same} of {check.videos}",
+        "power mode": result.device.power_mode,
+        "GPU clocks, MHz (current, maximum)": result.clocks_after.gpu or "",
+        "idle watts": result.power.idle_watts if result.power else "",
+    }
 
 
 def time_policy(params: Params) -> LatencyReport:
     """Export the method's policy to ``results/edge``, compare it with PyTorch, and time it here and on the target.
 
-    That is on ``latency.videos`` test videos of those that could be read, evenly spread over the split.
+    This uses ``latency.videos`` of the test videos that could be read, evenly spread over the split.
 
-    Raises ``UserError`` if the models or the policy have not been made, if the target cannot be reached, or if what
-    comes out there or here is not what PyTorch says.
+    Raises ``UserError`` if the models or the policy do not exist, if the target cannot be reached, or if the results
+    there or here differ from those of PyTorch.
     """
     model, classes = load_trained(params, "pretrain", "branches", "gates")
     method, latency = params.model.method, params.latency
     test = load_clips("test", params)
     rows = spread(len(test), latency.videos)
-    names, policy, paths = [test.store.videos[row] for row in rows], read_policy(method), None
+    names, policy, given_exits = [test.store.videos[row] for row in rows], read_policy(method), None
     if isinstance(policy, RandomExits):
-        paths = policy.exit_depths(len(test), params.extract.frames, model.num_exits)[rows].tolist()
-    videos = Videos(names, lambda row: test[rows[row]][0], paths)
+        given_exits = policy.exit_depths(len(test), params.extract.frames, model.num_exits)[rows].tolist()
+    videos = Videos(names, lambda row: test[rows[row]][0], given_exits)
     write_bundle(model, policy, videos, classes, EDGE)
-    there = measure_there(latency, EDGE)  # first: a device that cannot be reached is known at once
-    runner = jetson.Runner(EDGE, "onnxruntime")
+    device = measure_target(latency, EDGE)  # first: if it cannot be reached, this is reported at once
+    runner = Runner(EDGE, "onnxruntime")
     try:
-        here = jetson.report(runner)
-    except jetson.RunnerError as error:
+        local = measure_latency(runner)
+    except RunnerError as error:
         raise UserError(f"{EDGE}: {error}") from None
     int8 = None
     if latency.int8:
         val = load_clips("val", params)
         calibration = [val[row][0].numpy() for row in spread(len(val), CALIBRATION_VIDEOS)]
-        runners = {FP32: runner, INT8: jetson.Runner(quantise(EDGE, calibration), "onnxruntime")}
+        runners = {FP32: runner, INT8: Runner(quantise(EDGE, calibration), "onnxruntime")}
         groups = [test.store.groups[row] for row in rows]
         int8 = compare_precisions(runners, model, test.store.truth[rows], groups, params.seed)
     folder = read_dataset(params.dataset, params.seed).videos
     return LatencyReport(
         NAMES[method] if method != "full" else "full network, frame by frame",
-        parity(runner, model, here["check"]),
-        here,
-        there,
+        runner.bundle.program,
+        measure_parity(runner, model, local.check),
+        local,
+        device,
         estimate_nano(model, runner.bundle.program),
         time_decoding(
             [folder / name for name in names[:DECODED_VIDEOS]],

@@ -1,12 +1,11 @@
-"""Runs a bundle of exported graphs with real exits, checks it and times it: on a Jetson, or anywhere else.
+"""Run a bundle of exported graphs with real exits, check its results and time it, on a Jetson or any other machine.
 
-``python3 jetson.py``, in the folder of the bundle, writes ``latency.json``; ``--help`` says more. This file stands
-alone: it is copied into the bundle, imports nothing of the kit, and runs on Python 3.6 or newer with NumPy and one of
-TensorRT (8.2 or newer), ONNX Runtime and PyTorch (1.10 or newer). The kit imports it to time the machine it runs on.
+``python3 runner.py``, in the folder of the bundle, writes ``latency.json``; ``--help`` lists the options. This file is
+standalone: it is copied into the bundle, imports nothing of the kit, and runs on Python 3.6 or newer with NumPy and one
+of TensorRT (8.2 or newer), ONNX Runtime and PyTorch (1.10 or newer). The kit imports it to time the machine it runs on.
 """
 
 import argparse
-import collections
 import ctypes
 import ctypes.util
 import hashlib
@@ -20,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import typing
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -28,57 +28,197 @@ import numpy as np
 
 MANIFEST = "bundle.json"
 CLIPS = "clips.npy"
+OUTPUT = "latency.json"
 
-# --- names of tensors: graphs connect by them ------------------------------------------------------------
+# --- graphs and their tensors ----------------------------------------------------------------------------
 
+
+class Kind:
+    """Kinds of graphs."""
+
+    SEGMENTS = "segments"  #: segments from one exit to the next, and the head there
+    READOUT = "readout"  #: reuse, classifier and gate
+    CHUNK = "chunk"  #: segments and head, for the first few frames in one call
+    PREFIX = "prefix"  #: all segments up to a depth, and the head there
+    BATCH = "batch"  #: the full network, for all frames in one call
+    VIDEO_CLASSIFIER = "video_classifier"  #: reuse over all frames, then the classifier
+
+
+# Graphs are connected by the names of their tensors.
 FRAME = "frame"  #: a time step, ``[1, 3, S, S]`` or ``[1, 3, L, S, S]``
 CLIP = "clip"  #: all time steps of a video, ``[T, ...]``
 CHUNK = "chunk"  #: the first few of them
 FEATURE = "feature"  #: an exit feature, ``[1, D]``
-FEATURES = "features"  #: one feature a frame, ``[T, D]``
-PAST = "past"  #: ``z`` of the frames before, ``[1, D]``
-BASE = "base"  #: what the feature is folded into, where this is not ``PAST`` but ``z`` of the exit before, ``[1, D]``
-COUNT = "count"  #: how many features that is made of, ``[1, 1]``
+FEATURES = "features"  #: one feature per frame, ``[T, D]``
+PAST = "past"  #: ``z`` after the frames before, ``[1, D]``
+BASE = "base"  #: ``z`` that the feature is combined with, ``[1, D]``; used where it can be that of the exit before
+COUNT = "count"  #: number of features in that ``z``, ``[1, 1]``
 Z = "z"  #: ``z`` of this exit, ``[1, D]``
 LOGITS = "logits"  #: ``[1, C]``
-SCORES = "scores"  #: what decides, ``[1, 2]``: the largest probability of a class, and the gate's score or 0
-MEMORY = "memory"  #: begins the names of what segments remember of the frame before
-NEXT = "next_"  #: before such a name: what it is to hold at the frame after
+SCORES = "scores"  #: the confidence (largest class probability) and the gate's score (0 without a gate), ``[1, 2]``
+MEMORY = "memory"  #: prefix of the tensors that segments keep of the frame before
+NEXT = "next_"  #: prefix of such a name: its value for the next frame
 
-NEVER = 1.0  #: a threshold that no score is above
+NEVER = 1.0  #: a threshold that no score exceeds
 
 # --- systems that are timed ------------------------------------------------------------------------------
 
-FULL = "full"  #: the uncut network on all frames, classified once
-BATCH = "full, one batch"  #: the same, all frames in one call, which must have come before the first is looked at
+FULL = "full"  #: the network without exits on all frames, classified once
+FULL_BATCH = "full_batch"  #: the same with all frames in one call, which can start only after the last frame
 REAL = "real"  #: the engine
-CHUNKED = "real, chunked"  #: the engine, the first few frames in one batch
-IDEAL = "ideal"  #: the uncut network up to the exits that the engine takes, and nothing else
+REAL_CHUNKED = "real_chunked"  #: the engine, the first few frames in one call
+IDEAL = "ideal"  #: the network without cuts, up to the exits that the engine takes, and nothing else
 
 
-def fixed(depth):
-    """Name of the system that leaves every frame at ``depth``, uncut, and classifies once."""
-    return f"depth {depth}"
+def fixed_depth(depth):
+    """Return the name of the system that leaves every frame at ``depth``, uncut, and classifies once."""
+    return f"depth_{depth}"
+
+
+# --- results ---------------------------------------------------------------------------------------------
+
+
+class Column:
+    """Columns of ``times`` and ``summary`` in a ``LatencyResult``."""
+
+    SYSTEM = "system"
+    VIDEO = "video"  #: position in the bundle
+    REPEAT = "repeat"
+    FRAMES = "frames"  #: number of frames processed
+    MILLISECONDS = "milliseconds"  #: from prepared frames to a result on the host
+    IN_GRAPHS = "in_graphs"  #: milliseconds of these in calls of graphs; None if the backend is not blocking
+    PREPARATION = "preparation"  #: milliseconds to prepare the frames
+    PER = "per"  #: ``PER_VIDEO`` or ``PER_FRAME``
+    WITH_PREPARATION = "with_preparation"  #: True if the preparation is included
+
+
+TIMES = (
+    *(Column.SYSTEM, Column.VIDEO, Column.REPEAT, Column.FRAMES),
+    *(Column.MILLISECONDS, Column.IN_GRAPHS, Column.PREPARATION),
+)
+PER_VIDEO, PER_FRAME = "video", "frame"
+MEDIAN = "p50"
+STATISTICS = (MEDIAN, "p90", "p99", "mean")  #: percentiles and mean, the other columns of ``summary``
+
+
+class Device(typing.NamedTuple):
+    """Description of a machine; empty where it is unknown."""
+
+    name: str
+    machine: str
+    system: str
+    release: str  #: of the Jetson's software
+    power_mode: str
+    cores: int
+    python: str
+    numpy: str
+
+
+class Clocks(typing.NamedTuple):
+    """Current and maximum MHz of each core and of each GPU; empty where they are unknown."""
+
+    cpu: list
+    gpu: list
+
+
+class Runtime(typing.NamedTuple):
+    """Description of the runtime of the graphs."""
+
+    backend: str
+    precision: str
+    threads: int
+    version: str
+    runs_on: str  #: CPU or GPU
+    cuda: str = ""  #: version, of TensorRT
+
+
+class Check(typing.NamedTuple):
+    """Comparison of the engine's results with those that the bundle expects."""
+
+    videos: int
+    same: int  #: number of videos with the same exits and label
+    max_logit_difference: float  #: absolute, over these videos; None if there are none
+
+
+class Energy(typing.NamedTuple):
+    """Power of a system in watts, and its energy in joules per video."""
+
+    watts: float
+    joules: float
+    above_idle: float  #: joules without those of the idle board
+
+
+class PowerResult(typing.NamedTuple):
+    """Power of the idle board in watts, and the ``Energy`` of each system; ``rail``: see ``board_power``."""
+
+    rail: str
+    idle_watts: float
+    systems: dict
+
+
+class LatencyResult(typing.NamedTuple):
+    """Contents of ``OUTPUT``, whose keys are these fields."""
+
+    bundle: str  #: its id
+    device: Device
+    clocks_before: Clocks
+    clocks_after: Clocks
+    runtime: Runtime
+    settings: dict  #: ``warmup`` and ``repeats``
+    check: Check
+    times: dict  #: see ``time_systems``
+    summary: list  #: see ``summarise``
+    power: PowerResult  #: None if it was not measured
+
+    def to_json(self):
+        """Return the result as a line of JSON."""
+        return json.dumps(_as_dictionaries(self)) + "\n"
+
+    @classmethod
+    def from_json(cls, text):
+        """Read a result. Raises ``ValueError`` if ``text`` is not one."""
+        try:
+            fields = json.loads(text)
+            for name, kind in (("device", Device), ("runtime", Runtime), ("check", Check)):
+                fields[name] = kind(**fields[name])
+            for name in ("clocks_before", "clocks_after"):
+                fields[name] = Clocks(**fields[name])
+            if fields["power"]:
+                systems = {name: Energy(**energy) for name, energy in fields["power"]["systems"].items()}
+                fields["power"] = PowerResult(**dict(fields["power"], systems=systems))
+            return cls(**fields)
+        except (TypeError, KeyError) as error:
+            raise ValueError("not the result of a runner") from error
+
+
+def _as_dictionaries(value):
+    """Replace named tuples by dictionaries, at every level."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    return {key: _as_dictionaries(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+# --- the bundle ------------------------------------------------------------------------------------------
 
 
 class RunnerError(Exception):
-    """Something that whoever runs this can mend. The message is one line."""
+    """An error that the user can fix. The message is one line."""
 
 
 class Bundle:
-    """The bundle in ``folder``; ``program`` says which graphs to run, see ``tlee.edge.bundle``."""
+    """The bundle in ``folder``; ``program`` names the graphs to run, see ``tlee.edge.bundle``."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
         try:
             self.program = json.loads((self.folder / MANIFEST).read_text())
         except (OSError, ValueError) as error:
-            raise RunnerError(f"{folder} holds no readable {MANIFEST} ({error}): copy the bundle again") from None
+            raise RunnerError(f"{folder} contains no readable {MANIFEST} ({error}): copy the bundle again") from None
         self.videos = self.program["videos"]
         self._frames = None
 
     def file(self, name):
-        """Where the file ``name`` is. Raises ``RunnerError`` if it is not the one that was exported."""
+        """Return the path of the file ``name``. Raises ``RunnerError`` if its content is not what was exported."""
         path, digest = self.folder / name, hashlib.sha256()
         try:
             with path.open("rb") as file:
@@ -91,30 +231,34 @@ class Bundle:
         return str(path)
 
     def frames(self, video):
-        """``uint8 [T, S, S, 3]``, or ``[T, L, S, S, 3]``: RGB in visiting order."""
+        """Return the RGB frames of a video in visiting order, ``uint8 [T, S, S, 3]`` or ``[T, L, S, S, 3]``."""
         if self._frames is None:
             self._frames = np.load(self.file(CLIPS), mmap_mode="r")
         return self._frames[video]
 
-    def path_taken(self, video):
-        """The exits to take of a video, ``[T]``; none where the policy decides."""
+    def clip(self, video):
+        """Return the same frames as the network reads them, see ``prepare_frames``."""
+        return prepare_frames(self.frames(video))
+
+    def given_exits(self, video):
+        """Return the exit depths ``[T]`` to take in a video; None if the policy decides them."""
         return None if self.program["decides"] else self.videos[video]["exit_depths"]
 
 
-def prepare(frames):
-    """Frames ``uint8 [T, ..., S, S, 3]`` to what the network reads, ``float32 [T, 3, ..., S, S]`` in 0..1."""
+def prepare_frames(frames):
+    """Convert frames ``uint8 [T, ..., S, S, 3]`` to the network's input, ``float32 [T, 3, ..., S, S]`` in 0..1."""
     return np.divide(np.moveaxis(frames, -1, 1), np.float32(255), dtype=np.float32, order="C")
 
 
-# --- what graphs run on ----------------------------------------------------------------------------------
+# --- backends ----------------------------------------------------------------------------------------------
 
 
 class OnnxRuntime:
     """Graphs on the CPU, by ONNX Runtime.
 
-    A backend holds all tensors of a program by name, where its graphs run, all ``float32`` and first zero. ``load``
-    makes a graph a function that runs from its inputs to its outputs. ``put``, ``get``, ``copy`` and ``clear`` move
-    values. What is called may return before it is done, but for ``get``; ``blocking`` says that it does not.
+    A backend keeps all tensors of a program by name on its device, all ``float32`` and initially zero. ``load``
+    returns a function that runs a graph from its inputs to its outputs. ``put``, ``get``, ``copy`` and ``clear`` move
+    values. All calls except ``get`` may return before their work is done, unless the backend is ``blocking``.
     """
 
     name, precisions, blocking = "onnxruntime", ("fp32", "int8"), True  # graphs in int8 run in nothing else
@@ -122,20 +266,20 @@ class OnnxRuntime:
     def __init__(self, bundle, precision, threads):
         import onnxruntime
 
-        self._runtime, self._bundle = onnxruntime, bundle
+        self._runtime, self.bundle = onnxruntime, bundle
         self.precision, self.about = precision, {"version": onnxruntime.__version__, "runs_on": "CPU"}
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        # Each graph has threads of its own. Spinning ones would take the cores from the graph that runs next.
+        # Each graph has its own threads; spinning ones would block the cores for the graph that runs next.
         self._options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         shapes = bundle.program["tensors"]
         self._tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-        # These share their memory with the arrays: a call passes and copies nothing.
+        # These share their memory with the arrays, so that a call passes and copies nothing.
         self._values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in self._tensors.items()}
 
     def load(self, name):
-        path = self._bundle.file(name + ".onnx")
+        path = self.bundle.file(name + ".onnx")
         session = self._runtime.InferenceSession(path, self._options, providers=["CPUExecutionProvider"])
         binding = session.io_binding()
         for tensor in session.get_inputs():
@@ -148,11 +292,11 @@ class OnnxRuntime:
         self._tensors[name][...] = array
 
     def get(self, name):
-        """An array that is valid until something writes to the tensor."""
+        """Return an array that is valid until the tensor is written to."""
         return self._tensors[name]
 
     def copy(self, source, target, row=None):
-        """All of ``source``; into one ``row`` of the target, if it is named."""
+        """Copy all of ``source`` into the target, or into one ``row`` of it."""
         self._tensors[target][... if row is None else slice(row, row + 1)] = self._tensors[source]
 
     def clear(self, name):
@@ -160,14 +304,14 @@ class OnnxRuntime:
 
 
 class Torch:
-    """Graphs as TorchScript, by PyTorch, on its GPU if it finds one. See ``OnnxRuntime`` for what a backend is."""
+    """Graphs as TorchScript, by PyTorch, on the GPU if there is one. ``OnnxRuntime`` describes the interface."""
 
     name, precisions = "torch", ("fp32",)
 
     def __init__(self, bundle, precision, threads):
         import torch
 
-        self._torch, self._bundle = torch, bundle
+        self._torch, self.bundle = torch, bundle
         torch.set_num_threads(threads)
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -177,8 +321,8 @@ class Torch:
         self._tensors = {name: torch.zeros(shape, device=self._device) for name, shape in shapes.items()}
 
     def load(self, name):
-        graph = self._bundle.program["graphs"][name]
-        module = self._torch.jit.load(self._bundle.file(name + ".pt"), map_location=self._device)
+        graph = self.bundle.program["graphs"][name]
+        module = self._torch.jit.load(self.bundle.file(name + ".pt"), map_location=self._device)
         return partial(self._run, module, graph["inputs"], graph["outputs"])
 
     def _run(self, module, inputs, outputs):
@@ -194,7 +338,7 @@ class Torch:
 
     def copy(self, source, target, row=None):
         if row is None:
-            self._tensors[target] = self._tensors[source]  # which the next call replaces, and does not change
+            self._tensors[target] = self._tensors[source]  # the next call replaces it and does not change it
         else:
             self._tensors[target][row : row + 1] = self._tensors[source]
 
@@ -203,20 +347,20 @@ class Torch:
 
 
 class TensorRT:
-    """Graphs on the GPU, by TensorRT. See ``OnnxRuntime`` for what a backend is.
+    """Graphs on the GPU, by TensorRT. ``OnnxRuntime`` describes the interface.
 
     Engines are built once and kept in ``engines/`` in the folder of the bundle, by graph, precision, version of
-    TensorRT and device. Readouts are never run in half precision: they are tiny, and what they compute is compared
-    with thresholds.
+    TensorRT and device. Readouts are never run in half precision: they are tiny, and their scores are compared with
+    thresholds.
     """
 
     name, precisions, blocking = "tensorrt", ("fp16", "fp32"), False
-    workspace = 256 << 20  #: bytes that building an engine may take; a Nano has 4 GB for everything
+    workspace = 256 << 20  #: bytes for building an engine; a Nano has 4 GB of memory in all
 
     def __init__(self, bundle, precision, threads):
         import tensorrt
 
-        self._tensorrt, self._bundle, self._cuda = tensorrt, bundle, Cuda()
+        self._tensorrt, self.bundle, self._cuda = tensorrt, bundle, Cuda()
         self.precision = precision
         self.about = {"version": tensorrt.__version__, "runs_on": "GPU", "cuda": self._cuda.version()}
         self._logger = tensorrt.Logger(tensorrt.Logger.WARNING)
@@ -228,7 +372,7 @@ class TensorRT:
         plan = self._plan(name)
         engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if engine is None:
-            raise RunnerError(f"TensorRT cannot load {plan}: delete it, it is built again")
+            raise RunnerError(f"TensorRT cannot load {plan}: delete it, and it will be built again")
         context = engine.create_execution_context()
         if hasattr(engine, "num_io_tensors"):  # TensorRT 8.5 and newer
             for index in range(engine.num_io_tensors):
@@ -246,14 +390,15 @@ class TensorRT:
             raise RunnerError(f"TensorRT could not run {name}")
 
     def _plan(self, name):
-        """The file of an engine, which is built if it is not there."""
-        precision = "fp32" if name.startswith(("readout", "conclusion")) else self.precision
-        digest = self._bundle.program["files"][name + ".onnx"][:12]
+        """Return the file of an engine, which is built if it does not exist."""
+        kind = self.bundle.program["graphs"][name]["kind"]
+        precision = "fp32" if kind in (Kind.READOUT, Kind.VIDEO_CLASSIFIER) else self.precision
+        digest = self.bundle.program["files"][name + ".onnx"][:12]
         device = re.sub(r"[^A-Za-z0-9]+", "-", device_name())
         file = f"{name}-{digest}-{precision}-{self._tensorrt.__version__}-{device}.plan"
-        path = self._bundle.folder / "engines" / file
+        path = self.bundle.folder / "engines" / file
         if not path.exists():
-            say(f"building {name} for TensorRT, once; this can take minutes")
+            log(f"building {name} for TensorRT, once; this can take minutes")
             plan = self._build(name, precision)
             path.parent.mkdir(exist_ok=True)
             unfinished = path.with_suffix(".unfinished")
@@ -266,26 +411,26 @@ class TensorRT:
         builder = tensorrt.Builder(self._logger)
         network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
         parser = tensorrt.OnnxParser(network, self._logger)
-        if not parser.parse(Path(self._bundle.file(name + ".onnx")).read_bytes()):
+        if not parser.parse(Path(self.bundle.file(name + ".onnx")).read_bytes()):
             raise RunnerError(f"TensorRT cannot read {name}.onnx: {parser.get_error(0).desc()}")
         config = builder.create_builder_config()
         if hasattr(config, "set_memory_pool_limit"):  # TensorRT 8.4 and newer
             config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, self.workspace)
         else:
             config.max_workspace_size = self.workspace
-        config.clear_flag(tensorrt.BuilderFlag.TF32)  # which is no single precision
+        config.clear_flag(tensorrt.BuilderFlag.TF32)  # less than single precision
         if precision == "fp16":
             config.set_flag(tensorrt.BuilderFlag.FP16)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise RunnerError(f"TensorRT could not build {name}: its messages above say why")
+            raise RunnerError(f"TensorRT could not build {name}: see its messages above")
         return bytes(plan)
 
     def put(self, name, array):
         self._tensors[name].write(array)
 
     def get(self, name):
-        """An array that is valid until the tensor is got again."""
+        """Return an array that is valid until the next ``get`` of the tensor."""
         return self._tensors[name].read()
 
     def copy(self, source, target, row=None):
@@ -300,9 +445,9 @@ HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3  # of cudaMemcpyKind
 
 
 class Cuda:
-    """The calls of CUDA's runtime that are needed, by ``ctypes``: a Jetson has the library, but rarely pycuda.
+    """CUDA's runtime by ``ctypes``: a Jetson has the library, but rarely pycuda.
 
-    All that returns before it is done goes to one ``stream``, and so happens in order.
+    All asynchronous calls go to one ``stream``, so that they run in order.
     """
 
     def __init__(self):
@@ -317,7 +462,7 @@ class Cuda:
             raise RunnerError(f"CUDA: {function} failed ({reason})")
 
     def _new(self, function, *arguments):
-        """Of a function that returns a pointer by its first argument."""
+        """Call a function that returns a pointer by its first argument, and return the pointer."""
         pointer = ctypes.c_void_p()
         self._call(function, ctypes.byref(pointer), *arguments)
         return pointer.value
@@ -331,7 +476,7 @@ class Cuda:
         return self._new("cudaMalloc", ctypes.c_size_t(size))
 
     def host_array(self, shape):
-        """A ``float32`` array in memory that the GPU can copy from and to while the program goes on."""
+        """Return a ``float32`` array in memory that the GPU can copy from and to while the program continues."""
         count = int(np.prod(shape))
         pointer = self._new("cudaHostAlloc", ctypes.c_size_t(4 * count), ctypes.c_uint(0))
         return np.ctypeslib.as_array((ctypes.c_float * count).from_address(pointer)).reshape(shape)
@@ -343,7 +488,7 @@ class Cuda:
         self._call("cudaEventRecord", ctypes.c_void_p(event), ctypes.c_void_p(self.stream))
 
     def wait_for(self, event):
-        """Until all that was given to the stream before the event was recorded is done; if it was not, not at all."""
+        """Wait for everything in the stream before the event was recorded; return at once if it never was."""
         self._call("cudaEventSynchronize", ctypes.c_void_p(event))
 
     def wait(self):
@@ -359,7 +504,7 @@ class Cuda:
 
 
 def load_library(name, path):
-    """The shared library ``name``, or the file ``path`` where the system does not find it."""
+    """Load the shared library ``name``, or the file ``path`` if the system does not find it."""
     for candidate in filter(None, (ctypes.util.find_library(name), f"lib{name}.so", path)):
         with suppress(OSError):
             return ctypes.CDLL(candidate)
@@ -367,10 +512,10 @@ def load_library(name, path):
 
 
 class DeviceTensor:
-    """A ``float32`` tensor on the GPU. ``size``: in bytes.
+    """A ``float32`` tensor on the GPU; ``size`` is in bytes.
 
-    What the host writes is copied from an area that is free again once the copy is done: so it can prepare the next
-    frame while the GPU is busy with this one.
+    The host writes to a buffer from which the GPU copies, and waits only for the copy before. So it can prepare the
+    next frame while the GPU processes this one.
     """
 
     def __init__(self, cuda, shape):
@@ -378,45 +523,45 @@ class DeviceTensor:
         self.size = 4 * int(np.prod(shape))
         self.pointer = cuda.device_memory(self.size)
         cuda.clear(self.pointer, self.size)
-        self._written = self._copied = self._seen = None
+        self._upload = self._uploaded = self._download = None
 
     def write(self, array):
-        if self._written is None:
-            self._written, self._copied = self._cuda.host_array(self._shape), self._cuda.event()
-        self._cuda.wait_for(self._copied)
-        self._written[...] = array
-        self._cuda.copy(self.pointer, self._written.ctypes.data, self.size, HOST_TO_DEVICE)
-        self._cuda.record(self._copied)
+        if self._upload is None:
+            self._upload, self._uploaded = self._cuda.host_array(self._shape), self._cuda.event()
+        self._cuda.wait_for(self._uploaded)
+        self._upload[...] = array
+        self._cuda.copy(self.pointer, self._upload.ctypes.data, self.size, HOST_TO_DEVICE)
+        self._cuda.record(self._uploaded)
 
     def read(self):
-        if self._seen is None:
-            self._seen = self._cuda.host_array(self._shape)
-        self._cuda.copy(self._seen.ctypes.data, self.pointer, self.size, DEVICE_TO_HOST)
+        if self._download is None:
+            self._download = self._cuda.host_array(self._shape)
+        self._cuda.copy(self._download.ctypes.data, self.pointer, self.size, DEVICE_TO_HOST)
         self._cuda.wait()
-        return self._seen
+        return self._download
 
 
-BACKENDS = {backend.name: backend for backend in (TensorRT, OnnxRuntime, Torch)}  #: the first that is there is taken
+BACKENDS = {backend.name: backend for backend in (TensorRT, OnnxRuntime, Torch)}  #: in order of preference
 
 
-def find_backend(name=None, graphs="fp32"):
-    """The backend ``name``, or the first of ``BACKENDS`` whose package can be imported, for ``graphs`` of a precision.
+def find_backend(name=None, graph_precision="fp32"):
+    """Return the backend ``name``, or the first of ``BACKENDS`` that runs such graphs and can be imported.
 
     Raises ``RunnerError`` if there is none.
     """
-    able = [each for each, backend in BACKENDS.items() if graphs in backend.precisions]
-    if name and name not in able:
-        raise RunnerError(f"{name} does not run graphs in {graphs}: use {' or '.join(able)}")
-    wanted = [name] if name else able
-    for candidate in wanted:
+    suitable = [each for each, backend in BACKENDS.items() if graph_precision in backend.precisions]
+    if name and name not in suitable:
+        raise RunnerError(f"{name} does not run graphs in {graph_precision}: use {' or '.join(suitable)}")
+    candidates = [name] if name else suitable
+    for candidate in candidates:
         with suppress(ImportError):
             importlib.import_module(candidate)
             return BACKENDS[candidate]
-    raise RunnerError(f"{sys.executable} cannot import {' or '.join(wanted)}: install it, or use another Python")
+    raise RunnerError(f"{sys.executable} cannot import {' or '.join(candidates)}: install it, or use another Python")
 
 
-def say(text):
-    """To whoever watches."""
+def log(text):
+    """Print a line of progress."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -424,7 +569,7 @@ def say(text):
 
 
 class Graph:
-    """A loaded graph. ``seconds`` adds up the time spent in calls: two readings of the clock a call."""
+    """A loaded graph; ``seconds`` is the total time spent in its calls."""
 
     def __init__(self, backend, name, outputs):
         self.name, self._backend = name, backend
@@ -432,7 +577,7 @@ class Graph:
             self._run = backend.load(name)
         except RunnerError:
             raise
-        except Exception as error:  # whatever a runtime raises that is too old or too new for the graph
+        except Exception as error:  # of any kind, from a runtime that is too old or too new for the graph
             reason = (str(error).strip() or type(error).__name__).split("\n")[0]
             raise RunnerError(f"{backend.name} {backend.about['version']} cannot load {name}: {reason}") from error
         self._memories = [(output, output[len(NEXT) :]) for output in outputs if output.startswith(NEXT)]
@@ -445,21 +590,25 @@ class Graph:
             self._backend.copy(now, before)
         self.seconds += time.perf_counter() - begin
 
-    def forget(self):
-        """Start another video."""
+    def reset(self):
+        """Clear the memories, before another video."""
         for _, before in self._memories:
             self._backend.clear(before)
 
 
-#: What was done with one video: ``logits [C]`` where it stopped, ``exits [T]``, the depth at which each frame was left
-#: and -1 where it was never looked at, and the graphs of segments that ``ran`` frame by frame, in order.
-Verdict = collections.namedtuple("Verdict", "logits exit_depths ran")
+class Decision(typing.NamedTuple):
+    """Result of the engine on one video."""
+
+    logits: np.ndarray  #: ``[C]``, at the exit where the video stopped
+    exit_depths: list  #: ``[T]``, depth at which each frame was left; -1: not processed
+    scores: list  #: confidence and gate's score at each exit that was evaluated, in order; empty with given exits
+    segments_run: list  #: names of the graphs of segments that were run frame by frame, in order
 
 
 class Chunk:
-    """Segments on the first ``frames`` of a video at once, each called as soon as one of these frames needs it.
+    """Segments on the first ``frames`` of a video together, each called as soon as one of these frames needs it.
 
-    ``program`` holds the ``stages`` from shallow to deep: the depth that each ends at, and its graph.
+    ``program`` contains the ``stages`` from shallow to deep: the depth at which each ends, and its graph.
     """
 
     def __init__(self, backend, program, graphs):
@@ -473,7 +622,7 @@ class Chunk:
         self._backend.put(CHUNK, clip[: self.frames])
 
     def reach(self, t, depth):
-        """Provide the exit feature of frame ``t`` at ``depth``."""
+        """Copy the exit feature of frame ``t`` at ``depth`` to ``FEATURE``."""
         while self._called < len(self.stages) and self.stages[self._called][0] <= depth:
             self.stages[self._called][1]()
             self._called += 1
@@ -481,161 +630,163 @@ class Chunk:
 
 
 def chunk_feature(t, depth):
-    """Name of the exit feature of frame ``t`` of a chunk."""
+    """Return the name of the exit feature of frame ``t`` of a chunk."""
     return f"{CHUNK}{t}_{FEATURE}{depth}"
 
 
 class Engine:
-    """Runs a policy with real exits: a graph that is not needed is not called.
+    """The policy with real exits: a graph that is not needed is not called.
 
-    ``program`` holds ``graphs`` (name to ``inputs`` and ``outputs``), the ``tensors`` that they share (name to shape),
-    for each frame the ``looks`` from shallow to deep, and ``visited``: whether exits are folded into each other. A look
-    runs two graphs, ``segments`` and ``readout``, at a ``depth``; then the video stops if the confidence is above
-    ``stop`` or the gate's score above ``gate``, and the frame is left if the confidence is above ``leave``.
+    ``program`` contains the ``graphs`` (name to ``inputs`` and ``outputs``), the ``tensors`` that they share (name to
+    shape), for each frame the ``exits`` in use from shallow to deep, and ``accumulate``: ``visited`` if all exits
+    evaluated are accumulated, ``exit`` if only the exit taken is. An exit runs two graphs, ``segments`` and
+    ``readout``, at a ``depth``; then the video stops if the confidence is above ``stop`` or the gate's score above
+    ``gate``, and the frame is left if the confidence is above ``layer``.
     There is a ``chunk`` (see ``Chunk``) where frames do not depend on the frames before.
     """
 
     def __init__(self, backend, program):
-        self._backend, self._accumulates_visited = backend, program["visited"]
-        looks = [look for frame in program["looks"] for look in frame]
-        names = [name for look in looks for name in (look["segments"], look["readout"])]
+        self._backend, self._accumulates_visited = backend, program["accumulate"] == "visited"
+        exits = [each for frame in program["exits"] for each in frame]
+        names = [name for each in exits for name in (each["segments"], each["readout"])]
         graphs = {name: Graph(backend, name, program["graphs"][name]["outputs"]) for name in dict.fromkeys(names)}
         self._graphs = list(graphs.values())
-        self._frames = [
+        self._exits = [
             [
                 (
-                    look["depth"],
-                    graphs[look["segments"]],
-                    graphs[look["readout"]],
-                    *(_threshold(look[name]) for name in ("stop", "gate", "leave")),
+                    each["depth"],
+                    graphs[each["segments"]],
+                    graphs[each["readout"]],
+                    *(_threshold(each[name]) for name in ("stop", "gate", "layer")),
                 )
-                for look in frame
+                for each in frame
             ]
-            for frame in program["looks"]
+            for frame in program["exits"]
         ]
         self.chunk = Chunk(backend, program["chunk"], program["graphs"]) if program["chunk"] else None
         if self.chunk:
             self._graphs += [graph for _, graph in self.chunk.stages]
-        read = {tensor for graph in graphs for tensor in program["graphs"][graph]["inputs"]}
-        self._has_past, self._has_base, self._has_count = PAST in read, BASE in read, COUNT in read
+        inputs = {tensor for graph in graphs for tensor in program["graphs"][graph]["inputs"]}
+        self._uses_past, self._uses_base, self._uses_count = PAST in inputs, BASE in inputs, COUNT in inputs
 
     @property
     def seconds(self):
-        """Time spent in calls of graphs so far."""
-        return sum(self.seconds_of_graphs.values())
+        """Total time spent in calls of graphs."""
+        return sum(self.seconds_per_graph.values())
 
     @property
-    def seconds_of_graphs(self):
+    def seconds_per_graph(self):
         """The same for each graph, by name."""
         return {graph.name: graph.seconds for graph in self._graphs}
 
-    def run(self, clip, path=None, chunked=False):
-        """Decide on one video, ``float32 [T, *input_shape]`` in visiting order; ``chunked``: with ``chunk``.
+    def run(self, clip, given_exits=None, chunked=False):
+        """Run one video, ``float32 [T, *input_shape]`` in visiting order; ``chunked``: with ``chunk``.
 
-        With a ``path`` nothing is decided: frame ``t`` is left at depth ``path[t]``, and the video stops before
-        the first -1; the program must be one of random exits.
-        Raises ``ValueError`` if the program was exported for another number of frames.
+        With ``given_exits`` nothing is decided: frame ``t`` is left at depth ``given_exits[t]``, and the video stops
+        before the first -1; the program must be one of random exits.
+        Returns a ``Decision``. Raises ``ValueError`` if the program was exported for another number of frames.
         """
-        if len(clip) != len(self._frames):
-            raise ValueError(f"the clip has {len(clip)} frames, the bundle was exported for {len(self._frames)}")
+        if len(clip) != len(self._exits):
+            raise ValueError(f"the clip has {len(clip)} frames, the bundle was exported for {len(self._exits)}")
         backend, visited = self._backend, self._accumulates_visited
-        exits, ran, stop, count = [-1] * len(clip), [], False, 0
+        exit_depths, scores, segments_run, stop, count = [-1] * len(clip), [], [], False, 0
         for graph in self._graphs:
-            graph.forget()
-        at_once = self.chunk.frames if chunked else 0
+            graph.reset()
+        num_chunked = self.chunk.frames if chunked else 0
         if chunked:
             self.chunk.start(clip)
-        for t, looks in enumerate(self._frames):
-            if t >= at_once:
+        for t, exits in enumerate(self._exits):
+            if t >= num_chunked:
                 backend.put(FRAME, clip[t : t + 1])
-            if path is not None:
-                looks = looks[0 if visited else path[t] : path[t] + 1]
-            for depth, run_segments, run_readout, stop_above, gate_above, leave_above in looks:
-                if self._has_count:
+            if given_exits is not None:
+                exits = exits[0 if visited else given_exits[t] : given_exits[t] + 1]
+            for depth, segments, readout, stop_above, gate_above, layer_above in exits:
+                if self._uses_count:
                     backend.put(COUNT, count)
-                if t < at_once:
+                if t < num_chunked:
                     self.chunk.reach(t, depth)
                 else:
-                    run_segments()
-                    ran.append(run_segments.name)
-                run_readout()
-                exits[t] = depth
+                    segments()
+                    segments_run.append(segments.name)
+                readout()
+                exit_depths[t] = depth
                 if visited:
                     count += 1
-                    if self._has_base:
+                    if self._uses_base:
                         backend.copy(Z, BASE)
-                if path is None:
+                if given_exits is None:
                     confidence, gate = backend.get(SCORES)[0]
+                    scores.append((confidence, gate))
                     stop = confidence > stop_above or gate > gate_above
-                    if stop or confidence > leave_above:
+                    if stop or confidence > layer_above:
                         break
-            if stop or (path is not None and t + 1 < len(path) and path[t + 1] < 0):
+            if stop or (given_exits is not None and t + 1 < len(given_exits) and given_exits[t + 1] < 0):
                 break
-            if self._has_past:
+            if self._uses_past:
                 backend.copy(Z, PAST)
             if not visited:
                 count += 1
-        return Verdict(backend.get(LOGITS)[0].copy(), exits, ran)
+        return Decision(backend.get(LOGITS)[0].copy(), exit_depths, scores, segments_run)
 
 
 def _threshold(value):
-    """Of ``float32``, as scores are; rounding takes no score above ``NEVER``."""
+    """Convert to ``float32``, the type of scores; rounding lets no score exceed ``NEVER``."""
     return np.float32(np.inf if value >= NEVER else value)
 
 
 class UncutNetwork:
-    """Runs the network without exits: all frames up to one depth, or each up to its own.
+    """The network without exits: all frames up to one depth, or each up to its own.
 
-    ``program`` names the graph of each depth that runs from a frame to its exit feature (``prefixes``), the one that
-    runs from all frames to their features of full depth (``batch``, if there is one), and the one that classifies the
-    features of all frames (``conclusion``).
+    ``program`` names the graph of each depth from a frame to its exit feature (``prefixes``), the one from all frames
+    to their features of full depth (``batch``, if there is one), and the one that classifies the features of all
+    frames (``video_classifier``).
     """
 
     def __init__(self, backend, program):
         self._backend = backend
-        self._prefixes, batch, (self._conclusion,) = (
+        self._prefixes, batch, (self._video_classifier,) = (
             [Graph(backend, name, program["graphs"][name]["outputs"]) for name in names if name]
-            for names in (program["prefixes"], [program["batch"]], [program["conclusion"]])
+            for names in (program["prefixes"], [program["batch"]], [program["video_classifier"]])
         )
-        self._graphs = [*self._prefixes, *batch, self._conclusion]
+        self._graphs = [*self._prefixes, *batch, self._video_classifier]
         self._batch = batch[0] if batch else None
         self.deepest = len(self._prefixes) - 1
 
     @property
     def has_batch(self):
-        """Whether it can run all frames in one call."""
+        """True if all frames can be run in one call."""
         return self._batch is not None
 
     @property
     def seconds(self):
-        """Time spent in calls of graphs so far."""
+        """Total time spent in calls of graphs."""
         return sum(graph.seconds for graph in self._graphs)
 
     def run(self, clip, depth=None):
-        """Logits ``[C]`` of one video ``float32 [T, *input_shape]``: frame after frame, classified once."""
+        """Return the logits ``[C]`` of one video ``float32 [T, *input_shape]``: frame by frame, classified once."""
         self._extract(clip, [self.deepest if depth is None else depth] * len(clip))
-        self._conclusion()
+        self._video_classifier()
         return self._backend.get(LOGITS)[0].copy()
 
     def run_batch(self, clip):
-        """The same at full depth, all frames in one call."""
+        """Return the same at full depth, with all frames in one call."""
         self._backend.put(CLIP, clip)
         self._batch()
-        self._conclusion()
+        self._video_classifier()
         return self._backend.get(LOGITS)[0].copy()
 
-    def features(self, clip, exits):
-        """The feature of exit ``exits[t]`` of each frame, ``[T, D]``; frames with -1 are not run.
+    def features(self, clip, exit_depths):
+        """Return the feature of exit ``exit_depths[t]`` of each frame, ``[T, D]``; frames with -1 are not run.
 
         The result is valid until the next call.
         """
-        self._extract(clip, exits)
+        self._extract(clip, exit_depths)
         return self._backend.get(FEATURES)
 
-    def _extract(self, clip, exits):
+    def _extract(self, clip, exit_depths):
         for prefix in self._prefixes:
-            prefix.forget()
-        for t, depth in enumerate(exits):
+            prefix.reset()
+        for t, depth in enumerate(exit_depths):
             if depth >= 0:
                 self._backend.put(FRAME, clip[t : t + 1])
                 self._prefixes[depth]()
@@ -643,17 +794,18 @@ class UncutNetwork:
 
 
 class Runner:
-    """A bundle, loaded: the ``engine`` that runs its policy, and the network ``uncut``, on a backend.
+    """A bundle, loaded on a backend: the ``engine`` that runs its policy, and the network ``uncut``.
 
-    That is the one called ``backend``, or the first that is there; so with its ``precision``. ``threads`` are of the
-    CPU, those that the bundle says if none are given.
+    ``backend`` and ``precision`` are by default the first that can be used, and ``threads`` (of the CPU) those that
+    the bundle names.
     """
 
     def __init__(self, folder, backend=None, precision=None, threads=None):
         self.bundle = Bundle(folder)
-        graphs, self.threads = self.bundle.program["precision"], threads or self.bundle.program["timing"]["threads"]
-        kind = find_backend(backend, graphs)
-        precisions = [each for each in kind.precisions if (each == "int8") == (graphs == "int8")]
+        graph_precision = self.bundle.program["precision"]
+        self.threads = threads or self.bundle.program["timing"]["threads"]
+        kind = find_backend(backend, graph_precision)
+        precisions = [each for each in kind.precisions if (each == "int8") == (graph_precision == "int8")]
         if precision not in (None, *precisions):
             raise RunnerError(f"{kind.name} runs in {' or '.join(precisions)}, not in {precision}")
         self.backend = kind(self.bundle, precision or precisions[0], self.threads)
@@ -663,54 +815,59 @@ class Runner:
 
 # --- checking ----------------------------------------------------------------------------------------------
 
-#: How far logits may be off, as a share of the largest of a video; what lies nearer to a threshold may go either way.
-#: In int8 a value that is rounded the other way is a whole step off, so that kernels of one network differ by 0.04.
+#: Largest difference of logits as a share of a video's largest logit, and distance to a threshold below which a score
+#: may fall on either side. In int8 a value that is rounded differently is a whole step away, so that kernels of one
+#: network differ by 0.04.
 TOLERANCE = {"fp32": 0.002, "fp16": 0.02, "int8": 0.1}
-
 
 WRONG = "wrong result, nothing is timed"
 
 
-def check(runner, chunked=False):
-    """Does the engine take the exits and find the labels that the bundle expects, on all of its videos?
+def check_results(runner, chunked=False):
+    """Compare the engine's exits, labels and logits with those that the bundle expects, on all of its videos.
 
-    Returns how many ``clips`` there were, of how many exits and label were the ``same``, and how far ``logits`` were
-    off at most on these. Raises ``RunnerError`` where one differs though no score was near a threshold.
+    Returns a ``Check``. Raises ``RunnerError`` where one differs although no score was near a threshold.
     """
-    bundle, same, furthest = runner.bundle, 0, 0.0
+    bundle, same, largest = runner.bundle, 0, 0.0
     for number, video in enumerate(bundle.videos):
-        verdict = runner.engine.run(prepare(bundle.frames(number)), bundle.path_taken(number), chunked)
+        decision = runner.engine.run(bundle.clip(number), bundle.given_exits(number), chunked)
         expected = np.array(video["logits"], np.float32)
         allowed = TOLERANCE[runner.backend.precision] * max(1.0, float(np.abs(expected).max()))
-        found = {"exit_depths": verdict.exit_depths, "label": int(verdict.logits.argmax())}
-        other = [key for key in found if found[key] != video[key]]
-        if other and video["margin"] > allowed:
-            key = other[0]
-            raise RunnerError(f"{WRONG}: {key} of {video['video']} are {found[key]}, expected {video[key]}")
-        if not other:
-            off = float(np.abs(verdict.logits - expected).max())
-            if not off <= allowed:
-                far = f"are {off:.2g} off, expected at most {allowed:.2g}"
-                raise RunnerError(f"{WRONG}: logits of {video['video']} {far}")
-            same, furthest = same + 1, max(furthest, off)
-    return {"clips": len(bundle.videos), "same": same, "logits": furthest if same else None}
+        found = {"exit_depths": decision.exit_depths, "label": int(decision.logits.argmax())}
+        different = [key for key in found if found[key] != video[key]]
+        if different and video["margin"] > allowed:
+            key = different[0]
+            raise RunnerError(f"{WRONG}: {video['video']} has {key} {found[key]}, expected {video[key]}")
+        if not different:
+            difference = float(np.abs(decision.logits - expected).max())
+            if not difference <= allowed:
+                reason = f"{video['video']} has logits that differ by {difference:.2g}, expected at most {allowed:.2g}"
+                raise RunnerError(f"{WRONG}: {reason}")
+            same, largest = same + 1, max(largest, difference)
+    return Check(len(bundle.videos), same, largest if same else None)
 
 
 # --- timing ------------------------------------------------------------------------------------------------
 
-COLUMNS = ("system", "video", "repeat", "frames", "milliseconds", "network", "preparation")
+
+class Timing(typing.NamedTuple):
+    """Time of one ``system`` on one video, in seconds."""
+
+    system: str
+    frames: int  #: number of frames processed
+    seconds: float  #: from prepared frames to a result on the host
+    in_graphs: float  #: part of these in calls of graphs
+    preparation: float  #: to prepare the frames
 
 
-def measure(runner, warmup, repeats, systems=None):
-    """Time ``systems`` on every video, ``repeats`` times: those named above, or all of them.
+def time_systems(runner, warmup, repeats, systems=None):
+    """Time ``systems`` on every video, ``repeats`` times: some of those named above, or all.
 
-    Returns a table as columns, one row a system, video (position in the bundle) and repeat: how many ``frames`` were
-    processed, ``milliseconds`` from prepared frames to a result on the host, how many of them went into calls of
-    graphs, ``network`` (none if the backend is not blocking), and those that it took to prepare the frames.
+    Returns a table as ``TIMES`` columns, one row per system, video and repeat.
 
-    The systems take turns on each video, so that whatever slows the machine down hits all of them. Each runs the video
-    untimed right before, until it has seen as many frames as the full network does in one run: in use none finds the
-    caches filled by another. The first ``warmup`` turns are not recorded.
+    The systems take turns on each video, so that anything that slows the machine down affects all of them. Each runs
+    the video untimed directly before, until it has processed as many frames as the full network does in one run: as in
+    use, no system finds the caches filled by another. The first ``warmup`` turns are not recorded.
     """
     videos = range(len(runner.bundle.videos))
     for turn in range(warmup):
@@ -718,56 +875,53 @@ def measure(runner, warmup, repeats, systems=None):
     rows = []
     for repeat in range(repeats):
         for video in videos:
-            for system, frames, total, network, preparation in take_turns(runner, video, systems):
-                times = [round(1000 * seconds, 6) for seconds in (total, network, preparation)]
-                times[1] = times[1] if runner.backend.blocking else None
-                rows.append([system, video, repeat, frames, *times])
-    return {name: list(column) for name, column in zip(COLUMNS, zip(*rows))}
+            for timing in take_turns(runner, video, systems):
+                total, in_graphs, preparation = (round(1000 * seconds, 6) for seconds in timing[2:])
+                in_graphs = in_graphs if runner.backend.blocking else None
+                rows.append([timing.system, video, repeat, timing.frames, total, in_graphs, preparation])
+    return {name: list(column) for name, column in zip(TIMES, zip(*rows))}
 
 
-def take_turns(runner, video, systems):
-    """Time ``systems`` on one video, or all of them if none are named; each runs it untimed before, see ``measure``.
+def take_turns(runner, video, systems=None):
+    """Time ``systems`` on one video, or all of them; each runs it untimed before, see ``time_systems``.
 
-    Gives of each: name, frames that were processed, seconds, those in calls of graphs, those to prepare the frames.
+    Yields a ``Timing`` of each.
     """
     engine, uncut = runner.engine, runner.uncut
-    frames, path = runner.bundle.frames(video), runner.bundle.path_taken(video)
-    clip = prepare(frames)
-    exits = engine.run(clip, path).exit_depths
-    looked_at = sum(depth >= 0 for depth in exits)
-    turns = [(FULL, len(exits), uncut, partial(uncut.run, clip))]
+    frames, given_exits = runner.bundle.frames(video), runner.bundle.given_exits(video)
+    clip = prepare_frames(frames)
+    exit_depths = engine.run(clip, given_exits).exit_depths
+    num_processed = sum(depth >= 0 for depth in exit_depths)
+    turns = [(FULL, len(clip), uncut, partial(uncut.run, clip))]
     if uncut.has_batch:
-        turns += [(BATCH, len(exits), uncut, partial(uncut.run_batch, clip))]
-    turns += [(fixed(b), len(exits), uncut, partial(uncut.run, clip, b)) for b in range(uncut.deepest)]
+        turns += [(FULL_BATCH, len(clip), uncut, partial(uncut.run_batch, clip))]
+    turns += [(fixed_depth(b), len(clip), uncut, partial(uncut.run, clip, b)) for b in range(uncut.deepest)]
     if engine.chunk:
-        count = max(looked_at, engine.chunk.frames)
-        turns += [(CHUNKED, count, engine, partial(engine.run, clip, path, chunked=True))]
-    turns += [(REAL, looked_at, engine, partial(engine.run, clip, path))]
-    turns += [(IDEAL, looked_at, uncut, partial(uncut.features, clip, exits))]
-    for system, count, graphs, work in turns:
+        count = max(num_processed, engine.chunk.frames)
+        turns += [(REAL_CHUNKED, count, engine, partial(engine.run, clip, given_exits, chunked=True))]
+    turns += [(REAL, num_processed, engine, partial(engine.run, clip, given_exits))]
+    turns += [(IDEAL, num_processed, uncut, partial(uncut.features, clip, exit_depths))]
+    for system, count, graphs, run in turns:
         if systems and system not in systems:
             continue
         begin = time.perf_counter()
-        prepare(frames[:count])
+        prepare_frames(frames[:count])
         preparation = time.perf_counter() - begin
-        for _ in range(-(-len(exits) // count)):
-            work()
-        yield (system, count, *_time(work, graphs), preparation)
+        for _ in range(-(-len(clip) // count)):
+            run()
+        yield Timing(system, count, *_time_run(run, graphs), preparation)
 
 
-def _time(work, graphs):
-    """Seconds of ``work``, and of them in calls of the graphs of an engine or uncut network."""
-    inside = graphs.seconds
+def _time_run(run, graphs):
+    """Return the seconds of ``run``, and those of them in calls of the graphs of an engine or uncut network."""
+    before = graphs.seconds
     begin = time.perf_counter()
-    work()
+    run()
     total = time.perf_counter() - begin
-    return total, graphs.seconds - inside
+    return total, graphs.seconds - before
 
 
-STATISTICS = ("p50", "p90", "p99", "mean")
-
-
-def statistics(values):
+def summary_statistics(values):
     """Percentiles and the mean of ``values``, by the names in ``STATISTICS``.
 
     Where few videos take most of the time, as with exits, the mean is far from the median.
@@ -776,35 +930,37 @@ def statistics(values):
 
 
 def summarise(times):
-    """``statistics`` of ``times`` (see ``measure``), in milliseconds: a list of rows.
+    """Summarise ``times`` (see ``time_systems``) by ``summary_statistics``, in milliseconds: a list of rows.
 
-    Each is of one ``system``, ``per`` video or per frame that was processed, without or with ``preparation`` of the
-    frames.
+    There is a row for each system, per video and per frame processed, without and with the preparation of frames.
     """
-    columns = {name: np.array(times[name]) for name in ("system", "frames", "milliseconds", "preparation")}
+    names = (Column.SYSTEM, Column.FRAMES, Column.MILLISECONDS, Column.PREPARATION)
+    systems, frames, milliseconds, preparation = (np.array(times[name]) for name in names)
     rows = []
-    for system in dict.fromkeys(times["system"]):
-        mine = columns["system"] == system
-        for per, count in (("video", 1), ("frame", columns["frames"][mine])):
-            for preparation in (False, True):
-                total = columns["milliseconds"][mine] + preparation * columns["preparation"][mine]
-                rows.append({"system": system, "per": per, "preparation": preparation})
-                rows[-1].update({name: round(value, 6) for name, value in statistics(total / count).items()})
+    for system in dict.fromkeys(times[Column.SYSTEM]):
+        mine = systems == system
+        for per, count in ((PER_VIDEO, 1), (PER_FRAME, frames[mine])):
+            for with_preparation in (False, True):
+                values = (milliseconds[mine] + with_preparation * preparation[mine]) / count
+                row = {Column.SYSTEM: system, Column.PER: per, Column.WITH_PREPARATION: with_preparation}
+                row.update({name: round(value, 6) for name, value in summary_statistics(values).items()})
+                rows.append(row)
     return rows
 
 
 # --- power -------------------------------------------------------------------------------------------------
 
-#: Rails that carry all that a board takes, on boards that have one.
+#: Rails that supply the whole board, on boards that have one.
 INPUT_RAILS = ("POM_5V_IN", "VDD_IN", "VIN")
 #: Part of another rail (AGX Orin).
 INNER_RAILS = ("VDDQ_VDD2_1V8AO",)
 
 
 def board_power(line):
-    """What the board takes by a ``line`` of tegrastats: the rails that it is read from, and milliwatts.
+    """Return the rails and the milliwatts of the board in a ``line`` of tegrastats.
 
-    Where no rail carries all (AGX), it is the sum of those of the module. None where the line tells no power.
+    Where no rail supplies the whole board (AGX), it is the sum of the rails of the module. None if the line has no
+    power.
     """
     found = re.findall(r"(\S+) (-?\d+)(?:mW)?/-?\d+(?:mW)?(?=\s|$)", line)
     rails = {name: int(value) for name, value in found if name not in INNER_RAILS}
@@ -815,7 +971,7 @@ def board_power(line):
 
 
 class Power:
-    """Watts of the board over time, as ``tegrastats`` tells them."""
+    """Power of the board over time in watts, as ``tegrastats`` reports it."""
 
     def __init__(self, tegrastats):
         self.rail, self._samples = None, []
@@ -833,7 +989,7 @@ class Power:
                 self._samples.append((time.perf_counter(), power[1] / 1000))
 
     def mean(self, begin, end):
-        """Mean of the samples between two readings of ``time.perf_counter``; none if there are none."""
+        """Mean of the samples between two readings of ``time.perf_counter``; None if there are none."""
         inside = [watts for at, watts in list(self._samples) if begin < at <= end]
         return sum(inside) / len(inside) if inside else None
 
@@ -843,10 +999,9 @@ class Power:
 
 
 def measure_power(runner, tegrastats, seconds):
-    """Energy of a video, for each system but ``IDEAL``, from ``seconds`` of each and as many of doing nothing.
+    """Measure the idle board for ``seconds``, then each system but ``IDEAL`` for as long, with frames prepared.
 
-    Returns ``idle_watts``, the ``rail``, and for each of the ``systems`` its ``watts`` and the ``joules`` a video, in
-    all and ``above_idle``; frames are prepared too. None where ``tegrastats`` tells no power.
+    Returns a ``PowerResult``; None if ``tegrastats`` reports no power.
     """
     bundle, power = runner.bundle, Power(tegrastats)
     try:
@@ -860,29 +1015,29 @@ def measure_power(runner, tegrastats, seconds):
             videos, begin = 0, time.perf_counter()
             while time.perf_counter() < begin + seconds:
                 video = videos % len(bundle.videos)
-                run(prepare(bundle.frames(video)), bundle.path_taken(video))
+                run(bundle.clip(video), bundle.given_exits(video))
                 videos += 1
             end = time.perf_counter()
-            watts = power.mean(begin + seconds / 10, end)  # the first samples still show what was before
+            watts = power.mean(begin + seconds / 10, end)  # the first samples still show the load before
             if watts is None:
                 return None
-            each = (end - begin) / videos
-            systems[name] = {"watts": watts, "joules": watts * each, "above_idle": (watts - idle) * each}
-        return {"rail": power.rail, "idle_watts": idle, "systems": systems}
+            per_video = (end - begin) / videos
+            systems[name] = Energy(watts, watts * per_video, (watts - idle) * per_video)
+        return PowerResult(power.rail, idle, systems)
     finally:
         power.close()
 
 
 def _systems(runner):
-    """Names, and what to call with a clip and its path."""
+    """Yield names, and functions of a clip and its given exits."""
     uncut = runner.uncut
-    yield FULL, lambda clip, path: uncut.run(clip)
+    yield FULL, lambda clip, given_exits: uncut.run(clip)
     if uncut.has_batch:
-        yield BATCH, lambda clip, path: uncut.run_batch(clip)
+        yield FULL_BATCH, lambda clip, given_exits: uncut.run_batch(clip)
     for depth in range(uncut.deepest):
-        yield fixed(depth), lambda clip, path, depth=depth: uncut.run(clip, depth)
+        yield fixed_depth(depth), lambda clip, given_exits, depth=depth: uncut.run(clip, depth)
     if runner.engine.chunk:
-        yield CHUNKED, partial(runner.engine.run, chunked=True)
+        yield REAL_CHUNKED, partial(runner.engine.run, chunked=True)
     yield REAL, runner.engine.run
 
 
@@ -890,40 +1045,39 @@ def _systems(runner):
 
 
 def device_name(root="/"):
-    """What the machine calls itself."""
+    """Return the name of the board, or else that of the processor."""
     name = _read(root, "proc/device-tree/model").replace("\0", "").strip()
     processor = re.search(r"^model name\s*: (.+)$", _read(root, "proc/cpuinfo"), re.MULTILINE)
     return name or (processor.group(1) if processor else platform.processor() or platform.machine())
 
 
 def describe_device(root="/"):
-    """Name, system and power mode of the machine; what it does not tell is left out."""
+    """Describe the machine: a ``Device``."""
     power_mode = re.search(r"NV Power Mode: *(\S+)", _output_of("nvpmodel", "-q"))
-    about = {
-        "name": device_name(root),
-        "machine": platform.machine(),
-        "system": platform.platform(),
-        "release": _read(root, "etc/nv_tegra_release").split("\n")[0].strip("# "),
-        "power_mode": power_mode.group(1) if power_mode else "",
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-    return {key: value for key, value in about.items() if value}
+    return Device(
+        name=device_name(root),
+        machine=platform.machine(),
+        system=platform.platform(),
+        release=_read(root, "etc/nv_tegra_release").split("\n")[0].strip("# "),
+        power_mode=power_mode.group(1) if power_mode else "",
+        cores=os.cpu_count(),
+        python=platform.python_version(),
+        numpy=np.__version__,
+    )
 
 
 def clocks(root="/"):
-    """MHz at this moment, and at most: of each core of the CPU, and of the GPU; empty where they are not told."""
+    """Read the current ``Clocks``."""
     cores, devices = Path(root, "sys/devices/system/cpu"), Path(root, "sys/class/devfreq")
     gpus = [path for path in devices.glob("*") if re.search(r"gpu|gp10b|gv11b|ga10b", path.name)]
-    return {
-        "cpu": _frequencies(sorted(cores.glob("cpu[0-9]*/cpufreq")), "scaling_cur_freq", "scaling_max_freq", 1e3),
-        "gpu": _frequencies(gpus, "cur_freq", "max_freq", 1e6),
-    }
+    return Clocks(
+        cpu=_frequencies(sorted(cores.glob("cpu[0-9]*/cpufreq")), "scaling_cur_freq", "scaling_max_freq", 1e3),
+        gpu=_frequencies(gpus, "cur_freq", "max_freq", 1e6),
+    )
 
 
-def _frequencies(folders, now, most, unit):
-    values = [[_read(folder, name) for name in (now, most)] for folder in folders]
+def _frequencies(folders, current, maximum, unit):
+    values = [[_read(folder, name) for name in (current, maximum)] for folder in folders]
     return [[int(value) / unit for value in pair] for pair in values if all(pair)]
 
 
@@ -941,16 +1095,15 @@ def _output_of(*command):
         return ""
 
 
-# --- all of it -----------------------------------------------------------------------------------------------
+# --- the whole measurement ---------------------------------------------------------------------------------
 
 
-def report(runner, warmup=None, repeats=None, power_seconds=10.0):
-    """Check, time and describe: what ``latency.json`` holds.
+def measure_latency(runner, warmup=None, repeats=None, power_seconds=10.0):
+    """Check the results, time the systems and describe the device: a ``LatencyResult``.
 
-    ``bundle`` (its id), ``device``, ``clocks`` before and after, ``runtime``, ``settings``, ``check``, ``times``,
-    ``summary`` and ``power``; the last is none where there is no tegrastats. ``warmup`` and ``repeats`` are those that
-    the bundle says if they are not given.
-    Raises ``RunnerError`` where a result is wrong.
+    ``warmup`` and ``repeats`` are by default those that the bundle names. Power is measured if there is tegrastats and
+    ``power_seconds`` is not 0.
+    Raises ``RunnerError`` if a result is wrong.
     """
     timing, backend = runner.bundle.program["timing"], runner.backend
     settings = {
@@ -958,52 +1111,50 @@ def report(runner, warmup=None, repeats=None, power_seconds=10.0):
         "repeats": timing["repeats"] if repeats is None else repeats,
     }
     if runner.engine.chunk:
-        check(runner, chunked=True)
-    checked, before = check(runner), clocks()
-    times, tegrastats = measure(runner, **settings), shutil.which("tegrastats")
-    return {
-        "bundle": runner.bundle.program["id"],
-        "device": describe_device(),
-        "clocks": {"before": before, "after": clocks()},
-        "runtime": {
-            "backend": backend.name,
-            "precision": backend.precision,
-            "threads": runner.threads,
-            **backend.about,
-        },
-        "settings": settings,
-        "check": checked,
-        "times": times,
-        "summary": summarise(times),
-        "power": measure_power(runner, tegrastats, power_seconds) if tegrastats and power_seconds else None,
-    }
+        check_results(runner, chunked=True)
+    check, before = check_results(runner), clocks()
+    times, tegrastats = time_systems(runner, **settings), shutil.which("tegrastats")
+    return LatencyResult(
+        bundle=runner.bundle.program["id"],
+        device=describe_device(),
+        clocks_before=before,
+        clocks_after=clocks(),
+        runtime=Runtime(backend.name, backend.precision, runner.threads, **backend.about),
+        settings=settings,
+        check=check,
+        times=times,
+        summary=summarise(times),
+        power=measure_power(runner, tegrastats, power_seconds) if tegrastats and power_seconds else None,
+    )
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description="Run, check and time the bundle that lies beside this file.")
-    parser.add_argument("--bundle", default=str(Path(__file__).parent), help="its folder")
-    parser.add_argument("--output", default="latency.json", help="what is written")
+    parser = argparse.ArgumentParser(description="Run, check and time the bundle in the folder of this file.")
+    parser.add_argument("--bundle", default=str(Path(__file__).parent), help="another folder with a bundle")
+    parser.add_argument("--output", default=OUTPUT, help="the file to write")
     parser.add_argument("--backend", choices=list(BACKENDS), help="by default the first that can be imported")
     parser.add_argument("--precision", choices=["fp16", "fp32"], help="of TensorRT, by default fp16")
-    parser.add_argument("--threads", type=int, help="of the CPU; these three by default as the bundle says")
-    parser.add_argument("--warmup", type=int, help="videos")
-    parser.add_argument("--repeats", type=int, help="passes over all videos")
-    parser.add_argument("--power-seconds", type=float, default=10.0, help="for each system; 0: do not measure power")
+    parser.add_argument(
+        "--threads", type=int, help="of the CPU (the bundle names the defaults of this and the next two)"
+    )
+    parser.add_argument("--warmup", type=int, help="number of videos")
+    parser.add_argument("--repeats", type=int, help="number of passes over all videos")
+    parser.add_argument("--power-seconds", type=float, default=10.0, help="per system; 0: do not measure power")
     options = parser.parse_args(arguments)
     try:
         runner = Runner(options.bundle, options.backend, options.precision, options.threads)
-        say(f"{len(runner.bundle.videos)} videos, {runner.backend.name} {runner.backend.precision}, {device_name()}")
-        result = report(runner, options.warmup, options.repeats, options.power_seconds)
-        Path(options.output).write_text(json.dumps(result) + "\n")
+        log(f"{len(runner.bundle.videos)} videos, {runner.backend.name} {runner.backend.precision}, {device_name()}")
+        result = measure_latency(runner, options.warmup, options.repeats, options.power_seconds)
+        Path(options.output).write_text(result.to_json())
     except (RunnerError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing is written; engines that were built are kept")
-    rows = [row for row in result["summary"] if row["per"] == "video" and not row["preparation"]]
-    width = max(len(row["system"]) for row in rows)
+    rows = [row for row in result.summary if row[Column.PER] == PER_VIDEO and not row[Column.WITH_PREPARATION]]
+    width = max(len(row[Column.SYSTEM]) for row in rows)
     for row in rows:
-        text = "{}: {p50:8.2f} ms a video (median), {p90:8.2f} (p90), {p99:8.2f} (p99), {mean:8.2f} (mean)"
-        say(text.format(row["system"].rjust(width), **row))
+        values = ", ".join(f"{row[name]:.2f} ({name})" for name in STATISTICS)
+        log(f"{row[Column.SYSTEM].rjust(width)}: {values} ms per video")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Times of a device: from a file, and over SSH, once with a program in place of `ssh` and once with a real server."""
+"""Results of a device: from a file, and over SSH, with a program in place of `ssh` and with a real server."""
 
 import getpass
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,8 +16,8 @@ import pytest
 from support.bundles import small_bundle
 from support.refusals import one_line
 
-from tlee.edge import runner as jetson
-from tlee.edge.targets import measure_there
+from tlee.edge.runner import Energy, LatencyResult, PowerResult, Runner, device_name, measure_latency
+from tlee.edge.targets import measure_target
 from tlee.params import LatencyParams, load_params
 
 ROOT = Path(__file__).parents[2]
@@ -34,8 +35,8 @@ def bundle(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(made: Path) -> dict:
-    return jetson.report(jetson.Runner(made, "onnxruntime"), warmup=0, repeats=1)
+def result(made: Path) -> LatencyResult:
+    return measure_latency(Runner(made, "onnxruntime"), warmup=0, repeats=1)
 
 
 def latency(target: str) -> LatencyParams:
@@ -44,38 +45,57 @@ def latency(target: str) -> LatencyParams:
 
 
 def refusal(target: str, bundle: Path) -> str:
-    return one_line(lambda: measure_there(latency(target), bundle))
+    return one_line(lambda: measure_target(latency(target), bundle))
 
 
-# --- this machine, and files -----------------------------------------------------------------------------
+# --- no device, and files -----------------------------------------------------------------------------
 
 
-def test_this_machine_is_no_other(bundle):
-    assert measure_there(latency("local"), bundle) is None
+def test_the_local_target_has_no_result_of_its_own(bundle):
+    assert measure_target(latency("local"), bundle) is None
 
 
-def test_a_file_that_was_brought_is_read(bundle, result, tmp_path):
+def test_a_result_is_read_from_a_file(bundle, result, tmp_path):
     path = tmp_path / "from the nano.json"
-    path.write_text(json.dumps(result))
-    assert measure_there(latency(f"file:{path}"), bundle) == result
+    path.write_text(result.to_json())
+    assert measure_target(latency(f"file:{path}"), bundle) == result
+
+
+def test_a_result_with_power_is_read_unchanged(result):
+    energy = {"real": Energy(watts=4.0, joules=0.4, above_idle=0.3)}
+    measured = result._replace(power=PowerResult("POM_5V_IN", 1.5, energy))
+    assert LatencyResult.from_json(measured.to_json()) == measured
 
 
 def test_a_missing_file_is_named(bundle):
-    assert refusal("file:nano.json", bundle) == "nano.json cannot be read: copy latency.json there from the device"
+    message = refusal("file:nano.json", bundle)
+    assert message.startswith("nano.json ")
+    assert message.endswith(": copy latency.json there from the device")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"bundle": "1"}'])
-def test_a_file_of_something_else_is_named(bundle, tmp_path, content):
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "3", '{"bundle": "1"}'])
+def test_a_file_with_other_content_is_named(bundle, tmp_path, content):
     path = tmp_path / "nano.json"
     path.write_text(content)
-    again = f"run jetson.py of {bundle} on the device again"
-    assert refusal(f"file:{path}", bundle) == f"{path}: this is not what jetson.py writes; {again}"
+    message = refusal(f"file:{path}", bundle)
+    assert message.startswith(f"{path} is not a result ")
+    assert message.endswith(f": run runner.py of {bundle} on the device again")
 
 
-def test_times_of_another_bundle_are_not_believed(bundle, result, tmp_path):
+def test_a_result_with_another_key_is_refused(bundle, result, tmp_path):
     path = tmp_path / "nano.json"
-    path.write_text(json.dumps(result | {"bundle": "of last week"}))
-    assert refusal(f"file:{path}", bundle).startswith(f"{path}: this was measured with another bundle; run jetson.py")
+    fields = json.loads(result.to_json())
+    fields["check"]["clips"] = fields["check"].pop("videos")
+    path.write_text(json.dumps(fields))
+    assert refusal(f"file:{path}", bundle).startswith(f"{path} is not a result ")
+
+
+def test_a_result_of_another_bundle_is_refused(bundle, result, tmp_path):
+    path = tmp_path / "nano.json"
+    path.write_text(result._replace(bundle="of last week").to_json())
+    message = refusal(f"file:{path}", bundle)
+    assert message.startswith(f"{path} was measured with another bundle")
+    assert message.endswith(f": run runner.py of {bundle} on the device again")
 
 
 # --- a program in place of ssh ---------------------------------------------------------------------------
@@ -107,10 +127,10 @@ TARGET = "ssh://someone@nano:2222/~/of tests".replace(" ", "_")
 
 
 def test_the_bundle_is_copied_run_and_its_result_fetched(bundle, home, tmp_path, capsys):
-    found = measure_there(latency(TARGET), bundle)
-    assert found == json.loads((home / "of_tests/latency.json").read_text())
-    assert found["check"]["same"] == VIDEOS
-    assert found["settings"] == {"warmup": 0, "repeats": 1}
+    found = measure_target(latency(TARGET), bundle)
+    assert found == LatencyResult.from_json((home / "of_tests/latency.json").read_text())
+    assert found.check.same == VIDEOS
+    assert found.settings == {"warmup": 0, "repeats": 1}
     copied = {path.name for path in (home / "of_tests").iterdir()} - {"__pycache__"}
     assert copied == {path.name for path in bundle.iterdir()} | {"latency.json"}
     for line in (tmp_path / "log").read_text().splitlines():
@@ -122,37 +142,40 @@ def test_the_bundle_is_copied_run_and_its_result_fetched(bundle, home, tmp_path,
     assert "2 videos, " in shown
 
 
-def test_what_is_there_already_is_not_copied_again(bundle, home, capsys):
-    measure_there(latency(TARGET), bundle)
+def test_the_same_bundle_is_not_copied_again(bundle, home, capsys):
+    measure_target(latency(TARGET), bundle)
     kept = home / "of_tests/engines"
     kept.mkdir()
     capsys.readouterr()
-    measure_there(latency(TARGET), bundle)
+    measure_target(latency(TARGET), bundle)
     assert "copying" not in capsys.readouterr().out
     about = json.loads((bundle / "bundle.json").read_text())
     (bundle / "bundle.json").write_text(json.dumps(about | {"method": "another"}))
-    measure_there(latency(TARGET), bundle)
+    measure_target(latency(TARGET), bundle)
     assert "copying" in capsys.readouterr().out
     assert kept.exists()
 
 
-def test_a_wrong_result_on_the_device_is_its_line(bundle, home):
+def test_a_wrong_result_on_the_device_is_reported(bundle, home):
     about = json.loads((bundle / "bundle.json").read_text())
     about["videos"][1] |= {"label": 7, "margin": 9.0}
     (bundle / "bundle.json").write_text(json.dumps(about))
     message = refusal(TARGET, bundle)
-    assert message.startswith(f"latency.target {TARGET}: wrong result, nothing is timed: label of 1.mp4 are ")
+    assert message.startswith(f"latency.target {TARGET}: wrong result")
+    assert re.search(r"1\.mp4 .*label \d, expected 7$", message)
 
 
-def test_a_device_without_python_is_told(bundle, home, tmp_path, monkeypatch):
+def test_a_device_without_python_is_reported(bundle, home, tmp_path, monkeypatch):
     for name in ("sh", "mkdir", "cat", "tar"):
         (tmp_path / "tools" / name).symlink_to(shutil.which(name))
     monkeypatch.setenv("PATH", str(tmp_path / "tools"))
-    assert refusal(TARGET, bundle) == f"latency.target {TARGET}: there is no python3 on the device: install it"
+    message = refusal(TARGET, bundle)
+    assert message.startswith(f"latency.target {TARGET}: ")
+    assert message.endswith(" no python3: install it")
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "message"),
+    ("printed", "status", "message"),
     [
         ("ssh: Could not resolve hostname nano", 255, "ssh: Could not resolve hostname nano: "),
         (
@@ -161,16 +184,16 @@ def test_a_device_without_python_is_told(bundle, home, tmp_path, monkeypatch):
             "someone@nano: Permission denied (publickey).: ",
         ),
         ("mkdir: cannot create directory: Permission denied", 1, "mkdir: cannot create directory: Permission denied"),
-        ("", 3, "it ended with status 3"),
+        ("", 3, "exit status 3"),
     ],
 )
-def test_the_last_line_says_what_was_wrong(bundle, home, tmp_path, said, status, message):
-    program(tmp_path / "tools/ssh", f"#!/bin/sh\nprintf '%b\\n' '{said}' >&2\nexit {status}\n")
+def test_the_last_line_of_ssh_is_reported(bundle, home, tmp_path, printed, status, message):
+    program(tmp_path / "tools/ssh", f"#!/bin/sh\nprintf '%b\\n' '{printed}' >&2\nexit {status}\n")
     rest = "`ssh -p 2222 someone@nano` must work without a password" if status == 255 else ""
     assert refusal(TARGET, bundle) == f"latency.target {TARGET}: {message}{rest}"
 
 
-def test_a_device_that_leaves_while_it_is_sent_the_bundle_is_told(bundle, home, tmp_path):
+def test_a_device_that_stops_reading_the_bundle_is_reported(bundle, home, tmp_path):
     text = (
         '#!/bin/sh\nfor last; do :; done\ncase "$last" in *tar*) echo "No space left" >&2; exit 2;; *mkdir*) ;; esac\n'
     )
@@ -182,7 +205,9 @@ def test_a_device_that_leaves_while_it_is_sent_the_bundle_is_told(bundle, home, 
 
 def test_without_ssh_the_remedy_is_named(bundle, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert refusal(TARGET, bundle) == "latency.target wants `ssh`, which is not installed here: install OpenSSH"
+    message = refusal(TARGET, bundle)
+    assert message.startswith("latency.target needs `ssh`")
+    assert message.endswith(": install OpenSSH")
 
 
 # --- a real server -----------------------------------------------------------------------------------------
@@ -206,7 +231,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int
     if not sshd or not shutil.which("ssh"):
         pytest.skip("OpenSSH's client and server are not both installed: apt install openssh-client openssh-server")
     if sys.platform == "linux" and os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # Debian's wants it when root starts it; its service would make it
+        Path("/run/sshd").mkdir(exist_ok=True)  # Debian's sshd needs it; its service would create it
     folder, port = tmp_path_factory.mktemp("sshd"), free_port()
     host, user = make_key(folder / "host"), make_key(folder / "user")
     make_key(folder / "stranger")
@@ -239,7 +264,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int
 
 
 def use_key(folder: Path, key: str, known: str, tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `ssh` use this configuration and not that of whoever runs the test."""
+    """Let `ssh` use this configuration instead of the user's."""
     settings = {
         "IdentityFile": folder / key,
         "IdentitiesOnly": "yes",
@@ -257,9 +282,9 @@ def test_a_real_server_runs_the_bundle(server, bundle, tmp_path, monkeypatch):
     folder, port = server
     use_key(folder, "user", "no", tmp_path, monkeypatch)
     target = f"ssh://{getpass.getuser()}@127.0.0.1:{port}{tmp_path / 'device'}"
-    found = measure_there(latency(target), bundle)
-    assert found["check"] == {"clips": VIDEOS, "same": VIDEOS, "logits": found["check"]["logits"]}
-    assert found["device"]["name"] == jetson.device_name()
+    found = measure_target(latency(target), bundle)
+    assert (found.check.videos, found.check.same) == (VIDEOS, VIDEOS)
+    assert found.device.name == device_name()
     assert (tmp_path / "device" / "latency.json").exists()
 
 
@@ -272,14 +297,14 @@ def test_a_real_server_refuses_a_stranger(server, bundle, tmp_path, monkeypatch)
     assert message.endswith(f"`ssh -p {port} {user}@127.0.0.1` must work without a password")
 
 
-def test_a_real_server_that_is_not_known_is_not_trusted(server, bundle, tmp_path, monkeypatch):
+def test_a_real_server_with_an_unknown_key_is_not_trusted(server, bundle, tmp_path, monkeypatch):
     folder, port = server
     use_key(tmp_path, "user", "yes", tmp_path, monkeypatch)
     shutil.copy(folder / "user", tmp_path)
     assert "Host key verification failed." in refusal(f"ssh://127.0.0.1:{port}/tmp/device", bundle)
 
 
-def test_where_no_server_listens_the_refusal_is_told(bundle, tmp_path, monkeypatch):
+def test_a_refused_connection_is_reported(bundle, tmp_path, monkeypatch):
     if not shutil.which("ssh"):
         pytest.skip("OpenSSH's client is not installed")
     use_key(tmp_path, "none", "no", tmp_path, monkeypatch)

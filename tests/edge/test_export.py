@@ -1,4 +1,4 @@
-"""Export and the exit engine: it decides as PyTorch does, and runs nothing that it skips."""
+"""Export and the engine: decisions equal those of PyTorch, and skipped graphs are not run."""
 
 from collections import Counter
 from dataclasses import replace
@@ -9,15 +9,14 @@ import onnx
 import pandas as pd
 import pytest
 import torch
-from support.bundles import engine_of, segments_and_heads, small_bundle, uncut_of
+from support.bundles import engine_of, segment_and_head_runs, small_bundle, uncut_of
 from support.small import between
 from torch import nn
 
 from tlee.costs import count_costs
-from tlee.edge import runner as jetson
-from tlee.edge.export import compile_policy
+from tlee.edge.graphs import compile_policy
 from tlee.edge.latency import ratios, time_decoding, time_parts
-from tlee.edge.runner import FULL, IDEAL, REAL
+from tlee.edge.runner import FULL, IDEAL, REAL, Graph, Runner
 from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform
 from tlee.levels import ALWAYS, NEVER
@@ -34,7 +33,7 @@ OFF = (NEVER,) * EXITS
 
 @pytest.fixture(scope="module")
 def model() -> TLEE:
-    """Random weights, with normalisation statistics and a classifier that let confidences vary."""
+    """A network with random weights, and normalisation statistics and a classifier by which confidences vary."""
     overrides = {
         "extract.frames": FRAMES,
         "model.input_size": 64,
@@ -60,7 +59,7 @@ def clips() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def middle(model: TLEE, clips: list[np.ndarray]) -> Thresholds:
-    """Every threshold amid what it is compared with."""
+    """A policy whose thresholds are all amid the scores that they are compared with."""
     with torch.inference_mode():
         features = model.exit_features(torch.from_numpy(np.stack(clips)))
         past = features.cummax(1).values
@@ -104,20 +103,20 @@ POLICIES = {
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each graph is run."""
+    """Number of runs of each graph."""
     calls: Counter[str] = Counter()
 
-    class Counting(jetson.Graph):
+    class CountingGraph(Graph):
         def __call__(self) -> None:
             calls[self.name] += 1
             super().__call__()
 
-    monkeypatch.setattr(jetson, "Graph", Counting)
+    monkeypatch.setattr("tlee.edge.runner.Graph", CountingGraph)
     return calls
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_engine_decides_as_pytorch_and_runs_only_what_it_needs(name, model, clips, middle, tmp_path, calls):
+def test_the_engine_decides_as_pytorch_and_runs_only_the_graphs_it_needs(name, model, clips, middle, tmp_path, calls):
     policy, costs = POLICIES[name](middle), count_costs(model)
     engine = engine_of(model, policy, tmp_path)
     taken = []
@@ -125,16 +124,17 @@ def test_engine_decides_as_pytorch_and_runs_only_what_it_needs(name, model, clip
         source = LiveFeatures(model, torch.from_numpy(clip))
         expected = run(source, model.readout, policy, costs)
         calls.clear()
-        verdict = engine.run(clip)
-        taken.append(verdict.exit_depths)
+        decision = engine.run(clip)
+        taken.append(decision.exit_depths)
 
-        assert verdict.exit_depths == expected.exit_depths[0].tolist()
-        assert verdict.logits.argmax() == expected.predictions.item()
-        np.testing.assert_allclose(verdict.logits, expected.logits[0], atol=1e-4)
+        assert decision.exit_depths == expected.exit_depths[0].tolist()
+        assert decision.logits.argmax() == expected.predictions.item()
+        np.testing.assert_allclose(decision.logits, expected.logits[0], atol=1e-4)
 
-        assert Counter(verdict.ran) == _only_segments(calls)
-        assert segments_and_heads(verdict.ran, EXITS) == (source.segment_runs, source.head_runs)
-        assert sum(calls.values()) == 2 * len(verdict.ran)  # and a readout each
+        assert Counter(decision.segments_run) == _only_segments(calls)
+        assert segment_and_head_runs(decision.segments_run, EXITS) == (source.segment_runs, source.head_runs)
+        assert sum(calls.values()) == 2 * len(decision.segments_run)  # and a readout each
+        assert len(decision.scores) == len(decision.segments_run)
     if name == "all":
         assert set(np.unique(taken)) == {-1, *range(EXITS)}
 
@@ -147,19 +147,19 @@ def test_files_are_static_batch_1_and_of_the_opset(model, middle, tmp_path):
     engine_of(model, middle, tmp_path)
     uncut_of(model, tmp_path)
     files = list(tmp_path.glob("*.onnx"))
-    assert len(files) == EXITS + 3 + EXITS + EXITS + 2  # segments, readouts, chunk; prefixes, batch and conclusion
+    assert len(files) == EXITS + 3 + EXITS + EXITS + 2  # segments, readouts, chunk; prefixes, batch, video classifier
     for file in files:
         graph = onnx.load(file)
         assert all(entry.version <= OPSET for entry in graph.opset_import)
         for tensor in [*graph.graph.input, *graph.graph.output]:
             shape = [size.dim_value for size in tensor.type.tensor_type.shape.dim]
             assert shape and all(shape)
-            together = tensor.name.startswith("chunk") and "feature" not in tensor.name
-            assert shape[0] == (FRAMES if tensor.name in ("clip", "features") else 3 if together else 1)
+            is_chunk = tensor.name.startswith("chunk") and "feature" not in tensor.name
+            assert shape[0] == (FRAMES if tensor.name in ("clip", "features") else 3 if is_chunk else 1)
             assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
-def test_the_host_sees_one_small_tensor_of_each_readout(model, middle, tmp_path):
+def test_the_host_reads_one_small_tensor_of_each_readout(model, middle, tmp_path):
     engine_of(model, middle, tmp_path)
     for file in tmp_path.glob("readout_*.onnx"):
         shapes = {
@@ -169,29 +169,25 @@ def test_the_host_sees_one_small_tensor_of_each_readout(model, middle, tmp_path)
         assert shapes == {"z": [1, 1280], "logits": [1, 5], "scores": [1, 2]}
 
 
-def test_a_switched_off_exit_is_no_file(model, middle):
+def test_a_switched_off_exit_has_no_graph(model, middle):
     policy = POLICIES["without exit 1"](middle)
-    names = {look.stretch.name for looks in compile_policy(policy, model, FRAMES) for look in looks}
+    names = {each.segments.name for frame in compile_policy(policy, model, FRAMES) for each in frame}
     assert names == {"segments0-0", "segments1-2", "segments3-3"}
 
 
-def test_an_exit_is_cut_only_on_the_frames_that_look_at_it(model):
+def test_an_exit_is_cut_only_on_the_frames_that_use_it(model):
     policy = Thresholds((NEVER, 0.5, NEVER), OFF, (0.5, *OFF[1:]), OFF)
     first, later, last = compile_policy(policy, model, 3)
-    assert [look.stretch.name for look in first] == ["segments0-1", "segments2-3"]
-    assert [look.stretch.name for look in later] == [
-        "segments0-0",
-        "segments1-1",
-        "segments2-3",
-    ]
-    assert [look.readout.gate for look in later] == [True, False, False]
-    assert [look.stretch for look in last] == [look.stretch for look in first]
+    assert [each.segments.name for each in first] == ["segments0-1", "segments2-3"]
+    assert [each.segments.name for each in later] == ["segments0-0", "segments1-1", "segments2-3"]
+    assert [each.readout.gate for each in later] == [True, False, False]
+    assert [each.segments for each in last] == [each.segments for each in first]
 
 
-def test_nothing_lies_behind_an_exit_that_is_always_taken(model):
-    (looks,) = set(compile_policy(POLICIES["always at exit 1"](None), model, FRAMES)[1:])
-    assert [look.stretch.name for look in looks] == ["segments0-1"]
-    assert looks[0].stretch.ends
+def test_there_are_no_graphs_behind_an_exit_that_is_always_taken(model):
+    (exits,) = set(compile_policy(POLICIES["always at exit 1"](None), model, FRAMES)[1:])
+    assert [each.segments.name for each in exits] == ["segments0-1"]
+    assert exits[0].segments.ends
 
 
 def test_clips_of_another_length_are_refused(model, clips, tmp_path):
@@ -200,7 +196,7 @@ def test_clips_of_another_length_are_refused(model, clips, tmp_path):
         engine.run(clips[0][:-1])
 
 
-def test_uncut_network_is_the_full_network_or_one_depth_of_it(model, clips, tmp_path):
+def test_the_uncut_network_is_the_full_network_or_one_depth_of_it(model, clips, tmp_path):
     network = uncut_of(model, tmp_path)
     for clip in clips[:5]:
         with torch.inference_mode():
@@ -213,42 +209,42 @@ def test_uncut_network_is_the_full_network_or_one_depth_of_it(model, clips, tmp_
 
 def test_ratios_are_of_medians_and_once_of_means():
     milliseconds = {FULL: [10.0, 20.0, 90.0], REAL: [1.0, 5.0, 40.0], IDEAL: [2.0, 4.0, 6.0]}
-    network = {FULL: [9.0, 19.0, 80.0], REAL: [0.5, 4.5, 32.0], IDEAL: [1.0, 3.0, 5.0]}
+    in_graphs = {FULL: [9.0, 19.0, 80.0], REAL: [0.5, 4.5, 32.0], IDEAL: [1.0, 3.0, 5.0]}
     times = pd.concat(
-        pd.DataFrame({"system": name, "milliseconds": milliseconds[name], "network": network[name]})
+        pd.DataFrame({"system": name, "milliseconds": milliseconds[name], "in_graphs": in_graphs[name]})
         for name in (FULL, REAL, IDEAL)
     )
-    found = {"real_to_ideal": 1.25, "real_to_full": 0.25, "mean_real_to_full": 46 / 120, "outside_network": 0.2}
+    found = {"real_to_ideal": 1.25, "real_to_full": 0.25, "mean_real_to_full": 46 / 120, "outside_graphs": 0.2}
     assert ratios(times) == pytest.approx(found)
-    assert "outside_network" not in ratios(times.assign(network=None))
+    assert "outside_graphs" not in ratios(times.assign(in_graphs=None))
 
 
-def test_the_parts_of_the_network_are_those_that_ran(tmp_path):
-    runner = jetson.Runner(small_bundle(tmp_path, videos=3), "onnxruntime")
+def test_the_parts_of_the_network_are_the_graphs_that_ran(tmp_path):
+    runner = Runner(small_bundle(tmp_path, videos=3), "onnxruntime")
     parts = time_parts(runner)
     *segments, readouts, loop = parts
     assert (readouts, loop) == ("readouts", "loop")
-    assert segments == sorted({look["segments"] for looks in runner.bundle.program["looks"] for look in looks})
+    assert segments == sorted({each["segments"] for frame in runner.bundle.program["exits"] for each in frame})
     assert (parts[["readouts", "loop"]] > 0).all(axis=None)
-    for (_, found), video in zip(parts.iterrows(), runner.bundle.videos, strict=True):
-        ran = runner.engine.run(jetson.prepare(runner.bundle.frames(int(video["video"][0])))).ran
+    for row, found in parts.iterrows():
+        ran = runner.engine.run(runner.bundle.clip(row)).segments_run
         assert {name for name in segments if found[name] > 0} == set(ran)
 
 
-def test_decoding_is_timed_apart():
+def test_decoding_is_timed_separately():
     videos = sorted((ROOT / "data" / "UCF-101").rglob("*.mp4"))[:2]
     if not videos:
-        pytest.skip("the demo clips are not here")
+        pytest.skip("the demo clips do not exist")
     times = time_decoding(videos, Sampling(4), evaluation_transform(64))
     assert times["video"].tolist() == [video.name for video in videos]
     assert (times[["decode", "resize"]] > 0).all(axis=None)
 
 
-# --- frames at once ------------------------------------------------------------------------------------
+# --- several frames in one call --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["never", "all", "without exit 1", "always at exit 1"])
-def test_a_chunk_decides_the_same_and_runs_a_stage_once_if_a_frame_needs_it(
+def test_a_chunked_run_decides_the_same_and_runs_a_stage_once_if_a_frame_needs_it(
     name, model, clips, middle, tmp_path, calls
 ):
     engine = engine_of(model, POLICIES[name](middle), tmp_path)
@@ -256,15 +252,15 @@ def test_a_chunk_decides_the_same_and_runs_a_stage_once_if_a_frame_needs_it(
     for clip in clips[:8]:
         expected = engine.run(clip)
         calls.clear()
-        verdict = engine.run(clip, chunked=True)
-        assert verdict.exit_depths == expected.exit_depths
-        np.testing.assert_allclose(verdict.logits, expected.logits, atol=1e-4)
-        deepest = max(verdict.exit_depths[:3])
+        decision = engine.run(clip, chunked=True)
+        assert decision.exit_depths == expected.exit_depths
+        np.testing.assert_allclose(decision.logits, expected.logits, atol=1e-4)
+        deepest = max(decision.exit_depths[:3])
         needed = [graph.name for depth, graph in engine.chunk.stages if depth <= deepest]
         assert {graph: count for graph, count in calls.items() if graph.startswith("chunk")} == dict.fromkeys(needed, 1)
-        assert Counter(verdict.ran) == _only_segments(calls)
+        assert Counter(decision.segments_run) == _only_segments(calls)
         readouts = sum(count for graph, count in calls.items() if graph.startswith("readout"))
-        assert readouts == len(expected.ran)
+        assert readouts == len(expected.segments_run)
 
 
 def test_the_network_in_one_batch_is_the_network_frame_by_frame(model, clips, tmp_path):

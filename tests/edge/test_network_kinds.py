@@ -1,4 +1,4 @@
-"""The exported graphs of every kind of network decide as PyTorch does, step by step."""
+"""Exported graphs of every kind of network decide as PyTorch does, step by step."""
 
 from itertools import product
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.bundles import engine_of, segments_and_heads, uncut_of
+from support.bundles import engine_of, segment_and_head_runs, uncut_of
 from support.margins import policy_amid
 from support.small import T, random_clips, random_network, small_params
 
 from tlee.backbones import BACKBONES
 from tlee.costs import Costs, count_costs
-from tlee.edge.export import compile_policy
+from tlee.edge.graphs import compile_policy
 from tlee.edge.runner import Engine
 from tlee.levels import NEVER
 from tlee.model import TLEE
@@ -30,34 +30,36 @@ five_layers = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone
 # --- one comparison ----------------------------------------------------------------------------------
 
 
-def agrees(engine: Engine, clip: torch.Tensor, expected: Outcomes, path: list[int] | None = None) -> None:
-    verdict = engine.run(clip.numpy(), path)
-    assert verdict.exit_depths == expected.exit_depths[0].tolist()
-    np.testing.assert_allclose(verdict.logits, expected.logits[0], atol=1e-4, rtol=1e-4)
-    assert verdict.logits.argmax() == expected.predictions.item()
+def check_decision(
+    engine: Engine, clip: torch.Tensor, expected: Outcomes, given_exits: list[int] | None = None
+) -> None:
+    decision = engine.run(clip.numpy(), given_exits)
+    assert decision.exit_depths == expected.exit_depths[0].tolist()
+    np.testing.assert_allclose(decision.logits, expected.logits[0], atol=1e-4, rtol=1e-4)
+    assert decision.logits.argmax() == expected.predictions.item()
 
 
 @torch.inference_mode()
-def engine_agrees(model: TLEE, folder: Path, videos: int = 12) -> set[tuple[int, ...]]:
-    """Policies that decide and paths that are given; the paths that were taken by decision."""
+def check_engine(model: TLEE, folder: Path, videos: int = 12) -> set[tuple[int, ...]]:
+    """Check policies that decide and exits that are given; return the exit depths that were decided."""
     clips, costs = random_clips(model, videos), count_costs(model)
-    taken = set()
+    decided = set()
     for policy in (policy_amid(model, clips), Thresholds.never(model.num_exits)):
         engine = engine_of(model, policy, folder / "decided")
         for clip in clips:
             source = LiveFeatures(model, clip)
             expected = run(source, model.readout, policy, costs)
-            agrees(engine, clip, expected)
-            agrees(engine, clip, expected)  # nothing is left of the video before
-            taken.add(tuple(expected.exit_depths[0].tolist()))
+            check_decision(engine, clip, expected)
+            check_decision(engine, clip, expected)  # nothing is left of the video before
+            decided.add(tuple(expected.exit_depths[0].tolist()))
     random = RandomExits(0.3, seed=1)
     engine = engine_of(model, random, folder / "given")
-    for clip, path in zip(clips, random.exit_depths(videos, T, model.num_exits), strict=True):
+    for clip, given_exits in zip(clips, random.exit_depths(videos, T, model.num_exits), strict=True):
         source = LiveFeatures(model, clip)
-        expected = follow(source, model.readout, path[None], costs)
-        agrees(engine, clip, expected, path.tolist())
-        agrees(engine, clip, expected, path.tolist())
-    return taken
+        expected = follow(source, model.readout, given_exits[None], costs)
+        check_decision(engine, clip, expected, given_exits.tolist())
+        check_decision(engine, clip, expected, given_exits.tolist())
+    return decided
 
 
 # --- every kind of readout, branch and method ----------------------------------------------------------
@@ -66,19 +68,19 @@ def engine_agrees(model: TLEE, folder: Path, videos: int = 12) -> set[tuple[int,
 @five_layers
 @pytest.mark.parametrize(("reuse", "accumulate"), list(product(REUSES, ("exit", "visited"))))
 def test_every_reuse(reuse, accumulate, tmp_path):
-    assert len(engine_agrees(random_network(small_params(reuse=reuse, accumulate=accumulate)), tmp_path)) > 3
+    assert len(check_engine(random_network(small_params(reuse=reuse, accumulate=accumulate)), tmp_path)) > 3
 
 
 @five_layers
 @pytest.mark.parametrize(("gate", "readout"), list(product(GATES, ("shared", "per_step"))))
 def test_every_gate_and_readout(gate, readout, tmp_path):
-    assert len(engine_agrees(random_network(small_params(gate=gate, readout=readout)), tmp_path)) > 3
+    assert len(check_engine(random_network(small_params(gate=gate, readout=readout)), tmp_path)) > 3
 
 
 @five_layers
 @pytest.mark.parametrize("method", METHOD_SETTINGS)
 def test_every_method(method, tmp_path):
-    assert len(engine_agrees(random_network(small_params(method=method)), tmp_path)) > 1
+    assert len(check_engine(random_network(small_params(method=method)), tmp_path)) > 1
 
 
 @five_layers
@@ -95,19 +97,19 @@ def test_every_method(method, tmp_path):
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
 def test_other_settings(settings: dict[str, Any], tmp_path):
-    assert len(engine_agrees(random_network(small_params(settings)), tmp_path)) > 3
+    assert len(check_engine(random_network(small_params(settings)), tmp_path)) > 3
 
 
-# --- backbones that are different ----------------------------------------------------------------------
+# --- other backbones ----------------------------------------------------------------------
 
 
-def test_the_temporal_shift_remembers_what_was_run_and_forgets_the_video_before(tmp_path):
+def test_the_temporal_shift_keeps_the_frame_before_and_clears_the_video_before(tmp_path):
     model = random_network(small_params(backbone="mobilenet_v2_tsm", input_size=32, num_branches=2, crm_scale=3))
-    assert len(engine_agrees(model, tmp_path, videos=6)) > 2
+    assert len(check_engine(model, tmp_path, videos=6)) > 2
 
 
 def test_a_backbone_that_reads_clips(monkeypatch, tmp_path):
-    """X3D-S with time steps of five frames at few pixels."""
+    """The backbone is X3D-S with time steps of five frames at few pixels."""
     build = BACKBONES["x3d_s"]
 
     def shorter(exits: int):
@@ -117,19 +119,19 @@ def test_a_backbone_that_reads_clips(monkeypatch, tmp_path):
 
     monkeypatch.setitem(BACKBONES, "x3d_s", shorter)
     params = small_params({"extract.clip_frames": 13}, backbone="x3d_s", input_size=32, num_branches=1, crm_scale=3)
-    assert len(engine_agrees(random_network(params), tmp_path, videos=4)) > 1
+    assert len(check_engine(random_network(params), tmp_path, videos=4)) > 1
 
 
-# --- what is exported ------------------------------------------------------------------------------------
+# --- exported graphs ------------------------------------------------------------------------------------
 
 
 @five_layers
-def test_steps_of_their_own_have_graphs_of_their_own():
+def test_a_readout_per_step_has_a_graph_per_step():
     policy = Thresholds((0.5, NEVER), (NEVER,) * 3, (NEVER, NEVER, 0.5), (NEVER,) * 3)
     files = {
         steps: [
-            [look.readout.name for look in looks]
-            for looks in compile_policy(policy, random_network(small_params(readout=steps)), T)
+            [each.readout.name for each in exits]
+            for exits in compile_policy(policy, random_network(small_params(readout=steps)), T)
         ]
         for steps in ("shared", "per_step")
     }
@@ -144,7 +146,7 @@ def test_steps_of_their_own_have_graphs_of_their_own():
 
 
 @five_layers
-def test_where_visited_exits_count_they_are_folded_from_the_second_on():
+def test_visited_exits_are_accumulated_from_the_second_on():
     model = random_network(small_params(accumulate="visited"))
     policy = Thresholds((0.5, NEVER), (NEVER,) * 3, (NEVER, NEVER, 0.5), (NEVER,) * 3)
     (shallow, deep), (_, gated), *_ = compile_policy(policy, model, T)
@@ -161,18 +163,18 @@ def test_where_visited_exits_count_they_are_folded_from_the_second_on():
         ("visited", ["segments0-0", "segments1-1", "segments2-2"]),
     ],
 )
-def test_random_exits_are_taken_straight_or_by_way_of_those_that_count(accumulate, files, tmp_path):
+def test_random_exits_are_reached_directly_or_through_the_visited_ones(accumulate, files, tmp_path):
     model = random_network(small_params(accumulate=accumulate))
-    looks = compile_policy(RandomExits(0.5, seed=0), model, T)
-    assert all([look.stretch.name for look in each] == files for each in looks)
-    assert all((look.stop, look.gate, look.leave) == (NEVER,) * 3 for each in looks for look in each)
+    compiled = compile_policy(RandomExits(0.5, seed=0), model, T)
+    assert all([each.segments.name for each in exits] == files for exits in compiled)
+    assert all((each.stop, each.gate, each.layer) == (NEVER,) * 3 for exits in compiled for each in exits)
 
     engine = engine_of(model, RandomExits(0.5, seed=0), tmp_path)
-    clip, path = random_clips(model, videos=1)[0], [1, 2, 0, -1]
+    clip, given_exits = random_clips(model, videos=1)[0], [1, 2, 0, -1]
     source = LiveFeatures(model, clip)
-    follow(source, model.readout, torch.tensor([path]), Costs((1,) * 3, (0,) * 3, 0, 0, 0))
-    ran = engine.run(clip.numpy(), path).ran
-    assert segments_and_heads(ran, 3) == (source.segment_runs, source.head_runs)
+    follow(source, model.readout, torch.tensor([given_exits]), Costs((1,) * 3, (0,) * 3, 0, 0, 0))
+    segments_run = engine.run(clip.numpy(), given_exits).segments_run
+    assert segment_and_head_runs(segments_run, 3) == (source.segment_runs, source.head_runs)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2_tsm"])
