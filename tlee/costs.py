@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from tlee.model import TLEE
 from tlee.readout import Accumulated
 
 GIGA = 1e9
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Costs:
         return self.of_paths(torch.full((1, frames), deepest), visited=False).item()
 
 
-def count_macs(run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, int]:
+def count_macs(run: Callable[[], Result]) -> tuple[Result, int]:
     """Return the result of ``run`` and its multiply-accumulates in convolutions and matrix products."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         result = run()

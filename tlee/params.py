@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 import yaml
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from tlee.errors import UserError
 from tlee.param_types import (
@@ -260,7 +261,7 @@ def _override(raw: dict, dotted: str, value: Any) -> None:
     raw[key] = value
 
 
-def _explain(problem: dict) -> str:
+def _explain(problem: ErrorDetails) -> str:
     location = [str(part) for part in problem["loc"]]
     key, value = ".".join(location), problem["input"]
     if not location:

@@ -3,6 +3,7 @@
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import nn
@@ -57,7 +58,9 @@ class Backbone(nn.Module):
         self.clip_frames = clip_frames
         first = len(cuts.after) - num_branches
         self.tap_channels = cuts.tap_channels[first:]
-        spans = [layers[start:end] for start, end in pairwise([0, *cuts.after[first:], len(layers)])]
+        spans = [
+            cast(nn.Sequential, layers[start:end]) for start, end in pairwise([0, *cuts.after[first:], len(layers)])
+        ]
         spans[0] = nn.Sequential(self.normalise, *spans[0])
         self._layers = tuple(layers)
         self._segments = tuple(spans)  # views of `body` and `normalise`, which register the parameters

@@ -1,10 +1,12 @@
 """Building blocks shared by several backbones."""
 
+from collections.abc import Iterable
+
 from torch import nn
 
 
-def pooled(layers: nn.Module) -> nn.Sequential:
-    """Append global average pooling to ``layers`` (iterable): their output ``[N, C, H, W]`` becomes ``[N, C]``."""
+def pooled(layers: Iterable[nn.Module]) -> nn.Sequential:
+    """Append global average pooling to ``layers``: their output ``[N, C, H, W]`` becomes ``[N, C]``."""
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 

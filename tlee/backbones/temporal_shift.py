@@ -6,6 +6,7 @@ connection is not shifted, and the shift has no parameters: the names are Mobile
 """
 
 from collections.abc import Callable
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import nn
@@ -78,7 +79,14 @@ def _shift_in_time(channels: torch.Tensor, steps: int) -> torch.Tensor:
     return torch.cat([torch.zeros_like(videos[:, :1]), videos[:, :-1]], 1).flatten(0, 1)
 
 
-def _shifts(layer: nn.Module) -> bool:
+class _ShiftingBlock(Protocol):
+    """torchvision's inverted residual block with a shortcut."""
+
+    out_channels: int
+    conv: nn.Module
+
+
+def _shifts(layer: nn.Module) -> TypeGuard[_ShiftingBlock]:
     return getattr(layer, "use_res_connect", False)
 
 

@@ -24,21 +24,18 @@ FEATURE_DIM = 2048
 
 def x3d_s(num_branches: int) -> Backbone:
     """X3D-S, cut after res3, res4 and res5; the last segment is conv5, pooling and the first linear layer."""
-    stages = [
-        nn.ModuleDict({"res_blocks": _stage(before, width, depth)})
-        for before, width, depth in zip((STEM, *WIDTHS), WIDTHS, DEPTHS, strict=False)
-    ]
-    end = nn.ModuleDict({"pool": _end(WIDTHS[-1])})
-    body = initialise(nn.ModuleDict({"blocks": nn.ModuleList([_stem(), *stages, end])}))
-    blocks = [block for stage in stages for block in stage["res_blocks"]]
-    layers = nn.Sequential(body["blocks"][0], *blocks, *end["pool"], nn.Flatten())
+    stages = [_stage(*sizes) for sizes in zip((STEM, *WIDTHS), WIDTHS, DEPTHS, strict=False)]
+    end, stem = _end(WIDTHS[-1]), _stem()
+    named = [nn.ModuleDict({"res_blocks": stage}) for stage in stages]  # as in published weights
+    body = initialise(nn.ModuleDict({"blocks": nn.ModuleList([stem, *named, nn.ModuleDict({"pool": end})])}))
+    layers = nn.Sequential(stem, *(block for stage in stages for block in stage), *end, nn.Flatten())
     after = tuple(1 + blocks_so_far for blocks_so_far in accumulate(DEPTHS))
     return Backbone(body, layers, Cuts(after[1:], WIDTHS[1:]), FEATURE_DIM, num_branches, clip_frames=CLIP_FRAMES)
 
 
 def _stem() -> nn.Sequential:
     """Build conv1: a spatial convolution, then a depthwise temporal one."""
-    convolutions = OrderedDict(
+    convolutions: OrderedDict[str, nn.Module] = OrderedDict(
         conv_t=nn.Conv3d(
             3, STEM, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False
         ),  # spatial in spite of its published name
@@ -75,7 +72,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, width: int, stride: int, excitation: bool):
         super().__init__()
-        self.branch1_conv = self.branch1_norm = nn.Identity()
+        self.branch1_conv: nn.Module = nn.Identity()
+        self.branch1_norm: nn.Module = nn.Identity()
         if stride > 1 or channels != width:
             self.branch1_conv = nn.Conv3d(channels, width, 1, (1, stride, stride), bias=False)
         if channels != width:

@@ -41,8 +41,8 @@ def _read_class(file: Path, name: str, label: int) -> list[Video]:
     for number, line in read_lines(file):
         parts = re.fullmatch(r"(\S.*)\s+([012])", line)
         source, found, _ = parts[1].rpartition(f"_{name}_") if parts else ("", "", "")
-        if not found:
+        if not parts or not found:
             raise UserError(f"{file} line {number}: `{line}` is not a clip of `{name}` and 0, 1 or 2")
-        if _SPLITS[parts[2]]:
-            videos.append(Video(f"{name}/{parts[1]}", [label], _SPLITS[parts[2]], source))
+        if split := _SPLITS[parts[2]]:
+            videos.append(Video(f"{name}/{parts[1]}", [label], split, source))
     return videos

@@ -66,8 +66,8 @@ class Split:
         """Run policies one after the other; what several have in common is computed once."""
         for start in range(0, len(policies), AT_ONCE):
             batch = policies[start : start + AT_ONCE]
-            looking = [policy for policy in batch if isinstance(policy, Policy)]
-            together = iter(run_together(self.source, self.readout, looking, self.costs, self.temperatures))
+            deciding = [policy for policy in batch if isinstance(policy, Policy)]
+            together = iter(run_together(self.source, self.readout, deciding, self.costs, self.temperatures))
             for policy in batch:
                 yield next(together) if isinstance(policy, Policy) else self.run(policy)
 

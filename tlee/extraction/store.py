@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,7 @@ def _read_videos(dataset: Dataset, params: ExtractParams, journal: Journal) -> N
         mininterval=5,
         unit="video",
     )
-    results: Iterator[Record] = joblib.Parallel(n_jobs=params.jobs, return_as="generator_unordered")(tasks)
+    results: Generator[Record, None, None] = joblib.Parallel(n_jobs=params.jobs, return_as="generator_unordered")(tasks)
     workers_may_finish = False
     try:
         with progress, closing(results):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import av
 from PIL import Image
@@ -84,7 +84,8 @@ def _read_index(path: Path) -> _Index:
         timeline = _timeline(container, times, packets[-1][1])
         if container.format.name not in _SEEKABLE or not _increase(times):
             return _Index(timeline, [], [])
-        return _Index(timeline, times, [time for time, _, is_keyframe in packets if is_keyframe])
+        keyframes = [time for time, (_, _, is_keyframe) in zip(times, packets, strict=True) if is_keyframe]
+        return _Index(timeline, times, keyframes)
 
 
 def _decode_all(path: Path, indices: list[int], finish: Finish) -> tuple[dict[int, Any], Timeline]:
@@ -112,7 +113,7 @@ def _decode_by_seeking(path: Path, index: _Index, indices: list[int], finish: Fi
                 for frame in _frames_from(container, keyframe):
                     if frame.pts in selected:
                         by_time[frame.pts] = finish(upright(frame))
-                    if frame.pts >= selected[-1]:
+                    if frame.pts is not None and frame.pts >= selected[-1]:
                         break
                 if any(time not in by_time for time in selected):
                     return None
@@ -171,5 +172,6 @@ def _timeline(container: av.container.InputContainer, times: list[int | None], d
     return Timeline([time - times[0] for time in [*times, times[-1] + last]], stream.time_base)
 
 
-def _increase(times: list[int | None]) -> bool:
-    return None not in times and all(before < after for before, after in pairwise(times))
+def _increase(times: list[int | None]) -> TypeGuard[list[int]]:
+    known = [time for time in times if time is not None]
+    return len(known) == len(times) and all(before < after for before, after in pairwise(known))

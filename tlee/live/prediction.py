@@ -212,7 +212,7 @@ def draw_film_strip(result: VideoPrediction, path: Path) -> None:
 
     from tlee.explanation.film_strips import strip
     from tlee.figures.evaluation import film_strip
-    from tlee.figures.style import save
+    from tlee.figures.style import figure_of, save
 
     prediction = result.prediction
     finding = f"{Path(result.video).name}: {', '.join(prediction.labels)}"
@@ -221,7 +221,7 @@ def draw_film_strip(result: VideoPrediction, path: Path) -> None:
     )
     axes = film_strip(*content)
     save(axes, path)
-    plt.close(axes.figure)
+    plt.close(figure_of(axes))
 
 
 def film_strip_paths(videos: Sequence[Path], folder: Path) -> list[Path]:
