@@ -59,7 +59,7 @@ def clips() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def middle(model: TLEE, clips: list[np.ndarray]) -> Thresholds:
-    """A policy whose thresholds are all amid the scores that they are compared with."""
+    """A policy whose thresholds are all among the scores that they are compared with."""
     with torch.inference_mode():
         features = model.exit_features(torch.from_numpy(np.stack(clips)))
         past = features.cummax(1).values

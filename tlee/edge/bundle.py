@@ -8,10 +8,10 @@ It contains the graphs as ONNX and as TorchScript, ``runner.py``, which runs the
 ``method``, ``classes``               of the trained network
 ``precision``                         of the graphs: ``fp32``, or ``int8`` (``quantise``)
 ``preprocessing``                     from a video to the network's input; normalisation is part of the network
-``graphs``, ``tensors``, ``exits``,   what to run: see ``runner.Engine``
+``graphs``, ``tensors``, ``exits``,   the graphs to run: see ``runner.Engine``
 ``decides``, ``accumulate``,
 ``chunk``
-``prefixes``, ``batch``,              what to compare with: see ``runner.UncutNetwork``
+``prefixes``, ``batch``,              the graphs to compare with: see ``runner.UncutNetwork``
 ``video_classifier``
 ``videos``                            for each of the clips its exit depths, label and logits by PyTorch (``int8``: by
                                       ONNX Runtime), and its ``margin``: the smallest distance, in log-odds, of a score

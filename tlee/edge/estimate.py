@@ -115,36 +115,33 @@ def _fit(points: np.ndarray, milliseconds: np.ndarray, left_out: int, terms: tup
 def work_of_videos(model: TLEE, program: Program) -> dict[str, np.ndarray]:
     """Return the work ``[N, 3]``, in ``UNITS``, of each system on the videos of a bundle with this ``program``."""
     exit_depths = torch.tensor([video["exit_depths"] for video in program["videos"]])
-    parts = measure_costs(model, count_work)
-    quantities = [_quantity(parts, index) for index in range(len(UNITS))]
-    features_only = [replace(each, reuse=0, classifier=0) for each in quantities]
+    costs = [measure_costs(model, partial(_count_quantity, index)) for index in range(len(UNITS))]
+    work = [_along_systems(each, program, exit_depths) for each in costs]
+    return {system: np.stack([each[system] for each in work], axis=1) / UNITS for system in work[0]}
 
-    def along(costs: list[Costs], depths: torch.Tensor) -> np.ndarray:
-        return torch.stack([each.of_paths(depths, visited=False) for each in costs], dim=1).numpy()
 
-    fixed = [along(quantities, torch.full_like(exit_depths, depth)) for depth in range(model.num_exits)]
-    work = {
+def _count_quantity(index: int, network: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, int]:
+    result, work = count_work(network, run)
+    return result, int(work[index])
+
+
+def _along_systems(costs: Costs, program: Program, exit_depths: torch.Tensor) -> dict[str, np.ndarray]:
+    """Add up one quantity ``[N]`` for each system."""
+    features_only = replace(costs, reuse=0, classifier=0)
+    fixed = [
+        costs.of_paths(torch.full_like(exit_depths, depth), visited=False).numpy()
+        for depth in range(len(costs.segments))
+    ]
+    return {
         FULL: fixed[-1],
         **{fixed_depth(depth): each for depth, each in enumerate(fixed[:-1])},
-        REAL: np.stack([_work_of_engine(parts, program, depths) for depths in exit_depths.tolist()]),
-        IDEAL: along(features_only, exit_depths),
+        REAL: np.array([_cost_of_engine(costs, program, depths) for depths in exit_depths.tolist()]),
+        IDEAL: features_only.of_paths(exit_depths, visited=False).numpy(),
     }
-    return {system: each / UNITS for system, each in work.items()}
 
 
-def _quantity(parts: Costs, index: int) -> Costs:
-    """Select one of the quantities of ``count_work`` from the costs of all parts."""
-    return Costs(
-        tuple(each[index] for each in parts.segments),
-        tuple(each[index] for each in parts.heads),
-        parts.reuse[index],
-        parts.classifier[index],
-        gate=0,  # not used along given exits
-    )
-
-
-def _work_of_engine(parts: Costs, program: Program, exit_depths: list[int]) -> np.ndarray:
-    """Work ``[3]`` of a video in the engine, whose readouts classify at every exit that is evaluated."""
+def _cost_of_engine(costs: Costs, program: Program, exit_depths: list[int]) -> float:
+    """Cost of a video in the engine, whose readouts classify at every exit that is evaluated."""
     every_exit = program["decides"] or program["accumulate"] == "visited"
     evaluated = [
         each
@@ -152,10 +149,10 @@ def _work_of_engine(parts: Costs, program: Program, exit_depths: list[int]) -> n
         for each in frame
         if each["depth"] <= depth and (every_exit or each["depth"] == depth)
     ]
-    segments = sum(sum(parts.segments[: depth + 1]) for depth in exit_depths)
-    heads = sum(parts.heads[each["depth"]] for each in evaluated)
-    gates = sum(each["gate"] < NEVER for each in evaluated) * parts.gate
-    return segments + heads + len(evaluated) * parts.classifier + gates + (len(evaluated) - 1) * parts.reuse
+    segments = sum(sum(costs.segments[: depth + 1]) for depth in exit_depths)
+    heads = sum(costs.heads[each["depth"]] for each in evaluated)
+    gates = sum(each["gate"] < NEVER for each in evaluated) * costs.gate
+    return segments + heads + len(evaluated) * costs.classifier + gates + (len(evaluated) - 1) * costs.reuse
 
 
 def estimate_nano(model: TLEE, program: Program) -> pd.DataFrame:

@@ -30,13 +30,15 @@ class SegmentModule(nn.Module):
 class ChunkModule(SegmentModule):
     """The same for several frames without memories: ``(frames or taps) -> (one feature per frame[, taps])``."""
 
-    def forward(self, tap: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        features, *taps = super().forward(tap)
+    def forward(self, tap: torch.Tensor, *memories: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        features, *taps = super().forward(tap, *memories)
         return (*features.split(1), *taps)
 
 
 class ReadoutModule(nn.Module):
     """The readout of ``graph``: ``(feature[, count, base or past[, past]]) -> (z, logits, scores)``."""
+
+    no_gate: torch.Tensor
 
     def __init__(self, readout: Readout, graph: ReadoutGraph):
         super().__init__()
@@ -50,12 +52,13 @@ class ReadoutModule(nn.Module):
         base: torch.Tensor | None = None,
         past: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
-        known = Accumulated.nothing(1) if base is None else Accumulated(base, count)
+        known = Accumulated.nothing(1) if base is None or count is None else Accumulated(base, count)
         z = self.readout.accumulate(known, feature).z
         logits = self.readout.classify(z, self.graph.step)
         confidence, gate = self.readout.probabilities(logits).amax(1, keepdim=True), self.no_gate
         if self.graph.gate:
             compared = past if self.graph.accumulates_visited else base
+            assert compared is not None  # the first readout has no gate
             gate = self.readout.gate(z, compared, self.graph.step).sigmoid()[:, None]
         return z, logits, torch.cat([confidence, gate], dim=1)
 

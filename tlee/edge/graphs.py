@@ -96,8 +96,9 @@ def compile_policy(policy: Thresholds | RandomExits, model: TLEE, frames: int) -
     Random exits have no thresholds: every exit can be taken, directly from the frame, or from the exit before if that
     is accumulated too.
     """
-    compiled = _exits_used if isinstance(policy, Thresholds) else _all_exits
-    return tuple(compiled(policy, model, t, frames) for t in range(frames))
+    if isinstance(policy, Thresholds):
+        return tuple(_exits_used(policy, model, t, frames) for t in range(frames))
+    return tuple(_all_exits(model, t) for t in range(frames))
 
 
 def _exits_used(policy: Thresholds, model: TLEE, t: int, frames: int) -> tuple[ExitGraphs, ...]:
@@ -115,7 +116,7 @@ def _exits_used(policy: Thresholds, model: TLEE, t: int, frames: int) -> tuple[E
     return tuple(exits)
 
 
-def _all_exits(_: RandomExits, model: TLEE, t: int, frames: int) -> tuple[ExitGraphs, ...]:
+def _all_exits(model: TLEE, t: int) -> tuple[ExitGraphs, ...]:
     accumulates_visited, deepest = model.readout.accumulates_visited, model.num_exits - 1
     return tuple(
         ExitGraphs(

@@ -105,7 +105,8 @@ def time_in_turns(runners: Runners) -> pd.DataFrame:
 
 def _results(runner: Runner) -> dict[str, tuple[list[list[int]], torch.Tensor]]:
     """Exit depths and logits ``[N, C]`` of each system."""
-    bundle, found = runner.bundle, {FULL: [], REAL: []}
+    bundle = runner.bundle
+    found: dict[str, list[tuple[list[int], np.ndarray]]] = {FULL: [], REAL: []}
     for video in range(len(bundle.videos)):
         clip = bundle.clip(video)
         decision = runner.engine.run(clip, bundle.given_exits(video))

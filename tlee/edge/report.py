@@ -37,6 +37,7 @@ from tlee.params import Params
 from tlee.paths import EDGE
 from tlee.policies.files import read_policy
 from tlee.policies.given import RandomExits
+from tlee.policies.thresholds import Thresholds
 from tlee.records import save_metrics, save_table
 from tlee.subsets import spread
 
@@ -204,6 +205,7 @@ def time_policy(params: Params) -> LatencyReport:
     test = load_clips("test", params)
     rows = spread(len(test), latency.videos)
     names, policy, given_exits = [test.store.videos[row] for row in rows], read_policy(method), None
+    assert isinstance(policy, Thresholds | RandomExits)  # the kinds of all methods
     if isinstance(policy, RandomExits):
         given_exits = policy.exit_depths(len(test), params.extract.frames, model.num_exits)[rows].tolist()
     videos = Videos(names, lambda row: test[rows[row]][0], given_exits)

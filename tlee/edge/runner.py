@@ -67,7 +67,7 @@ FULL = "full"  #: the network without exits on all frames, classified once
 FULL_BATCH = "full_batch"  #: the same with all frames in one call, which can start only after the last frame
 REAL = "real"  #: the engine
 REAL_CHUNKED = "real_chunked"  #: the engine, the first few frames in one call
-IDEAL = "ideal"  #: the network without cuts, up to the exits that the engine takes, and nothing else
+IDEAL = "ideal"  #: the network without cuts, up to the exits that the engine takes, without readouts
 
 
 def fixed_depth(depth):
@@ -137,7 +137,7 @@ class Check(typing.NamedTuple):
 
     videos: int
     same: int  #: number of videos with the same exits and label
-    max_logit_difference: float  #: absolute, over these videos; None if there are none
+    max_logit_difference: typing.Optional[float]  #: absolute, over these videos; None if there are none
 
 
 class Energy(typing.NamedTuple):
@@ -168,7 +168,7 @@ class LatencyResult(typing.NamedTuple):
     check: Check
     times: dict  #: see ``time_systems``
     summary: list  #: see ``summarise``
-    power: PowerResult  #: None if it was not measured
+    power: typing.Optional[PowerResult]  #: None if it was not measured
 
     def to_json(self):
         """Return the result as a line of JSON."""
@@ -187,7 +187,7 @@ class LatencyResult(typing.NamedTuple):
                 systems = {name: Energy(**energy) for name, energy in fields["power"]["systems"].items()}
                 fields["power"] = PowerResult(**dict(fields["power"], systems=systems))
             return cls(**fields)
-        except (TypeError, KeyError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError("not the result of a runner") from error
 
 
@@ -218,7 +218,7 @@ class Bundle:
         self._frames = None
 
     def file(self, name):
-        """Return the path of the file ``name``. Raises ``RunnerError`` if its content is not what was exported."""
+        """Return the path of the file ``name``. Raises ``RunnerError`` if it is not the exported file."""
         path, digest = self.folder / name, hashlib.sha256()
         try:
             with path.open("rb") as file:
@@ -261,7 +261,7 @@ class OnnxRuntime:
     values. All calls except ``get`` may return before their work is done, unless the backend is ``blocking``.
     """
 
-    name, precisions, blocking = "onnxruntime", ("fp32", "int8"), True  # graphs in int8 run in nothing else
+    name, precisions, blocking = "onnxruntime", ("fp32", "int8"), True  # the only backend for graphs in int8
 
     def __init__(self, bundle, precision, threads):
         import onnxruntime

@@ -9,7 +9,7 @@ import tarfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import IO, Self
 
 from tlee.edge.bundle import RUNNER
 from tlee.edge.runner import MANIFEST, OUTPUT, Bundle, LatencyResult
@@ -61,7 +61,9 @@ class Remote:
     @classmethod
     def of(cls, target: str) -> Self:
         """Parse ``latency.target``."""
-        user, host, port, folder = TARGET.fullmatch(target).group("user", "host", "port", "folder")
+        match = TARGET.fullmatch(target)
+        assert match is not None  # parameters are validated when they are read
+        user, host, port, folder = match.group("user", "host", "port", "folder")
         address = f"{user}@{host}" if user else host
         return cls(target, (*(("-p", port) if port else ()), address), folder.removeprefix("/~/"))
 
@@ -90,15 +92,17 @@ class Remote:
             )
         except FileNotFoundError:
             raise UserError("latency.target needs `ssh`, which is not installed here: install OpenSSH") from None
+        assert process.stdin and process.stdout and process.stderr
         with process:
             with suppress(BrokenPipeError):  # then the messages of the device name the reason
                 if sent is not None:
                     _send(sent, process.stdin)
                 process.stdin.close()
             messages = []
-            for line in process.stderr if show else ():
-                messages.append(line.decode(errors="replace").rstrip())
-                print(messages[-1], flush=True)
+            if show:
+                for line in process.stderr:
+                    messages.append(line.decode(errors="replace").rstrip())
+                    print(messages[-1], flush=True)
             output = process.stdout.read()
             messages += process.stderr.read().decode(errors="replace").splitlines()
         if process.returncode:
@@ -114,7 +118,7 @@ class Remote:
         return last.removeprefix("error: ")
 
 
-def _send(bundle: Path, stream: BinaryIO) -> None:
+def _send(bundle: Path, stream: IO[bytes]) -> None:
     """Send the files of a bundle as a tar archive, the manifest last, so that it exists only if all others do."""
     with tarfile.open(fileobj=stream, mode="w|") as archive:
         for name in (*Bundle(bundle).program["files"], MANIFEST):
