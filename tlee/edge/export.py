@@ -92,7 +92,7 @@ def export_uncut(model: TLEE, frames: int, folder: Path, opset: int, torchscript
 
 
 class GraphWriter:
-    """Writes modules as checked ONNX files with named tensors of static shape, and optionally as TorchScript.
+    """A folder of modules as checked ONNX files with named tensors of static shape, and optionally as TorchScript.
 
     ``program`` contains the ``graphs`` written so far, with their ``kind``, the range of their ``segments`` (if any)
     and the names of their ``inputs`` and ``outputs``, and the shapes of all ``tensors``.

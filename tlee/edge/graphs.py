@@ -1,4 +1,4 @@
-"""A policy compiled to graphs: which are run at each exit of each frame.
+"""A policy compiled to graphs: those that are run at each exit of each frame.
 
 A frame runs through a chain of graphs of segments, each from one exit that the policy uses to the next; an exit that is
 switched off is no cut, no head and no call. After each of them one tiny graph, the readout, turns the exit feature into
