@@ -42,7 +42,7 @@ class Costs:
         segments, heads = (torch.from_numpy(np.array(each)) for each in (self.segments, self.heads))
         segments, heads = segments.cumsum(0), heads.cumsum(0) if visited else heads
         frames = ((segments + heads)[depths] * processed).sum(1)
-        features = ((depths + 1 if visited else 1) * processed).sum(1)
+        features = ((depths + 1 if visited else 1) * processed).sum(1).to(segments.dtype)
         return frames + (features - 1) * self.reuse + self.classifier
 
     def full_network(self, frames: int) -> float:

@@ -1,4 +1,6 @@
-"""Display names of the policies, in the order of tables and figures."""
+"""Display names of the policies, and their order in tables and figures."""
+
+from collections.abc import Iterable
 
 NAMES = {
     "full": "full network",
@@ -17,3 +19,14 @@ NAMES = {
     "random": "random exits",
     "oracle": "oracle",
 }
+
+
+def display_name(policy: str) -> str:
+    """Name of a policy in tables and figures; a policy that is not in ``NAMES`` is shown by its key."""
+    return NAMES.get(policy, policy)
+
+
+def in_order(policies: Iterable[str]) -> list[str]:
+    """Sort the keys of policies as in ``NAMES``; others follow by name."""
+    found = set(policies)
+    return [*(policy for policy in NAMES if policy in found), *sorted(found - NAMES.keys())]

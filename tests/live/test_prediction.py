@@ -13,6 +13,7 @@ from support.projects import CLASSES, make_project
 from support.refusals import one_line
 from support.small import SIDE, T, random_network, small_params
 from support.stores import noisy, write_store
+from support.titles import states
 from typer.testing import CliRunner, Result
 
 from tlee.__main__ import app
@@ -213,10 +214,10 @@ def test_several_labels_share_a_line():
 
 def test_a_film_strip_shows_the_visited_frames():
     images = example().images
-    content = strip(images, [2, 0, 3, 1], [1, 2], "wave.mp4: blue", 0.876, 0.254)
-    assert content[0] is images
-    assert content[1] == {2: (1, "depth 1"), 0: (2, "depth 2")}
-    assert all(part in content[2] for part in ("wave.mp4: blue", "0.88", "2 of 4 frames", "25%"))
+    drawn = strip(images, [2, 0, 3, 1], [1, 2], "wave.mp4: blue", 0.876, 0.254)
+    assert drawn.pictures is images
+    assert drawn.visits == {2: (1, 1), 0: (2, 2)}  # at which visit, at which depth
+    assert states(drawn.title, "wave.mp4: blue", "0.88", "2 of 4 frames", "25%")
 
 
 def test_film_strips_of_one_name_are_numbered(tmp_path):

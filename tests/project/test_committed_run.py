@@ -32,7 +32,9 @@ def committed() -> dict[str, bytes]:
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     names = git("ls-tree", "-r", "--name-only", "HEAD").decode().splitlines()
-    about = re.compile(r"(results|tlee|notebooks)/|(params|dvc)\.yaml$|dvc\.lock$|data\.dvc$|README\.md$")
+    about = re.compile(
+        r"(results|tlee|notebooks)/|(params|dvc)\.yaml$|dvc\.lock$|data\.dvc$|README\.md$|docs/results\.md$"
+    )
     return {name: git("show", f"HEAD:{name}") for name in names if about.match(name)}
 
 
@@ -93,16 +95,17 @@ def test_committed_results_are_what_the_stages_made(committed, lock):
         assert out["md5"] == digest(out["path"], committed), out["path"]
 
 
-def test_the_readme_quotes_the_committed_run(committed):
-    readme = committed["README.md"].decode()
+def test_the_documents_quote_the_committed_run(committed):
+    readme, results = committed["README.md"].decode(), committed["docs/results.md"].decode()
     stages = ("evaluate", "latency", "guarantee", "explain")
     metrics = {stage: json.loads(committed[f"results/metrics/{stage}.json"]) for stage in stages}
     assert methods_table(metrics["evaluate"]) in readme
     for line, stage in ((latency_line, "latency"), (guarantee_line, "guarantee"), (savings_line, "explain")):
-        assert line(metrics[stage]) in readme
-    figures = re.findall(r"!\[.*?\]\((.*?)\)", readme)
-    assert len(figures) >= 3
-    assert set(figures) <= set(committed)
+        assert line(metrics[stage]) in results
+    for page, folder in ((readme, ""), (results, "../")):
+        figures = re.findall(r"!\[.*?\]\((.*?)\)", page)
+        assert figures
+        assert {figure.removeprefix(folder) for figure in figures} <= set(committed)
 
 
 def test_the_committed_run_shows_what_the_kit_is_for(committed):

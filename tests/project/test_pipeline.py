@@ -135,8 +135,8 @@ def test_stored_features_and_the_real_network_agree_on_every_test_video(project)
 
 def test_the_exported_network_agrees_on_every_test_video(project):
     edge = project.metrics("edge")
-    assert edge["same"] == edge["clips"] == CLASSES * len(CLIPS["test"])
-    assert edge["features"] < 1e-4
+    assert edge["same"] == edge["videos"] == CLASSES * len(CLIPS["test"])
+    assert edge["max_feature_difference"] < 1e-4
 
 
 def test_a_prediction_agrees_with_the_table(project):

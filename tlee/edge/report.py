@@ -31,7 +31,7 @@ from tlee.edge.targets import measure_target
 from tlee.errors import UserError
 from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform, load_clips
-from tlee.methods import NAMES
+from tlee.methods import display_name
 from tlee.model import load_trained
 from tlee.params import Params
 from tlee.paths import EDGE
@@ -225,7 +225,7 @@ def time_policy(params: Params) -> LatencyReport:
         int8 = compare_precisions(runners, model, test.store.truth[rows], groups, params.seed)
     folder = read_dataset(params.dataset, params.seed).videos
     return LatencyReport(
-        NAMES[method] if method != "full" else "full network, frame by frame",
+        display_name(method) if method != "full" else "full network, frame by frame",
         runner.bundle.program,
         measure_parity(runner, model, local.check),
         local,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from tlee.errors import UserError
-from tlee.methods import NAMES
+from tlee.methods import in_order
 from tlee.paths import TRACE
 
 #: Columns of the trace and their types, see ``Evaluation.trace``.
@@ -41,4 +41,4 @@ def read_trace(method: str) -> Trace:
     videos = trace["full"]["video"]
     if any(not part["video"].equals(videos) or not part["exit_depths"].all() for part in trace.values()):
         raise UserError(f"{TRACE} is damaged, its policies have different videos: run `dvc repro evaluate`")
-    return {name: trace[name] for name in NAMES if name in trace}
+    return {name: trace[name] for name in in_order(trace)}

@@ -27,7 +27,7 @@ from tlee.figures.style import (
     percent,
     styled,
 )
-from tlee.methods import NAMES
+from tlee.methods import display_name, in_order
 
 
 @styled
@@ -61,7 +61,7 @@ def trade_off(
                 markeredgecolor="white",
                 capsize=3,
                 linestyle="none",
-                label=NAMES[name],
+                label=display_name(name),
                 zorder=4 if name == method else 3,
             )
     axes.set_xscale("log")
@@ -73,7 +73,7 @@ def trade_off(
     legend_above(axes, columns=3)
     headline(
         axes,
-        f"{NAMES[method]}: {percent(best['score'])} {metric} at {percent(best['gmacs'] / full['gmacs'], 0)} "
+        f"{display_name(method)}: {percent(best['score'])} {metric} at {percent(best['gmacs'] / full['gmacs'], 0)} "
         f"of the GMACs; full network: {percent(full['score'])}",
     )
     return axes
@@ -86,7 +86,7 @@ def policy_panels(curves: pd.DataFrame, chosen: pd.DataFrame, method: str = "tle
     ``curves`` and ``chosen`` as for ``trade_off``; ``area`` in ``chosen`` is the area under a curve (0..1).
     """
     points, full = chosen.set_index("method"), chosen.set_index("method").loc["full"]
-    names = [name for name in NAMES if name in set(curves["method"]) - {"full", method}]
+    names = in_order(set(curves["method"]) - {"full", method})
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure, panels = plt.subplots(
@@ -100,7 +100,7 @@ def policy_panels(curves: pd.DataFrame, chosen: pd.DataFrame, method: str = "tle
             axes.plot(curve["gmacs"] / full["gmacs"], 100 * curve["score"], ".-", color=color, markersize=4)
             at = points.loc[each]
             axes.plot(at["gmacs"] / full["gmacs"], 100 * at["score"], "o", color=color, markeredgecolor="white")
-        axes.set_title(f"{NAMES[name]}\narea {100 * points.at[name, 'area']:.1f}", fontsize=9, pad=4)
+        axes.set_title(f"{display_name(name)}\narea {100 * points.at[name, 'area']:.1f}", fontsize=9, pad=4)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -115,8 +115,8 @@ def policy_panels(curves: pd.DataFrame, chosen: pd.DataFrame, method: str = "tle
     best = areas.idxmax()
     headline(
         figure,
-        f"{NAMES[method]} (orange, area {100 * points.at[method, 'area']:.1f}) against each other policy (blue); "
-        f"the best of these is {NAMES[best]} (area {100 * areas[best]:.1f})",
+        f"{display_name(method)} (orange, area {100 * points.at[method, 'area']:.1f}) "
+        f"against each other policy (blue); the best of these is {display_name(best)} (area {100 * areas[best]:.1f})",
     )
     return figure
 
@@ -138,7 +138,7 @@ def chosen_policies(chosen: pd.DataFrame, method: str = "tlee", metric: str = "t
         left.annotate(
             percent(share, 0), (share, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
         )
-    left.set_yticks(places, [NAMES[name] for name in rows["method"]])
+    left.set_yticks(places, [display_name(name) for name in rows["method"]])
     left.set_ylim(len(rows) - 0.4, -0.6)
     left.set_xlim(0, 1.12 * rows["share_of_full"].max())
     left.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
@@ -154,8 +154,8 @@ def chosen_policies(chosen: pd.DataFrame, method: str = "tlee", metric: str = "t
     other = others.iloc[0] if len(others) else rows.set_index("method", drop=False).loc["full"]
     headline(
         figure,
-        f"{NAMES[method]} reaches {percent(own['score'])} at {percent(own['share_of_full'], 0)} of the GMACs; the "
-        f"cheapest other policy, {NAMES[other['method']]}, {percent(other['score'])} at "
+        f"{display_name(method)} reaches {percent(own['score'])} at {percent(own['share_of_full'], 0)} of the GMACs; "
+        f"the cheapest other policy, {display_name(other['method'])}, {percent(other['score'])} at "
         f"{percent(other['share_of_full'], 0)}",
     )
     return figure

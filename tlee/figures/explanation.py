@@ -20,7 +20,7 @@ from tlee.figures.style import (
     percent,
     styled,
 )
-from tlee.methods import NAMES
+from tlee.methods import display_name
 
 _FULL, _BOUND = COLORS["full"], COLORS["oracle"]
 
@@ -68,7 +68,7 @@ def _row_of(table: pd.DataFrame, method: str) -> pd.Series:
 
 def _name_rows(axes: Axes, methods: pd.Series, method: str) -> None:
     """Label the y axis with the names of policies, the first on top and ``method`` in bold."""
-    axes.set_yticks(range(len(methods)), [NAMES[name] for name in methods])
+    axes.set_yticks(range(len(methods)), [display_name(name) for name in methods])
     axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -77,7 +77,7 @@ def _name_rows(axes: Axes, methods: pd.Series, method: str) -> None:
 
 
 def _sources_of_savings(row: pd.Series) -> str:
-    name = NAMES[row["method"]]
+    name = display_name(row["method"])
     if row["by_frames"] == row["by_depth"] == 1:
         return f"{name} saves nothing: it processes all frames at full depth"
     cost = f"{row['saving']:.1f}x cheaper" if row["saving"] >= 1 else f"{1 / row['saving']:.2f}x more expensive"
@@ -103,12 +103,12 @@ def class_costs(table: pd.DataFrame, correlation: float, method: str = "tlee") -
         layout="constrained",
     )
     left, right = (ensure_class_axes(axes, len(table)) for axes in panels)
-    size, name = 8 if few else 5, NAMES[method]
+    size, name, full = 8 if few else 5, display_name(method), display_name("full")
     left.hlines(places, 100 * table["low"], 100 * table["high"], color=HIGHLIGHT, alpha=0.3, linewidth=size - 2)
     left.plot(100 * table["share_of_full"], places, "o", color=HIGHLIGHT, markersize=size, label=name)
     left.plot(100 * table["oracle_share_of_full"], places, "D", color=_BOUND, markersize=0.7 * size, label="oracle")
     left.set(xlabel="cost (% of the full network; bar: 10th to 90th percentile)", xlim=(0, None))
-    right.plot(100 * table["full_score"], places, "s", color=_FULL, markersize=size, mfc="none", label=NAMES["full"])
+    right.plot(100 * table["full_score"], places, "s", color=_FULL, markersize=size, mfc="none", label=full)
     right.plot(100 * table["score"], places, "o", color=HIGHLIGHT, markersize=0.7 * size, label=name)
     right.set(xlabel="correct videos (%)", xlim=_score_limits(table[["score", "full_score"]]))
     left.set_yticks(places, table["class"])
@@ -142,7 +142,8 @@ def difficulty_costs(table: pd.DataFrame, correlation: float, method: str = "tle
     easiest videos first, see ``explain.by_difficulty``. ``correlation`` is the rank correlation of a video's cost
     with its difficulty, NaN if all videos cost the same.
     """
-    places, name, fixed = np.arange(len(table)), NAMES[method], f"{NAMES[table['fixed'].iloc[0]]} (same cost for all)"
+    places, name = np.arange(len(table)), display_name(method)
+    fixed = f"{display_name(table['fixed'].iloc[0])} (same cost for all)"
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(7.5, 5.4), sharex=True, height_ratios=(3, 2), layout="constrained"
     )
@@ -221,7 +222,7 @@ def changed_predictions(
 
 def _change_counts(row: pd.Series, pairs: pd.DataFrame) -> str:
     harmful, helpful = row["harmful"], row["helpful"]
-    name = NAMES[row["method"]]
+    name = display_name(row["method"])
     if not harmful and not helpful:
         return f"{name} classifies the same videos correctly as the full network"
     counts = f"{name}: early exits harm {harmful} of {_videos(row['videos'])} and help {helpful}"

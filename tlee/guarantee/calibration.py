@@ -22,7 +22,7 @@ from tlee.evaluation.comparison import at_budgets, chance_level
 from tlee.evaluation.evaluate import candidates, pick
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import COMPARED, Candidate, Search, frontier
-from tlee.methods import NAMES
+from tlee.methods import display_name
 from tlee.metrics import is_correct
 from tlee.params import Params
 from tlee.records import save_table
@@ -155,7 +155,7 @@ def _areas(curve: list[Candidate], test: Split, full_gmacs: float, chance: float
 def _verdict(row: pd.Series) -> str:
     helps = "helps" if row["gain_low"] > 0 else "hurts" if row["gain_high"] < 0 else "makes no clear difference"
     return (
-        f"{NAMES[row['family']]}: calibration {helps}: {100 * row['gain']:+.1f} points of top-1 at equal cost "
+        f"{display_name(row['family'])}: calibration {helps}: {100 * row['gain']:+.1f} points of top-1 at equal cost "
         f"({100 * row['gain_low']:+.1f} to {100 * row['gain_high']:+.1f}); the chosen policy changes from "
         f"{row['score']:.1%} at {row['gmacs']:.4f} GMACs to {row['calibrated_score']:.1%} at "
         f"{row['calibrated_gmacs']:.4f}."

@@ -10,7 +10,7 @@ from dvc.exceptions import DvcException
 
 from tlee import intervals
 from tlee.errors import UserError
-from tlee.methods import NAMES
+from tlee.methods import display_name, in_order
 from tlee.paths import TRACE
 
 RESAMPLES = 10_000
@@ -69,7 +69,7 @@ def pool_folds(videos: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
                 "groups": trace["group"].nunique(),
             }
         )
-    order = [method for method in NAMES if method in set(videos["method"])]
+    order = in_order(videos["method"])
     return pd.DataFrame(rows).set_index("method").loc[order].reset_index()
 
 
@@ -82,7 +82,7 @@ def markdown(table: pd.DataFrame) -> str:
         "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {NAMES[row.method]} | {row.accuracy:.1%} | {row.low:.1%} to {row.high:.1%} | {row.gmacs:.3f} "
+        f"| {display_name(row.method)} | {row.accuracy:.1%} | {row.low:.1%} to {row.high:.1%} | {row.gmacs:.3f} "
         f"| {row.share_of_full:.0%} | {row.frames:.1f} |"
         for row in table.itertuples()
     ]

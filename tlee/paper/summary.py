@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tlee.methods import NAMES
+from tlee.methods import display_name, in_order
 from tlee.metrics import METRIC_NAMES
 from tlee.params import load_params
 from tlee.paths import FIGURES, METRICS, NOTEBOOKS
@@ -41,13 +41,11 @@ def methods_table(methods: dict[str, Any], metric: str = "top-1") -> str:
         f"| policy | {metric} | 95% interval | GMACs per video | relative to full network | frames |",
         "|---|---|---|---|---|---|",
     ]
-    for method, name in NAMES.items():
-        if method not in methods:
-            continue
+    for method in in_order(name for name, row in methods.items() if isinstance(row, dict)):
         row = methods[method]
         interval = f"{row['low']:.1%} to {row['high']:.1%}" if "low" in row else ""
         lines.append(
-            f"| {name} | {row['score']:.1%} | {interval} | {row['gmacs']:.4f} "
+            f"| {display_name(method)} | {row['score']:.1%} | {interval} | {row['gmacs']:.4f} "
             f"| {row['share_of_full']:.0%} | {row['frames']:.1f} |"
         )
     return "\n".join(lines)
@@ -56,14 +54,14 @@ def methods_table(methods: dict[str, Any], metric: str = "top-1") -> str:
 def savings_line(explain: dict[str, Any], method: str = "tlee") -> str:
     """State the cost reduction and its two factors, from ``results/metrics/explain.json``."""
     return (
-        f"{NAMES[method]} needs {explain['saving']:.1f} times fewer GMACs than the full network: "
+        f"{display_name(method)} needs {explain['saving']:.1f} times fewer GMACs than the full network: "
         f"{explain['by_frames']:.1f} times by fewer frames, {explain['by_depth']:.1f} times by shallower exits."
     )
 
 
 def guarantee_line(guarantee: dict[str, Any], method: str = "tlee") -> str:
     """State the guarantee and the result on test, from ``results/metrics/guarantee.json``."""
-    name, test = NAMES[method], guarantee["test"]
+    name, test = display_name(method), guarantee["test"]
     confidence, limit = f"With {guarantee['confidence']:.0%} confidence", f"{guarantee['max_harm']:g}% of unseen videos"
     if not guarantee["passed"]:
         return (

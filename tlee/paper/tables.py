@@ -18,7 +18,7 @@ from dvc.exceptions import DvcException, PathMissingError
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tlee.errors import UserError
-from tlee.methods import NAMES
+from tlee.methods import display_name, in_order
 from tlee.metrics import METRIC_NAMES
 from tlee.params import method_settings
 from tlee.paths import METRICS, RESULTS
@@ -150,7 +150,7 @@ def policy_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Average runs over seeds: one block of rows for runs that differ only in the seed, one row per policy.
 
     Columns: those of ``SHOWN`` and ``pretraining``; further parameters, by their dotted keys, in which blocks with
-    otherwise equal columns differ; ``policy``, a key of ``NAMES``; means over ``seeds`` of ``score``, ``gmacs`` per
+    otherwise equal columns differ; ``policy``, a key; means over ``seeds`` of ``score``, ``gmacs`` per
     video, ``share_of_full`` and ``frames`` used; ``low`` and ``high``, a 95% interval of the score. Blocks are ordered
     by data set, backbone and pretraining, the full network first in each.
     Raises ``UserError`` if there are no runs.
@@ -168,7 +168,7 @@ def policy_table(runs: Sequence[Run]) -> pd.DataFrame:
     rows = []
     for index, title in titles.sort_values(["dataset", "backbone", "pretraining"], kind="stable").iterrows():
         found = {policy for run in members[index] for policy in run.policies}
-        for policy in [*(name for name in NAMES if name in found), *sorted(found - NAMES.keys())]:
+        for policy in in_order(found):
             outcomes = [run.policies[policy].model_dump() for run in members[index] if policy in run.policies]
             rows.append({**title, "policy": policy, **_over_seeds(pd.DataFrame(outcomes, dtype=float))})
     return pd.DataFrame(rows)
@@ -212,7 +212,7 @@ def paper_table(table: pd.DataFrame) -> pd.DataFrame:
         **{name: table[name].map(str) for name in ("backbone", "pretraining", "T", "branches")},
         **{name: table[name].map(str) for name in table if "." in name},
         **({"metric": table["metric"].map(METRIC_NAMES)} if len(metrics) > 1 else {}),
-        "policy": [NAMES.get(policy, policy) for policy in table["policy"]],
+        "policy": [display_name(policy) for policy in table["policy"]],
         f"{METRIC_NAMES[metrics[0]] if len(metrics) == 1 else 'score'} (%)": _numbers(100 * table["score"], ".1f"),
         "95% interval": [
             "" if pd.isna(low) else f"{100 * low:.1f} to {100 * high:.1f}"
@@ -278,7 +278,7 @@ def measured_points(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFram
     """
     comparable = table.merge(published[["dataset", "metric"]].drop_duplicates())
     points = comparable[~comparable["policy"].isin(["random", "oracle"])].rename(columns={"policy": "method"})
-    names = [NAMES.get(method, method) for method in points["method"]]
+    names = [display_name(method) for method in points["method"]]
     networks = points["backbone"] + " (" + points["pretraining"] + ")"
     return points.assign(label=[f"{name}, {network}" for name, network in zip(names, networks, strict=True)])[
         ["dataset", "method", "gmacs", "score", "label"]
