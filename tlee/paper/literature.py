@@ -1,12 +1,12 @@
-"""Results printed in papers on efficient video recognition, to be seen beside one's own.
+"""Published results of papers on efficient video recognition, for comparison with your own.
 
-``published/results.csv`` has one row a printed number, with its source. What the papers call GFLOPs are
-multiply-accumulates. ``curve`` marks the points of FrameExit's curves on ActivityNet, of which its README lists the
-numbers; where they end no video stops early, and the paper's table has the same two networks once more.
+``published/results.csv`` has one row per published number, with its source. The GFLOPs of the papers are
+multiply-accumulates. ``curve`` marks the points of FrameExit's curves on ActivityNet, whose numbers are in its README;
+at their ends no video stops early, and the paper's table lists the same two networks again.
 
-``pretraining`` is what the source says, or the authors' repository: FrameExit's networks on ActivityNet start from
-ImageNet (its issue 3), OCSampler takes the classifier from there (its README), and both of Uni-AdaFocus's networks
-start from ImageNet in its code. Everything else is ``not stated``, which does not mean that there was none.
+``pretraining`` is as stated in the source or in the authors' repository: FrameExit's networks on ActivityNet start from
+ImageNet (its issue 3), OCSampler uses the same classifier (its README), and both of Uni-AdaFocus's networks start from
+ImageNet in its code. All others are ``not stated``, which does not mean that there was no pretraining.
 """
 
 from pathlib import Path
@@ -22,9 +22,9 @@ NOT_STATED = "not stated"
 
 
 def load_published(path: Path = FILE) -> pd.DataFrame:
-    """All rows: ``dataset`` and ``metric`` as in ``params.yaml``, ``gmacs`` of a video, ``score`` in 0..1.
+    """Read all rows: ``dataset`` and ``metric`` as in ``params.yaml``, ``gmacs`` per video, ``score`` in 0..1.
 
-    Raises ``UserError`` that names the line if a row is incomplete, not a number or there twice.
+    Raises ``UserError`` with the line of a row that is incomplete, invalid or duplicated.
     """
     try:
         table = pd.read_csv(path, dtype={"curve": str}, keep_default_na=False)
@@ -39,9 +39,7 @@ def load_published(path: Path = FILE) -> pd.DataFrame:
         "`gmacs` should be a number above 0": ~(numbers["gmacs"] > 0),
         "`score` should be a number from 0 to 1": ~numbers["score"].between(0, 1),
         "`curve` should be true or false": ~table["curve"].isin(["true", "false"]),
-        "this row is there twice": table.duplicated(
-            [name for name in COLUMNS if name not in ("pretraining", "source")]
-        ),
+        "this row appears twice": table.duplicated([name for name in COLUMNS if name not in ("pretraining", "source")]),
     }
     for fault, rows in faults.items():
         if rows.any():
