@@ -141,7 +141,8 @@ def test_a_source_video_of_hmdb51_is_a_group_across_classes(tmp_path):
 @pytest.mark.parametrize("line", ["April_brush_u_0.avi 3", "April_brush_u_0.avi", "April_wave_u_0.avi 1"])
 def test_a_malformed_line_of_hmdb51_is_named(tmp_path, line):
     lay_out(tmp_path, {"brush_test_split2.txt": f"A_brush_u_0.avi 1\n\n{line}\n"})
-    refusal("hmdb51", tmp_path, f"{tmp_path / 'brush_test_split2.txt'} line 3", f"`{line}`", split=2)
+    where = f"{tmp_path / 'brush_test_split2.txt'} line 3"
+    refusal("hmdb51", tmp_path, where, f"`{line}`", "`brush` and 0, 1 or 2", split=2)
 
 
 # --- something_v2 --------------------------------------------------------------------------------
