@@ -32,7 +32,7 @@ from tlee.param_types import (
 
 
 class DatasetParams(Section):
-    name: Literal["ucf101", "hmdb51", "something_v2", "mini_kinetics", "activitynet", "hvu", "folder"]
+    name: Literal["ucf101", "hmdb51", "jhmdb", "something_v2", "mini_kinetics", "activitynet", "hvu", "folder"]
     root: str
     split: Count
     folds: Annotated[int, Field(ge=2)]

@@ -55,6 +55,25 @@ def test_hmdb51(split):
     assert by_class.groupby("group")["is_test"].nunique().gt(1).any()  # across classes, the official splits leak
 
 
+@pytest.mark.parametrize(
+    ("split", "train", "test", "train_sources", "test_sources"),
+    [(1, 660, 268, 241, 119), (2, 658, 270, 240, 118), (3, 663, 265, 248, 113)],
+)
+def test_jhmdb(split, train, test, train_sources, test_sources):
+    dataset = read("jhmdb", OFFICIAL / "jhmdb", split=split, val_share=0.25)
+    manifest = dataset.manifest
+    assert counts(manifest) == (train, test)
+    assert len(dataset.classes) == 21
+    assert (dataset.classes[0], dataset.classes[-1]) == ("brush_hair", "wave")
+    assert manifest["group"].nunique() == 336
+    assert {classes_in(manifest, name) for name in ("train", "val", "test")} == {21}
+    assert (manifest["split"] == "val").sum() / train == pytest.approx(0.25, abs=0.05)
+    by_class = manifest.assign(is_test=manifest["split"].eq("test"), label=manifest["labels"].str[0])
+    assert by_class.groupby(["label", "group"])["is_test"].nunique().eq(1).all()
+    sides = by_class.groupby("group")["is_test"].agg(["min", "max"])
+    assert ((~sides["min"]).sum(), sides["max"].sum()) == (train_sources, test_sources)  # some are on both sides
+
+
 def test_something_v2_lists_agree_with_the_json(tmp_path):
     official = OFFICIAL / "something_v2"
     validation = json.loads((official / "something-something-v2-validation.json").read_text())

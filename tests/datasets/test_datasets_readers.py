@@ -20,6 +20,7 @@ def test_every_data_set_of_the_parameters_has_a_reader():
     [
         ("ucf101", "trainlist01.txt"),
         ("hmdb51", "<class>_test_split1.txt"),
+        ("jhmdb", "<class>_test_split1.txt"),
         ("something_v2", "something-something-v2-labels.json"),
         ("mini_kinetics", "mini_train_videofolder.txt"),
         ("activitynet", "activity_net.v1-3.min.json"),
@@ -30,7 +31,9 @@ def test_missing_annotation_files_are_named_with_their_folders(tmp_path, name, f
     refusal(name, tmp_path, file, tmp_path / "annotations", "dataset.root")
 
 
-@pytest.mark.parametrize(("name", "splits"), [("ucf101", 3), ("hmdb51", 3), ("something_v2", 1), ("hvu", 1)])
+@pytest.mark.parametrize(
+    ("name", "splits"), [("ucf101", 3), ("hmdb51", 3), ("jhmdb", 3), ("something_v2", 1), ("hvu", 1)]
+)
 def test_a_split_that_does_not_exist_is_refused(tmp_path, name, splits):
     refusal(name, tmp_path, f"dataset.split is {splits + 1}", f"{name} has {splits} split", split=splits + 1)
 
@@ -143,6 +146,74 @@ def test_a_malformed_line_of_hmdb51_is_named(tmp_path, line):
     lay_out(tmp_path, {"brush_test_split2.txt": f"A_brush_u_0.avi 1\n\n{line}\n"})
     where = f"{tmp_path / 'brush_test_split2.txt'} line 3"
     refusal("hmdb51", tmp_path, where, f"`{line}`", "`brush` and 0, 1 or 2", split=2)
+
+
+# --- jhmdb ---------------------------------------------------------------------------------------
+
+JHMDB = {
+    "splits/run_test_split2.txt": (
+        "IamLegend_run_f_cm_np1_ba_med_0.avi 1\n"
+        "IamLegend_run_f_cm_np1_ba_med_4.avi 1\n"
+        "Juno_run_f_cm_np1_le_med_2.avi 1\n"
+        "RATRACE_run_f_nm_np1_ri_bad_1.avi 2\n"
+    ),
+    "splits/shoot_ball_test_split2.txt": (
+        "PlayingBasketball_shoot_ball_u_nm_np1_ba_goo_0.avi 1\n"
+        "IamLegend_shoot_ball_u_nm_np1_fr_med_0.avi 1\n"
+        "Juno_shoot_ball_f_nm_np1_ba_med_3.avi 2\n"
+    ),
+    "splits/run_test_split1.txt": "Another_split_run_f_cm_np1_ba_med_0.avi 1\n",
+}
+
+
+def test_jhmdb_has_every_clip_of_the_chosen_split_in_train_or_test(tmp_path):
+    dataset = read("jhmdb", lay_out(tmp_path, JHMDB | {"ReCompress_Videos/run/.keep": ""}), split=2)
+    assert dataset.videos == tmp_path / "ReCompress_Videos"
+    assert dataset.classes == ["run", "shoot_ball"]
+    assert rows(dataset, "video", "labels", "split", "group") == [
+        ("run/IamLegend_run_f_cm_np1_ba_med_0.avi", [0], "train", "IamLegend"),
+        ("run/IamLegend_run_f_cm_np1_ba_med_4.avi", [0], "train", "IamLegend"),
+        ("run/Juno_run_f_cm_np1_le_med_2.avi", [0], "train", "Juno"),
+        ("run/RATRACE_run_f_nm_np1_ri_bad_1.avi", [0], "test", "RATRACE"),
+        ("shoot_ball/PlayingBasketball_shoot_ball_u_nm_np1_ba_goo_0.avi", [1], "train", "PlayingBasketball"),
+        ("shoot_ball/IamLegend_shoot_ball_u_nm_np1_fr_med_0.avi", [1], "train", "IamLegend"),
+        ("shoot_ball/Juno_shoot_ball_f_nm_np1_ba_med_3.avi", [1], "test", "Juno"),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_val_of_jhmdb_shares_no_source_with_train(tmp_path, seed):
+    manifest = read("jhmdb", lay_out(tmp_path, JHMDB), split=2, seed=seed).manifest
+    split_of = manifest[manifest["split"] != "test"].groupby("group")["split"].unique()
+    assert split_of.str.len().eq(1).all()
+    assert set(split_of.str[0]) == {"train", "val"}
+
+
+@pytest.mark.parametrize(("folder", "videos"), [("splits", "ReCompress_Videos"), ("annotations", "videos"), (".", ".")])
+def test_the_files_of_jhmdb_are_in_their_customary_or_the_common_folders(tmp_path, folder, videos):
+    files = {name.replace("splits", folder): text for name, text in JHMDB.items()}
+    (tmp_path / videos).mkdir(exist_ok=True)
+    dataset = read("jhmdb", lay_out(tmp_path, files), split=2)
+    assert len(dataset.manifest) == 7
+    assert dataset.videos == tmp_path / videos
+
+
+def test_a_split_of_jhmdb_without_files_is_named_with_all_folders(tmp_path):
+    places = [tmp_path / folder for folder in ("splits", "annotations", ".")]
+    refusal("jhmdb", lay_out(tmp_path, JHMDB), "<class>_test_split3.txt", *places, "dataset.split", split=3)
+
+
+@pytest.mark.parametrize(
+    "line", ["A_run_f_0.avi 0", "A_run_f_0.avi 3", "A_run_f_0.avi", "A_run_f_0.avi train", "A_walk_f_0.avi 1", "1"]
+)
+def test_a_malformed_line_of_jhmdb_is_named(tmp_path, line):
+    lay_out(tmp_path, {"splits/run_test_split1.txt": f"A_run_f_1.avi 1\n\n{line}\n"})
+    refusal("jhmdb", tmp_path, f"{tmp_path / 'splits/run_test_split1.txt'} line 3", f"`{line}`", "`run` and 1 or 2")
+
+
+def test_a_class_of_jhmdb_with_test_clips_alone_is_named(tmp_path):
+    lay_out(tmp_path, JHMDB | {"splits/wave_test_split2.txt": "Juno_wave_f_nm_np1_ba_med_3.avi 2\n"})
+    refusal("jhmdb", tmp_path, "class `wave` of jhmdb", "no training videos", split=2)
 
 
 # --- something_v2 --------------------------------------------------------------------------------

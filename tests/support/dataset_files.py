@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,13 +84,13 @@ def _ucf101() -> tuple[Files, list[str]]:
     return lists, [f"UCF-101/{path(video)}" for video in TINY_VIDEOS]
 
 
-def _hmdb51() -> tuple[Files, list[str]]:
+def _class_lists(annotations: str, videos: str) -> tuple[Files, list[str]]:
     lists, paths = dict.fromkeys(TINY_CLASSES, ""), []
     for video in TINY_VIDEOS:
         name = f"{video.id}_{video.label}_f_cm_np1_ba_bad_0.avi"
         lists[video.label] += f"{name} {2 if video.split == 'test' else 1} \n"
-        paths.append(f"hmdb51_org/{video.label}/{name}")
-    return {f"testTrainMulti_7030_splits/{label}_test_split1.txt": text for label, text in lists.items()}, paths
+        paths.append(f"{videos}/{video.label}/{name}")
+    return {f"{annotations}/{label}_test_split1.txt": text for label, text in lists.items()}, paths
 
 
 def _something_v2() -> tuple[Files, list[str]]:
@@ -141,7 +142,8 @@ def _folder() -> tuple[Files, list[str]]:
 
 TINY: dict[str, Callable[[], tuple[Files, list[str]]]] = {
     "ucf101": _ucf101,
-    "hmdb51": _hmdb51,
+    "hmdb51": partial(_class_lists, "testTrainMulti_7030_splits", "hmdb51_org"),
+    "jhmdb": partial(_class_lists, "splits", "ReCompress_Videos"),
     "something_v2": _something_v2,
     "mini_kinetics": _mini_kinetics,
     "activitynet": _activitynet,

@@ -22,6 +22,7 @@ from tlee.datasets.activitynet import read_activitynet
 from tlee.datasets.folder import read_folder
 from tlee.datasets.hmdb51 import read_hmdb51
 from tlee.datasets.hvu import read_hvu
+from tlee.datasets.jhmdb import read_jhmdb
 from tlee.datasets.manifest import Dataset, check_dataset
 from tlee.datasets.mini_kinetics import read_mini_kinetics
 from tlee.datasets.something_v2 import read_something_v2
@@ -36,6 +37,7 @@ READERS: dict[str, Callable[[DatasetParams, int], Dataset]] = {
     "folder": read_folder,
     "hmdb51": read_hmdb51,
     "hvu": read_hvu,
+    "jhmdb": read_jhmdb,
     "mini_kinetics": read_mini_kinetics,
     "something_v2": read_something_v2,
     "ucf101": read_ucf101,
