@@ -76,7 +76,7 @@ COMMON: Settings = {
 LARGE: Settings = {"branches.train_views": 1}  #: limits the size of the exit features, which are held in memory
 FROM_YOUTUBE: Settings = {"extract.max_failed_share": 0.2, **LARGE}  #: videos disappear from there
 
-#: A data set of about a hundred own clips, trained on a CPU (docs/real_clips.md).
+#: A data set of a hundred to a thousand clips, trained on a CPU (docs/real_clips.md).
 FEW_CLIPS: Settings = {
     "dataset.val_share": 0.25,
     "extract.short_side": 146,
@@ -102,6 +102,7 @@ FEW_CLIPS: Settings = {
 DATA_SETS: dict[str, Settings] = {
     "ucf101": {"model.mlp": 4096},
     "hmdb51": {},
+    "jhmdb": FEW_CLIPS | {"extract.short_side": 128, "model.input_size": 112, "guarantee.max_harm": 5.0},
     "something_v2": {"model.crm_scale": 2, "gates.beta": 0.000001, **LARGE},
     "mini_kinetics": {"extract.fps": 5.0, **FROM_YOUTUBE},
     "activitynet": {"extract.fps": 1.0, "extract.short_side": 350, "evaluate.metric": "map", **FROM_YOUTUBE},

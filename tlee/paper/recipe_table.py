@@ -148,6 +148,12 @@ RECIPES = (
         "ucf101", "mobilenet_v2", "random", overrides={"model.crm_scale": 1}, remark="exit probability searched on val"
     ),
     Recipe(
+        "jhmdb",
+        "mobilenet_v2",
+        overrides=SEARCHED,
+        remark="a small benchmark, not in the papers: the settings of `folder_mobilenet_v2` at 112 pixels",
+    ),
+    Recipe(
         "folder", "mobilenet_v2", overrides=SEARCHED, remark="your own clips, one folder per class: docs/real_clips.md"
     ),
 )
