@@ -66,7 +66,7 @@ def check_engine(model: TLEE, folder: Path, videos: int = 12) -> set[tuple[int, 
 
 
 @five_layers
-@pytest.mark.parametrize(("reuse", "accumulate"), list(product(REUSES, ("exit", "visited"))))
+@pytest.mark.parametrize(("reuse", "accumulate"), list(product(REUSES, ("exit", "visited", "published"))))
 def test_every_reuse(reuse, accumulate, tmp_path):
     assert len(check_engine(random_network(small_params(reuse=reuse, accumulate=accumulate)), tmp_path)) > 3
 

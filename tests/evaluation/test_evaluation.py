@@ -63,7 +63,7 @@ def test_any_of_several_labels_is_correct_for_the_oracle(readout):
     assert outcomes.exit_depths.tolist() == [[0, -1], [1, -1], [0, 0], [0, -1]]
 
 
-@pytest.mark.parametrize("accumulate", ["exit", "visited"])
+@pytest.mark.parametrize("accumulate", ["exit", "visited", "published"])
 @pytest.mark.parametrize("steps", ["shared", "per_step"])
 def test_the_oracle_has_the_cost_and_logits_of_its_exits(accumulate, steps):
     """Its exits, taken as given paths, end in the same place at the same cost."""
