@@ -223,6 +223,9 @@ def import_checkpoint(
         Literal["imagenet", "kinetics"] | None, typer.Option(help="Normalisation of frames, if not as published.")
     ] = None,
     branches: Annotated[bool, typer.Option("--branches/--without-branches", help="Import TLEE's branches.")] = True,
+    reuse: Annotated[
+        Literal["ap", "ema"] | None, typer.Option(help="TLEE's useFeatureFunc, if it was a mean of two features.")
+    ] = None,
 ):
     """Convert a published checkpoint to weights for `model.trained`, and print the matching parameters."""
     from tlee.checkpoints import import_checkpoint, report
@@ -237,6 +240,7 @@ def import_checkpoint(
         class_file=classes,
         normalise=normalise,
         branches=branches,
+        reuse=reuse,
     )
     typer.echo(report(imported))
 
