@@ -241,12 +241,15 @@ class Bundle:
         self._frames = None
 
     def _check_names(self):
-        """Raise ``RunnerError`` if the manifest names files outside the folder, which must not be read, sent or written."""
-        for name in list(self.program["files"]) + list(self.program["graphs"]):
+        """Raise ``RunnerError`` if a file named by the manifest is outside the folder: it would be read or sent."""
+        manifest = self.folder / MANIFEST
+        try:
+            names = list(dict(self.program["files"])) + list(dict(self.program["graphs"])) + self.program["videos"][:0]
+        except (KeyError, TypeError, ValueError):
+            raise RunnerError(f"{manifest} lacks its files, graphs or videos: export it again") from None
+        for name in names:
             if name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f]", name):
-                raise RunnerError(
-                    f"{self.folder / MANIFEST} names {name!a}, a file outside its folder: export it again"
-                )
+                raise RunnerError(f"{manifest} names {name!a}, a file outside its folder: export it again")
 
     def file(self, name):
         """Return the path of the file ``name``. Raises ``RunnerError`` if it is not the exported file."""
@@ -257,7 +260,7 @@ class Bundle:
                     digest.update(block)
         except OSError as error:
             raise RunnerError(f"{path} cannot be read ({error.strerror}): copy the bundle again") from None
-        if digest.hexdigest() != self.program["files"][name]:
+        if digest.hexdigest() != self.program["files"].get(name):
             raise RunnerError(f"{path} is not the file that was exported: copy the bundle again")
         return str(path)
 
