@@ -1,7 +1,7 @@
 """Checksums of files whose format has none, so that a damaged file is never used.
 
 All are CRC-32 (``zlib``), which detects accidental damage. JSON carries that of its own content; other files have
-theirs in such JSON or in the header of each record.
+theirs in such JSON or in the header of each record. Each line of a checked CSV file ends with that of the line.
 """
 
 import json
@@ -73,3 +73,21 @@ def load_sealed(path: Path, remedy: str) -> dict[str, Any]:
         return read_sealed(path)
     except (OSError, ValueError):
         raise UserError(f"{path} is missing or damaged: {remedy}") from None
+
+
+def sealed_lines(text: str) -> str:
+    """Return CSV with a last column ``KEY``, the checksum of the rest of the line."""
+    header, *lines = text.removesuffix("\n").split("\n")
+    return "".join(f"{line}\n" for line in [f"{header},{KEY}", *(f"{line},{_crc32_of_line(line)}" for line in lines)])
+
+
+def unsealed_lines(text: str) -> str:
+    """Return CSV without that column. Raises ``ValueError`` if it has none, or a line has another checksum."""
+    header, *lines = [line.rpartition(",") for line in text.removesuffix("\n").split("\n")]
+    if header[2] != KEY or any(checksum != _crc32_of_line(line) for line, _, checksum in lines):
+        raise ValueError("a checksum is missing or differs")
+    return "".join(f"{line}\n" for line, _, _ in [header, *lines])
+
+
+def _crc32_of_line(line: str) -> str:
+    return f"{zlib.crc32(line.encode()):08x}"

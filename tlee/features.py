@@ -67,11 +67,11 @@ def store_features(model: TLEE, params: Params) -> None:
             stored[start : start + len(batch)] = batch
             start += len(batch)
         stored.flush()
-        save_table(path, table)
+        save_description(path, table)
 
 
-def save_table(path: Path, table: FeatureTable) -> None:
-    """Write a table, whose features are already in ``path``, beside them."""
+def save_description(path: Path, table: FeatureTable) -> None:
+    """Write a table without its features, which are already in ``path``, beside them, with their checksum."""
     about = {"videos": table.videos, "groups": table.groups, "classes": table.classes}
     tensors = {"labels": table.labels, "truth": table.truth}
     save_tensors(path.with_suffix(".safetensors"), tensors, about | {_CHECKSUM: crc32_of_file(path)})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from tlee.checksums import load_sealed, save_sealed
+from tlee.checksums import load_sealed, save_sealed, sealed_lines
 from tlee.paths import METRICS, PLOTS
 
 
@@ -15,11 +15,15 @@ def save_metrics(stage: str, metrics: dict[str, Any]) -> Path:
     return save_json(METRICS / f"{stage}.json", rounded(metrics))
 
 
-def save_table(stage: str, name: str, table: pd.DataFrame) -> Path:
-    """Write ``results/plots/<stage>/<name>.csv``, numbers rounded to 6 digits."""
+def save_table(stage: str, name: str, table: pd.DataFrame, *, checked: bool = False) -> Path:
+    """Write ``results/plots/<stage>/<name>.csv``, numbers rounded to 6 digits.
+
+    A ``checked`` table, which another stage reads, has a checksum in each line (``tlee.checksums``).
+    """
     path = PLOTS / stage / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    path.write_text(sealed_lines(text) if checked else text, encoding="utf-8", newline="")
     return path
 
 

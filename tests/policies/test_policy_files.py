@@ -8,7 +8,7 @@ import torch
 from support.refusals import one_line
 
 from tlee.errors import UserError
-from tlee.features import FeatureTable, load_features, save_table
+from tlee.features import FeatureTable, load_features, save_description
 from tlee.paths import FEATURES, POLICY
 from tlee.policies.files import read_policy, save_policies
 from tlee.policies.given import FixedExits, RandomExits
@@ -62,7 +62,7 @@ def stored() -> Path:
     np.save(FEATURES / "val.npy", features)
     labels, truth = torch.tensor([0, 1]), torch.eye(2, dtype=torch.bool)
     table = FeatureTable(torch.from_numpy(features), labels, truth, ["a", "b"], ["g", "h"], ["x", "y"])
-    save_table(FEATURES / "val.npy", table)
+    save_description(FEATURES / "val.npy", table)
     return FEATURES / "val.npy"
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import nbformat
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from support.bundles import small_bundle
@@ -20,9 +21,10 @@ from torch.utils.data import TensorDataset
 
 from tlee.edge.runner import Check, Clocks, Device, LatencyResult, Runner, Runtime, check_results
 from tlee.edge.targets import measure_target
+from tlee.explanation.trace import read_trace
 from tlee.extraction import Sampling, decode
 from tlee.extraction.journal import Journal, Record
-from tlee.features import FeatureTable, load_features, save_table
+from tlee.features import FeatureTable, load_features, save_description
 from tlee.frames import FrameStore
 from tlee.params import load_params
 from tlee.paths import FEATURES, GUARANTEED_POLICY, POLICY
@@ -30,7 +32,7 @@ from tlee.policies.files import read_policy, save_policies
 from tlee.policies.given import RandomExits
 from tlee.policies.stops import StopAbove
 from tlee.policies.thresholds import Thresholds
-from tlee.records import load_json, save_metrics
+from tlee.records import load_json, save_metrics, save_table
 from tlee.stage_code import code_files
 from tlee.training.loop import fit
 from tlee.weights import load_tensors, read_weights, save_tensors
@@ -101,7 +103,7 @@ def _make_features() -> list[Path]:
     features = np.random.default_rng(0).standard_normal((3, 4, 2, 5), np.float32)
     np.save(FEATURES / "val.npy", features)
     table = FeatureTable(torch.from_numpy(features), torch.arange(3), torch.eye(3).bool(), *[["a", "b", "c"]] * 3)
-    save_table(FEATURES / "val.npy", table)
+    save_description(FEATURES / "val.npy", table)
     return sorted(FEATURES.iterdir())
 
 
@@ -185,6 +187,12 @@ def _make_policies(path: Path) -> Callable[[], list[Path]]:
 
 def _make_metrics() -> list[Path]:
     return [save_metrics("evaluate", {"tlee": {"score": 0.8125, "gmacs": 1.25}, "agreement": 1.0})]
+
+
+def _make_trace() -> list[Path]:
+    row = {"video": "a.mp4", "group": "g", "truth": "x", "prediction": "x", "correct": True, "confidence": 0.75}
+    rows = [row | {"method": name, "frames": 2, "gmacs": 1.5, "exit_depths": "0 1"} for name in ("full", "oracle")]
+    return [save_table("evaluate", "trace", pd.DataFrame(rows), checked=True)]
 
 
 # --- bundles -------------------------------------------------------------------------------------------
@@ -271,6 +279,7 @@ FORMATS: dict[str, Format] = {
         _make_policies(GUARANTEED_POLICY), lambda: [repr(read_policy(name, GUARANTEED_POLICY)) for name in POLICIES]
     ),
     "metrics": Format(_make_metrics, lambda: load_json(Path("results/metrics/evaluate.json"), "evaluate")),
+    "trace": Format(_make_trace, lambda: {name: rows.to_dict() for name, rows in read_trace("full").items()}),
     "bundle": Format(_make_bundle, _load_bundle),
     "manifest of a bundle": Format(lambda: [path for path in _make_bundle() if path.suffix == ".json"], _load_bundle),
     "result of a device": Format(_make_result, _load_result),

@@ -74,6 +74,19 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, capsys):
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
+def test_a_damaged_state_is_ignored_with_a_warning(tmp_path, capsys):
+    whole, state = Regression(), tmp_path / "state.pt"
+    history = train(whole, tmp_path / "whole.pt")
+    with pytest.raises(PowerCut):
+        train(Interrupted(), state)
+    state.write_bytes(state.read_bytes().replace(b"history", b"mystery"))
+    again = Regression()
+    assert train(again, state).equals(history)
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in whole.state_dict().items())
+    assert f"warning: {state} is damaged" in capsys.readouterr().out
+    assert not state.exists()
+
+
 def test_a_finished_run_leaves_no_state_behind(tmp_path):
     train(Regression(), tmp_path / "run.pt")
     assert list(tmp_path.iterdir()) == []
