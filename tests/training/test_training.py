@@ -316,6 +316,8 @@ FEATURES[0, :, :, 0] = torch.tensor([[1.0, 2, 9], [3, 4, 9], [0, 5, 9], [99, 99,
         ({"reuse": "mean"}, [(2.5, 2), (3, 2), (2, 3), (11 / 3, 3)]),
         ({"reuse": "mean", "accumulate": "visited"}, [(2, 1.5), (2.5, 1.5), (2, 2.5), (2.5, 2.5)]),
         ({"reuse": "add", "accumulate": "visited"}, [(6, 3), (10, 3), (10, 10), (15, 10)]),
+        ({"reuse": "max", "accumulate": "published"}, [(3, 2), (4, 3), (4, 4), (5, 4)]),
+        ({"reuse": "mean", "accumulate": "published"}, [(2.5, 2), (3, 2.5), (2.25, 3), (2.8, 2.25)]),
     ],
 )
 def test_a_gate_learns_from_the_pairs_that_inference_meets(monkeypatch, model, pairs):
