@@ -23,7 +23,7 @@ test: data lint  ## lint, formatting, types and all tests
 check: data lint  ## the same with the tests that take seconds only: about a minute
 	$(PYTEST) -m "not slow"
 
-fuzz: $(ENVIRONMENT)  ## damage files of every format at random, 2,500 times: about five minutes
+fuzz: $(ENVIRONMENT)  ## damage files of every format at random, 2,500 times: about a minute
 	TLEE_FUZZ=2500 OMP_NUM_THREADS=1 pytest -s tests/robustness/test_fuzz.py
 
 lint: $(ENVIRONMENT)  ## lint, formatting and types
