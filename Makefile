@@ -7,7 +7,7 @@ PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-load
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help repro test check lint ablation tables bench lab data clean
+.PHONY: help repro test check fuzz lint ablation tables bench lab data clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -22,6 +22,9 @@ test: data lint  ## lint, formatting, types and all tests
 
 check: data lint  ## the same with the tests that take seconds only: about a minute
 	$(PYTEST) -m "not slow"
+
+fuzz: $(ENVIRONMENT)  ## damage files of every format at random, 2,500 times: about a minute
+	TLEE_FUZZ=2500 OMP_NUM_THREADS=1 pytest -s tests/robustness/test_fuzz.py
 
 lint: $(ENVIRONMENT)  ## lint, formatting and types
 	ruff check .

@@ -209,7 +209,7 @@ def test_a_value_of_another_type_is_refused(shipped, dotted, value, rule):
         ("model.crm_pool", "squares", "'grid' or 'windows'"),
         ("model.mlp", 0, "greater than 0"),
         ("model.reuse", "min", "'add' or 'none'"),
-        ("model.accumulate", "all", "'exit' or 'visited'"),
+        ("model.accumulate", "all", "'exit', 'visited' or 'published'"),
         ("model.readout", "per_frame", "'shared' or 'per_step'"),
         ("model.gate", "conv", "'confidence' or 'random'"),
         ("pretrain.frozen_layers", -1, "greater than or equal to 0"),

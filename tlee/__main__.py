@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tlee.errors import UserError
+from tlee.errors import UserError, one_line, storage_error
 from tlee.paths import CODE, find_root
 
 app = typer.Typer(
@@ -105,7 +105,10 @@ def pool(
 
 @app.command()
 def predict(
-    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of numbered frames.")],
+    videos: Annotated[
+        list[Path],
+        typer.Argument(help="Video files, or folders of numbered frames; `./-a.mp4` if a name begins with a dash."),
+    ],
     policy: PolicyName = None,
     figure: Annotated[Path | None, typer.Option(help="Output folder for a film strip of each video.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line and video.")] = False,
@@ -125,13 +128,14 @@ def predict(
     strips = film_strip_paths(files, _output_folder(figure, "--figure")) if figure else []
     os.chdir(find_root(Path.cwd()))
     predictor = load_predictor(load_params(), policy)
-    table = PredictionTable.of([str(video) for video in videos], predictor.classes)
+    names = [one_line(str(video)) for video in videos]
+    table = PredictionTable.of(names, predictor.classes)
     num_predicted = 0
-    for index, (video, file) in enumerate(zip(videos, files, strict=True)):
+    for index, (name, file) in enumerate(zip(names, files, strict=True)):
         try:
-            prediction = predict(predictor, file, str(video), index)
+            prediction = predict(predictor, file, name, index)
         except UserError as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {one_line(str(error))}", err=True)
             continue
         if not num_predicted and not as_json:
             typer.echo(table.heading())
@@ -179,7 +183,7 @@ def watch(
     predictor = load_predictor(params, policy)
     if message := order_warning(params):
         _warn(message)
-    name = without_password(source)
+    name = one_line(without_password(source))
     stream = open_stream(name, file, params, fps, StreamOptions(queue, timeout, retries, realtime), _warn)
     log = DecisionLog.of(name, predictor.classes)
     try:
@@ -223,6 +227,9 @@ def import_checkpoint(
         Literal["imagenet", "kinetics"] | None, typer.Option(help="Normalisation of frames, if not as published.")
     ] = None,
     branches: Annotated[bool, typer.Option("--branches/--without-branches", help="Import TLEE's branches.")] = True,
+    reuse: Annotated[
+        Literal["ap", "ema"] | None, typer.Option(help="TLEE's useFeatureFunc, if it was a mean of two features.")
+    ] = None,
 ):
     """Convert a published checkpoint to weights for `model.trained`, and print the matching parameters."""
     from tlee.checkpoints import import_checkpoint, report
@@ -237,16 +244,26 @@ def import_checkpoint(
         class_file=classes,
         normalise=normalise,
         branches=branches,
+        reuse=reuse,
     )
     typer.echo(report(imported))
 
 
 def main() -> None:
-    """Run the command line; a ``UserError`` is printed as one line, with exit status 1."""
+    """Run the command line; print an error that the user can fix as one line, with exit status 1.
+
+    These are ``UserError`` and the errors of a full, read-only or forbidden file system.
+    """
     try:
         app()
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {one_line(str(error))}")
+    except OSError as error:
+        file = "a file or the output" if error.filename is None else os.fsdecode(error.filename)
+        fixable = storage_error(error.errno or 0, f"{file} cannot be read or written ({error.strerror})")
+        if fixable is None:
+            raise
+        sys.exit(f"error: {one_line(str(fixable))}")
 
 
 if __name__ == "__main__":

@@ -32,23 +32,30 @@ class Costs:
     classifier: float
     gate: float
 
-    def of_paths(self, exit_depths: torch.Tensor, visited: bool) -> torch.Tensor:
+    def of_paths(self, exit_depths: torch.Tensor, accumulates_passed: Callable[[int], bool]) -> torch.Tensor:
         """MACs ``[N]`` of leaving frames at ``exit_depths [N, T]`` (-1: not processed) without deciding on the way.
 
-        Each frame runs up to its depth with the head there, and the heads passed on the way if ``visited`` exits are
-        accumulated too; reuse runs for all features but the first, the classifier once.
+        Each frame runs up to its depth with the head there, and the heads passed on the way if their features are
+        accumulated at that step (see ``Readout``); reuse runs for all features but the first, the classifier once.
         """
         processed, depths = exit_depths >= 0, exit_depths.clamp(min=0)
+        passed = torch.tensor([accumulates_passed(t) for t in range(exit_depths.shape[1])])
         segments, heads = (torch.from_numpy(np.array(each)) for each in (self.segments, self.heads))
-        segments, heads = segments.cumsum(0), heads.cumsum(0) if visited else heads
-        frames = ((segments + heads)[depths] * processed).sum(1)
-        features = ((depths + 1 if visited else 1) * processed).sum(1).to(segments.dtype)
+        segments = segments.cumsum(0)
+        each_frame = torch.where(passed, (segments + heads.cumsum(0))[depths], (segments + heads)[depths])
+        frames = (each_frame * processed).sum(1)
+        features = (torch.where(passed, depths + 1, 1) * processed).sum(1).to(segments.dtype)
         return frames + (features - 1) * self.reuse + self.classifier
 
     def full_network(self, frames: int) -> float:
         """MACs of all frames at full depth, classified once: what every saving is measured against."""
         deepest = len(self.segments) - 1
-        return self.of_paths(torch.full((1, frames), deepest), visited=False).item()
+        return self.of_paths(torch.full((1, frames), deepest), taken_alone).item()
+
+
+def taken_alone(t: int) -> bool:
+    """Return False, for ``Costs.of_paths``: at no step is an exit accumulated but the one taken."""
+    return False
 
 
 def count_macs(run: Callable[[], Result]) -> tuple[Result, int]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from tlee.checksums import crc32_of_file
 from tlee.errors import UserError
 from tlee.frames import ClipDataset, load_clips
 from tlee.model import TLEE
@@ -15,6 +17,7 @@ from tlee.paths import FEATURES, SPLITS
 from tlee.weights import load_tensors, save_tensors
 
 _REMEDY = "run `dvc repro branches`"
+_CHECKSUM = "features"  # its key
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,27 @@ class FeatureTable:
 def store_features(model: TLEE, params: Params) -> None:
     """Compute the exit features of every split and write them below ``results/features``, batch by batch.
 
-    ``<split>.npy`` are the features, ``<split>.safetensors`` is the rest of the table.
+    ``<split>.npy`` are the features, ``<split>.safetensors`` is the rest of the table and the checksum of the features.
     """
     FEATURES.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         table, batches = _prepare(model, params, split)
         shape = (len(table.labels), params.extract.frames, model.num_exits, model.readout.width)
-        stored = np.lib.format.open_memmap(FEATURES / f"{split}.npy", "w+", np.float32, shape)
+        path = FEATURES / f"{split}.npy"
+        stored = np.lib.format.open_memmap(path, "w+", np.float32, shape)
         start = 0
         for batch in batches:
             stored[start : start + len(batch)] = batch
             start += len(batch)
         stored.flush()
-        about = {name: getattr(table, name) for name in ("videos", "groups", "classes")}
-        save_tensors(FEATURES / f"{split}.safetensors", {"labels": table.labels, "truth": table.truth}, about)
+        save_description(path, table)
+
+
+def save_description(path: Path, table: FeatureTable) -> None:
+    """Write a table without its features, which are already in ``path``, beside them, with their checksum."""
+    about = {"videos": table.videos, "groups": table.groups, "classes": table.classes}
+    tensors = {"labels": table.labels, "truth": table.truth}
+    save_tensors(path.with_suffix(".safetensors"), tensors, about | {_CHECKSUM: crc32_of_file(path)})
 
 
 def split_features(model: TLEE, params: Params, split: str) -> FeatureTable:
@@ -103,13 +113,15 @@ def compute_features(model: TLEE, clips: ClipDataset, batch_clips: int = 16) -> 
 
 
 def load_features(split: str) -> FeatureTable:
-    """Load the table of one split; its features are memory-mapped and read only where they are used.
+    """Load the table of one split; its features are compared with their checksum, then memory-mapped.
 
     Raises ``UserError`` if a file is missing, damaged or not one of these.
     """
     path, about_path = FEATURES / f"{split}.npy", FEATURES / f"{split}.safetensors"
     tensors, about = load_tensors(about_path, _REMEDY)
     try:
+        if about.pop(_CHECKSUM) != crc32_of_file(path):
+            raise ValueError("another checksum")
         features = torch.from_numpy(np.load(path, mmap_mode="c"))
         return FeatureTable(features, tensors["labels"], tensors["truth"], **about)
     except FileNotFoundError:

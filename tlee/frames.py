@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from tlee._torchvision import transforms
-from tlee.frame_format import read_split
+from tlee.frame_format import StoredSplit
 from tlee.params import Params
 from tlee.paths import FRAMES
 
@@ -39,16 +39,17 @@ def visiting_order(num_frames: int, order: str) -> list[int]:
 
 
 class FrameStore:
-    """One split of the extracted frames, memory-mapped. Raises ``UserError`` if the file is missing or damaged.
+    """One split of the extracted frames, memory-mapped.
+
+    Raises ``UserError`` if the file is missing or damaged; damaged frames are detected when they are read.
 
     ``labels [N]`` is the first class of each video, ``truth [N, C]`` (booleans) all of its classes.
     """
 
     def __init__(self, path: str | Path):
-        stored = read_split(path)
+        self._stored = stored = StoredSplit(path)
         self.videos, self.groups = stored.videos, stored.groups
         self.classes, self.clip_frames = stored.classes, stored.clip_frames
-        self._frames = stored.frames
         self.labels = torch.tensor([labels[0] for labels in stored.labels])
         self.truth = torch.zeros(len(self.videos), len(self.classes), dtype=torch.bool)
         for row, labels in enumerate(stored.labels):
@@ -60,7 +61,7 @@ class FrameStore:
     @property
     def num_steps(self) -> int:
         """Number of time steps per video, ``T``."""
-        return len(self._frames[0]) // self.clip_frames
+        return self._stored.num_frames // self.clip_frames
 
     def targets(self, multi_label: bool) -> torch.Tensor:
         """Training targets: class indices ``[N]``, or zeros and ones ``[N, C]`` (see ``Readout.loss``)."""
@@ -68,7 +69,7 @@ class FrameStore:
 
     def clip(self, row: int, steps: list[int]) -> list[Image.Image]:
         """Decode all frames of the given time steps (``0..T-1`` in time) of a video, ``clip_frames`` per step."""
-        jpegs, length = self._frames[row], self.clip_frames
+        jpegs, length = self._stored.frames(row), self.clip_frames
         positions = [step * length + offset for step in steps for offset in range(length)]
         return [Image.open(io.BytesIO(jpegs[position].as_py())).convert("RGB") for position in positions]
 

@@ -76,7 +76,7 @@ class ModelParams(Section):
     crm_pool: Literal["grid", "windows"]
     mlp: Count | None
     reuse: Literal["max", "attention", "ema", "mean", "add", "none"]
-    accumulate: Literal["exit", "visited"]
+    accumulate: Literal["exit", "visited", "published"]
     readout: Literal["shared", "per_step"]
     gate: Literal["mlp", "frameexit", "confidence", "random"]
 

@@ -1,12 +1,15 @@
 """The readout: reuse, classifier and gate, which turn exit features into decisions."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from tlee.modules import GATES, REUSES
 from tlee.params import Params
+
+State = TypeVar("State")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Readout(nn.Module):
         gate, gated = GATES[params.model.gate], max(steps - 2, 0)  # none at the first and the last step
         gates = [] if gate is None else [gate(width) for _ in range(gated if per_step else min(gated, 1))]
         self.gates = nn.ModuleList(gates)
-        self.accumulates_visited = params.model.accumulate == "visited"
+        self.accumulates_visited = params.model.accumulate != "exit"
+        self.as_published = params.model.accumulate == "published"
         self.multi_label = params.dataset.labels == "multi"
 
     @property
@@ -72,13 +76,24 @@ class Readout(nn.Module):
         z = features if known.is_empty else self.reuse(known.z, features, known.count)
         return Accumulated(z, known.count + 1)
 
-    def base(self, before: Accumulated, last: Accumulated) -> Accumulated:
-        """Return the features that the next exit of a frame is combined with.
+    def accumulates_passed(self, t: int) -> bool:
+        """True if the exits evaluated on the way to a deeper one are accumulated at step ``t``."""
+        return self.accumulates_visited and not (self.as_published and t == 0)
 
-        ``before`` is the state before the frame, and ``last`` that after the last exit evaluated, which counts where
-        visited exits are accumulated too.
+    def base(self, before: State, last: State, t: int) -> State:
+        """Return the state that the next exit of step ``t`` is combined with.
+
+        ``before`` is the state before the frame, and ``last`` that after the last exit evaluated.
         """
-        return last if self.accumulates_visited else before
+        return last if self.accumulates_passed(t) else before
+
+    def compared(self, before: State, base: State) -> State:
+        """Return the state that the gate compares an exit with: see ``base``, its result is the second."""
+        return base if self.as_published else before
+
+    def first_exit_ends(self, t: int, frames: int) -> bool:
+        """True if the first exit evaluated at step ``t`` of ``frames`` ends the video."""
+        return self.as_published and 0 < t == frames - 1
 
     def along(self, features: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
         """Return ``z`` after each step, ``[N, T, D]``, where step ``t`` of a video is left at depth ``depths[n, t]``.
@@ -88,7 +103,7 @@ class Readout(nn.Module):
         rows = torch.arange(len(features), device=features.device)
         known, steps = Accumulated.nothing(len(features), features.device), []
         for t in range(features.shape[1]):
-            if self.accumulates_visited:
+            if self.accumulates_passed(t):
                 for b in range(int(depths[:, t].max()) + 1):
                     known = known.where(b <= depths[:, t, None], self.accumulate(known, features[:, t, b]))
             else:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from tlee.errors import UserError
+from tlee.checksums import load_sealed, save_sealed, sealed_lines
 from tlee.paths import METRICS, PLOTS
 
 
@@ -15,27 +15,26 @@ def save_metrics(stage: str, metrics: dict[str, Any]) -> Path:
     return save_json(METRICS / f"{stage}.json", rounded(metrics))
 
 
-def save_table(stage: str, name: str, table: pd.DataFrame) -> Path:
-    """Write ``results/plots/<stage>/<name>.csv``, numbers rounded to 6 digits."""
+def save_table(stage: str, name: str, table: pd.DataFrame, *, checked: bool = False) -> Path:
+    """Write ``results/plots/<stage>/<name>.csv``, numbers rounded to 6 digits.
+
+    A ``checked`` table, which another stage reads, has a checksum in each line (``tlee.checksums``).
+    """
     path = PLOTS / stage / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    path.write_text(sealed_lines(text) if checked else text, encoding="utf-8", newline="")
     return path
 
 
-def save_json(path: Path, content: Any) -> Path:
-    """Write ``content`` as indented JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return path
+def save_json(path: Path, content: dict[str, Any]) -> Path:
+    """Write ``content`` as indented JSON with its checksum."""
+    return save_sealed(path, content)
 
 
-def load_json(path: Path, stage: str) -> Any:
+def load_json(path: Path, stage: str) -> dict[str, Any]:
     """Read ``path``; raise ``UserError`` that names the stage that writes it if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        raise UserError(f"{path} is missing or damaged: run `dvc repro {stage}`") from None
+    return load_sealed(path, f"run `dvc repro {stage}`")
 
 
 def rounded(content: Any) -> Any:

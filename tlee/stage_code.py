@@ -19,7 +19,10 @@ from tlee.paths import CODE, STRIPPED
 PACKAGE = Path(__file__).parent
 
 #: Modules that check, name, show and write results, but cannot change them: no stage depends on their code.
-BOOKKEEPING = {"tlee", "tlee.errors", "tlee.notebook", "tlee.param_types", "tlee.params", "tlee.paths", "tlee.records"}
+BOOKKEEPING = {
+    *("tlee", "tlee.checksums", "tlee.errors", "tlee.notebook", "tlee.param_types", "tlee.params", "tlee.paths"),
+    "tlee.records",
+}
 
 _UNSEEN = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 
@@ -45,9 +48,10 @@ def code_files(notebook: Path) -> list[Path]:
     """
     try:
         cells = nbformat.read(notebook, as_version=4).cells
-    except (OSError, ValueError, nbformat.reader.NotJSONError):
+        imported = imported_modules("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    except Exception:  # a damaged notebook can raise any
         raise UserError(f"{notebook} is damaged: `dvc repro` makes it again from notebooks/") from None
-    used = closure(imported_modules("\n".join(cell.source for cell in cells if cell.cell_type == "code")))
+    used = closure(imported)
     if any(_is_in(module, "tlee.training") for module in used):
         used = {module for module in used if not _is_in(module, "tlee.figures")}
     files = {source_file(module) for module in used - BOOKKEEPING}

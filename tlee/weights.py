@@ -1,17 +1,25 @@
-"""Tensors in ``.safetensors`` files, with JSON that describes them; the same content gives the same bytes."""
+"""Tensors in ``.safetensors`` files, with JSON that describes them; the same content gives the same bytes.
+
+The description has a checksum of itself and of all tensors. A ``.pth`` or ``.pt`` file, a ZIP archive, has checksums of
+its own, which PyTorch does not compare.
+"""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import nn
 
+from tlee.checksums import crc32, sealed, unsealed
 from tlee.errors import UserError
 
 _ABOUT = "tlee"  # a single metadata entry: the order of several would change from run to run
+_TENSORS = "tensors"  # key of their checksums in that entry
 _PICKLES = (".pth", ".pt")
 
 
@@ -19,17 +27,38 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, 
     """Write ``tensors`` and their description ``about``, which must be JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    safetensors.torch.save_file(contiguous, path, {_ABOUT: json.dumps(about)})
+    content = sealed({"about": about, _TENSORS: _checksums(contiguous)})
+    safetensors.torch.save_file(contiguous, path, {_ABOUT: json.dumps(content)})
     return path
+
+
+def _checksums(tensors: dict[str, torch.Tensor]) -> dict[str, list]:
+    """Return data type, shape and checksum of each tensor."""
+    return {
+        name: [str(tensor.dtype), list(tensor.shape), crc32(_bytes_of(tensor))]
+        for name, tensor in sorted(tensors.items())
+    }
+
+
+def _bytes_of(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def load_tensors(path: str | Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read the tensors and their description (empty if another program wrote the file).
 
-    Raises ``UserError`` with ``remedy`` if the file is missing or damaged.
+    Raises ``UserError`` with ``remedy`` if the file is missing, damaged or of an older kit.
     """
     tensors, metadata = _read_safetensors(path, remedy)
-    return tensors, json.loads(metadata.get(_ABOUT, "{}"))
+    if not any(key == _ABOUT or f'"{_TENSORS}": ' in text for key, text in metadata.items()):
+        return tensors, {}
+    try:
+        content = unsealed(json.loads(metadata[_ABOUT]))
+        if content[_TENSORS] == _checksums(tensors):
+            return tensors, content["about"]
+    except (KeyError, ValueError, RecursionError):
+        pass
+    raise UserError(f"{path} is damaged or of an older kit: {remedy}")
 
 
 def read_weights(path: str | Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -49,7 +78,7 @@ def _read_safetensors(path: str | Path, remedy: str) -> tuple[dict[str, torch.Te
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {remedy}") from None
-    except (safetensors.SafetensorError, OSError):
+    except (safetensors.SafetensorError, OSError, ValueError):
         raise UserError(f"{path} is damaged or not a .safetensors file: {remedy}") from None
 
 
@@ -59,6 +88,10 @@ def load_pickle(path: str | Path, remedy: str) -> Any:
     Raises ``UserError`` with ``remedy`` if the file is missing, damaged or contains anything else.
     """
     try:
+        if zipfile.is_zipfile(path):  # otherwise it is in PyTorch's format before 1.6, which has no checksums
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip():
+                    raise zipfile.BadZipFile
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {remedy}") from None

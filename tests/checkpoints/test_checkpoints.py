@@ -151,6 +151,7 @@ def test_tlee_exits_are_those_of_the_authors(clips, tmp_path, gate, mlp):
     training = {"module." + name: tensor for name, tensor in state.items()}
     model, params = imported(tmp_path, {"state_dict": training, "epoch": 25, "best_prec1": 80.5}, "tlee")
     assert (params.model.num_branches, params.model.gate, params.model.mlp) == (3, gate, mlp)
+    assert params.model.accumulate == "published"
 
     theirs, ours = authors.tlee_features(state, clips), model.exit_features(clips)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
@@ -166,6 +167,43 @@ def test_tlee_exits_are_those_of_the_authors(clips, tmp_path, gate, mlp):
     assert outcomes.exit_depths.tolist() == paths
     assert len({depth for path in paths for depth in path}) > 2
     torch.testing.assert_close(outcomes.logits, logits, rtol=1e-3, atol=1e-3)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("name", "weight"), [("ap", 0.5), ("ema", 0.999), (None, 0.8)])
+def test_tlee_exits_are_those_of_the_authors_with_a_mean_of_two_features(clips, tmp_path, name, weight):
+    """The authors' code saves no weight of the past; without a name, the file has a learned one."""
+    state, options = tlee_state(clips, "mlp", None), {} if name is None else {"reuse": name}
+    if name is None:
+        state["feature_func.beta"] = torch.tensor(weight)
+    model, params = imported(tmp_path, state, "tlee", **options)
+    assert params.model.reuse == "ema"
+    assert model.readout.reuse.logit.sigmoid().item() == pytest.approx(weight, abs=1e-6)
+
+    features = model.exit_features(clips)
+    confidences = authors.apply_linear(state, "classifiers.0", features).softmax(-1).amax(-1)
+    first, layer = authors.between(confidences[:, 0], 0.9), authors.between(confidences, 0.8)
+    paths, logits = authors.tlee_decisions(
+        state, features, first, layer, lambda past, current: weight * past + (1 - weight) * current
+    )
+    policy = Thresholds(layer=(layer,) * 3, first=(first,) * 4, gate=(0.5,) * 4, stop=(1.0,) * 4)
+    outcomes = run(StoredFeatures(features), model.readout, policy, count_costs(model))
+    assert outcomes.exit_depths.tolist() == paths
+    torch.testing.assert_close(outcomes.logits, logits, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("weight", [1.0, -0.1, float("nan")])
+def test_a_tlee_weight_of_the_past_outside_of_a_mean_is_refused(small, tmp_path, weight):
+    refusal(tmp_path, small | {"feature_func.beta": torch.tensor(weight)}, "tlee", "`feature_func.beta`", "0 and 1")
+
+
+def test_tlee_attention_is_refused_with_the_reason(small, tmp_path):
+    layers = authors.linear("feature_func.testfrm.1", 256, 512) | authors.linear("feature_func.testfrm.4", 1, 256)
+    refusal(tmp_path, small | layers, "tlee", "`feature_func.testfrm.1.weight`", "scores", "`useFeatureFunc`")
+
+
+def test_another_reuse_than_the_maximum_is_refused_for_frameexit(frameexit_state, tmp_path):
+    refusal(tmp_path, frameexit_state, "frameexit", "--reuse", reuse="ap")
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from support.bundles import TENSORRT_8_2, as_pixels, bundle_of, operators
 from support.margins import WIDE, policy_amid
 from support.small import T, random_clips, random_network, small_params
 
+from tlee.checksums import save_sealed
 from tlee.costs import count_costs
 from tlee.edge.bundle import expected_result, to_pixels
 from tlee.edge.latency import measure_parity
@@ -49,7 +50,7 @@ def change(folder: Path, video: int, **values: object) -> None:
     """Change the result that the bundle expects of a video."""
     about = manifest(folder)
     about["videos"][video] |= values
-    (folder / "bundle.json").write_text(json.dumps(about))
+    save_sealed(folder / "bundle.json", about)
 
 
 # --- contents -------------------------------------------------------------------------------------

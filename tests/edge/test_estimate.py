@@ -88,7 +88,10 @@ def program_of(model: TLEE, policy: Thresholds | RandomExits, exit_depths: list[
 
 
 @pytest.mark.usefixtures("five_layer_backbone")
-@pytest.mark.parametrize(("accumulate", "reuse"), [("exit", "max"), ("visited", "attention")])
+@pytest.mark.parametrize(
+    ("accumulate", "reuse"),
+    [("exit", "max"), ("exit", "attention"), ("visited", "attention"), ("published", "attention")],
+)
 def test_work_equals_the_cost_of_the_policy(accumulate, reuse):
     model = random_network(small_params(accumulate=accumulate, reuse=reuse))
     clips, costs = as_pixels(random_clips(model, VIDEOS)), count_costs(model)
@@ -115,7 +118,7 @@ def test_the_layers_of_given_exits_by_hand():
 
 
 @pytest.mark.usefixtures("five_layer_backbone")
-@pytest.mark.parametrize("accumulate", ["exit", "visited"])
+@pytest.mark.parametrize("accumulate", ["exit", "visited", "published"])
 def test_work_of_random_exits_equals_the_cost_of_their_paths(accumulate):
     model, policy = random_network(small_params(method="random", accumulate=accumulate)), RandomExits(0.3, seed=0)
     clips, costs = random_clips(model, VIDEOS), count_costs(model)
@@ -125,7 +128,8 @@ def test_work_of_random_exits_equals_the_cost_of_their_paths(accumulate):
         follow(LiveFeatures(model, clip), model.readout, depths[None], costs).gmacs.item()
         for clip, depths in zip(clips, exit_depths, strict=True)
     ]
-    heads = (exit_depths >= 0).sum(1) if accumulate == "exit" else (exit_depths + 1).sum(1)
+    every_exit = {"exit": (), "visited": range(T), "published": range(1, T)}[accumulate]  # steps where all run a head
+    heads = (exit_depths >= 0).sum(1) + exit_depths[:, list(every_exit)].clamp(min=0).sum(1)
     assert readouts == pytest.approx((heads.numpy() - 1) * costs.classifier / GIGA)  # a readout always classifies
 
 

@@ -13,6 +13,7 @@ from support.bundles import OPSET, as_pixels, bundle_of
 from support.margins import policy_amid
 from support.small import CLASSES, T, in_place_of_resnet18, random_clips, random_network, small_params
 
+from tlee.checksums import save_sealed
 from tlee.edge.precisions import FP32, INT8, compare_precisions
 from tlee.edge.quantise import quantise, record_inputs
 from tlee.edge.runner import FULL, REAL, Bundle, Check, Runner, RunnerError, check_results
@@ -82,7 +83,7 @@ def test_a_wrong_result_is_an_error(folder, tmp_path):
     copy = shutil.copytree(folder / "int8", tmp_path / "int8")
     about = json.loads((copy / "bundle.json").read_text())
     about["videos"][0] |= {"label": 7, "margin": 9.0}
-    (copy / "bundle.json").write_text(json.dumps(about))
+    save_sealed(copy / "bundle.json", about)
     with pytest.raises(RunnerError, match=r"0\.mp4 .*label"):
         check_results(Runner(copy, "onnxruntime"))
 

@@ -66,7 +66,7 @@ def check_engine(model: TLEE, folder: Path, videos: int = 12) -> set[tuple[int, 
 
 
 @five_layers
-@pytest.mark.parametrize(("reuse", "accumulate"), list(product(REUSES, ("exit", "visited"))))
+@pytest.mark.parametrize(("reuse", "accumulate"), list(product(REUSES, ("exit", "visited", "published"))))
 def test_every_reuse(reuse, accumulate, tmp_path):
     assert len(check_engine(random_network(small_params(reuse=reuse, accumulate=accumulate)), tmp_path)) > 3
 
@@ -156,17 +156,28 @@ def test_visited_exits_are_accumulated_from_the_second_on():
 
 
 @five_layers
+def test_by_the_published_rule_the_first_frame_is_alone_and_the_last_has_one_exit():
+    model = random_network(small_params(accumulate="published"))
+    policy = Thresholds((0.5, NEVER), (NEVER,) * 3, (NEVER, NEVER, 0.5), (NEVER,) * 3)
+    first, (later, gated), _, last = compile_policy(policy, model, T)
+    assert [each.readout.inputs for each in first] == [["feature"]] * 2
+    assert later.readout.inputs == gated.readout.inputs == ["feature", "count", "base"]  # the gate has no other past
+    assert [(each.segments.depth, each.stop, each.gate) for each in last] == [(0, NEVER, NEVER)]
+
+
+@five_layers
 @pytest.mark.parametrize(
     ("accumulate", "files"),
     [
         ("exit", ["segments0-0", "segments0-1", "segments0-2"]),
         ("visited", ["segments0-0", "segments1-1", "segments2-2"]),
+        ("published", ["segments0-0", "segments1-1", "segments2-2"]),  # the first frame directly
     ],
 )
 def test_random_exits_are_reached_directly_or_through_the_visited_ones(accumulate, files, tmp_path):
     model = random_network(small_params(accumulate=accumulate))
     compiled = compile_policy(RandomExits(0.5, seed=0), model, T)
-    assert all([each.segments.name for each in exits] == files for exits in compiled)
+    assert all([each.segments.name for each in exits] == files for exits in compiled[accumulate == "published" :])
     assert all((each.stop, each.gate, each.layer) == (NEVER,) * 3 for exits in compiled for each in exits)
 
     engine = engine_of(model, RandomExits(0.5, seed=0), tmp_path)

@@ -23,6 +23,7 @@ from support.bundles import as_pixels, bundle_of, small_bundle
 from support.margins import policy_amid
 from support.small import T, in_place_of_resnet18, random_clips, random_network, small_params
 
+from tlee.checksums import save_sealed
 from tlee.edge.runner import (
     Runner,
     RunnerError,
@@ -160,7 +161,7 @@ def test_it_runs_on_an_old_python(kind, backend, tmp_path):
 def test_a_wrong_result_is_one_line_and_nothing_is_written(folder):
     about = json.loads((folder / "bundle.json").read_text())
     about["videos"][0] |= {"label": 7, "margin": 9.0}
-    (folder / "bundle.json").write_text(json.dumps(about))
+    save_sealed(folder / "bundle.json", about)
     command = [sys.executable, "runner.py", "--backend", "onnxruntime", "--output", "out.json"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -201,7 +202,7 @@ def test_a_graph_that_a_runtime_cannot_load_is_one_line(folder, backend, suffix)
     first = about["exits"][0][0]["segments"]
     (folder / (first + suffix)).write_bytes(b"of another version")
     about["files"][first + suffix] = hashlib.sha256(b"of another version").hexdigest()
-    (folder / "bundle.json").write_text(json.dumps(about))
+    save_sealed(folder / "bundle.json", about)
     with pytest.raises(SystemExit) as caught:
         main(["--bundle", str(folder), "--backend", backend])
     version = importlib.import_module(backend).__version__

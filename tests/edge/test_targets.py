@@ -16,6 +16,7 @@ import pytest
 from support.bundles import small_bundle
 from support.refusals import one_line
 
+from tlee.checksums import save_sealed
 from tlee.edge.runner import Energy, LatencyResult, PowerResult, Runner, device_name, measure_latency
 from tlee.edge.targets import measure_target
 from tlee.params import LatencyParams, load_params
@@ -86,7 +87,7 @@ def test_a_result_with_another_key_is_refused(bundle, result, tmp_path):
     path = tmp_path / "nano.json"
     fields = json.loads(result.to_json())
     fields["check"]["clips"] = fields["check"].pop("videos")
-    path.write_text(json.dumps(fields))
+    save_sealed(path, fields)
     assert refusal(f"file:{path}", bundle).startswith(f"{path} is not a result ")
 
 
@@ -150,7 +151,7 @@ def test_the_same_bundle_is_not_copied_again(bundle, home, capsys):
     measure_target(latency(TARGET), bundle)
     assert "copying" not in capsys.readouterr().out
     about = json.loads((bundle / "bundle.json").read_text())
-    (bundle / "bundle.json").write_text(json.dumps(about | {"method": "another"}))
+    save_sealed(bundle / "bundle.json", about | {"method": "another"})
     measure_target(latency(TARGET), bundle)
     assert "copying" in capsys.readouterr().out
     assert kept.exists()
@@ -159,7 +160,7 @@ def test_the_same_bundle_is_not_copied_again(bundle, home, capsys):
 def test_a_wrong_result_on_the_device_is_reported(bundle, home):
     about = json.loads((bundle / "bundle.json").read_text())
     about["videos"][1] |= {"label": 7, "margin": 9.0}
-    (bundle / "bundle.json").write_text(json.dumps(about))
+    save_sealed(bundle / "bundle.json", about)
     message = refusal(TARGET, bundle)
     assert message.startswith(f"latency.target {TARGET}: wrong result")
     assert re.search(r"1\.mp4 .*label \d, expected 7$", message)

@@ -63,7 +63,7 @@ def test_any_of_several_labels_is_correct_for_the_oracle(readout):
     assert outcomes.exit_depths.tolist() == [[0, -1], [1, -1], [0, 0], [0, -1]]
 
 
-@pytest.mark.parametrize("accumulate", ["exit", "visited"])
+@pytest.mark.parametrize("accumulate", ["exit", "visited", "published"])
 @pytest.mark.parametrize("steps", ["shared", "per_step"])
 def test_the_oracle_has_the_cost_and_logits_of_its_exits(accumulate, steps):
     """Its exits, taken as given paths, end in the same place at the same cost."""
@@ -195,7 +195,8 @@ def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkey
 
 
 def test_readouts_per_step_and_visited_exits_are_evaluated_too():
-    for settings in ({"readout": "per_step"}, {"accumulate": "visited", "reuse": "mean"}, {"gate": "confidence"}):
+    rules = ({"accumulate": "visited", "reuse": "mean"}, {"accumulate": "published"})
+    for settings in (*rules, {"readout": "per_step"}, {"gate": "confidence"}):
         evaluation = found(small_params(num_branches=1, **settings))
         assert evaluation.table.set_index("method").at["tlee", "share_of_full"] < 1
         assert ("tlee_gate" in evaluation.policies) == (settings.get("gate") != "confidence")

@@ -287,7 +287,8 @@ def written(trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trace:
 
 
 def write_trace(trace: Trace) -> None:
-    save_table("evaluate", "trace", pd.concat([rows.assign(method=name) for name, rows in trace.items()]))
+    table = pd.concat([rows.assign(method=name) for name, rows in trace.items()])
+    save_table("evaluate", "trace", table, checked=True)
 
 
 def test_the_columns_of_a_trace_are_those_that_evaluate_writes():

@@ -51,7 +51,7 @@ class FakeContainer:
 
     def __init__(self, duration: int | None):
         self.duration = duration
-        self.streams = SimpleNamespace(video=[SimpleNamespace()])
+        self.streams = SimpleNamespace(video=[SimpleNamespace(width=320, height=240)])
 
 
 @pytest.mark.parametrize(

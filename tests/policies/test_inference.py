@@ -205,7 +205,7 @@ def random_readout(**model: str) -> Readout:
 
 #: Every kind of readout: reuse and accumulation, gate and steps.
 KINDS = [
-    *({"reuse": reuse, "accumulate": rule} for reuse, rule in product(REUSES, ("exit", "visited"))),
+    *({"reuse": reuse, "accumulate": rule} for reuse, rule in product(REUSES, ("exit", "visited", "published"))),
     *({"gate": gate, "readout": per} for gate, per in product(sorted(set(GATES) - {"random"}), ("shared", "per_step"))),
     {"method": "frameexit"},
     {"reuse": "mean", "accumulate": "visited", "gate": "frameexit", "readout": "per_step"},

@@ -73,7 +73,7 @@ five_layers = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone
 
 
 @five_layers
-@pytest.mark.parametrize(("reuse", "accumulate"), list(product(REUSES, ("exit", "visited"))))
+@pytest.mark.parametrize(("reuse", "accumulate"), list(product(REUSES, ("exit", "visited", "published"))))
 def test_every_reuse(reuse, accumulate):
     outcomes = step_by_step_agrees(small_params(reuse=reuse, accumulate=accumulate), videos=6)
     assert len({tuple(path) for each in outcomes for path in each.exit_depths.tolist()}) > 3

@@ -8,7 +8,7 @@ import torch
 from support.refusals import one_line
 
 from tlee.errors import UserError
-from tlee.features import load_features
+from tlee.features import FeatureTable, load_features, save_description
 from tlee.paths import FEATURES, POLICY
 from tlee.policies.files import read_policy, save_policies
 from tlee.policies.given import FixedExits, RandomExits
@@ -58,10 +58,11 @@ def test_a_policy_that_cannot_be_read_names_the_stage(content, message):
 def stored() -> Path:
     """Two videos of three frames, two depths and four numbers."""
     FEATURES.mkdir(parents=True)
-    np.save(FEATURES / "val.npy", np.arange(48, dtype=np.float32).reshape(2, 3, 2, 4))
-    tensors = {"labels": torch.tensor([0, 1]), "truth": torch.eye(2, dtype=torch.bool)}
-    about = {"videos": ["a", "b"], "groups": ["g", "h"], "classes": ["x", "y"]}
-    save_tensors(FEATURES / "val.safetensors", tensors, about)
+    features = np.arange(48, dtype=np.float32).reshape(2, 3, 2, 4)
+    np.save(FEATURES / "val.npy", features)
+    labels, truth = torch.tensor([0, 1]), torch.eye(2, dtype=torch.bool)
+    table = FeatureTable(torch.from_numpy(features), labels, truth, ["a", "b"], ["g", "h"], ["x", "y"])
+    save_description(FEATURES / "val.npy", table)
     return FEATURES / "val.npy"
 
 

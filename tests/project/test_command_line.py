@@ -11,6 +11,7 @@ from papermill.exceptions import PapermillExecutionError
 from support.titles import states
 
 import tlee.__main__ as command_line
+from tlee.checksums import save_sealed
 from tlee.errors import UserError
 from tlee.notebook import run_notebook
 from tlee.paper.summary import guarantee_line, latency_line, savings_line, summarise
@@ -114,7 +115,7 @@ def test_a_summary_without_results_names_the_command_to_run(project):
 def test_a_summary_without_latency_names_the_command_to_run(project):
     metrics = project / "results" / "metrics"
     metrics.mkdir(parents=True)
-    (metrics / "evaluate.json").write_text("{}")
+    save_sealed(metrics / "evaluate.json", {})
     with pytest.raises(UserError, match=r"latency\.json .*`dvc repro latency`"):
         summarise()
 

@@ -3,6 +3,8 @@
 Independent of the kit's networks, so that tests compare two implementations.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -220,25 +222,35 @@ def frameexit_decisions(state: State, features: torch.Tensor, first: float) -> t
 
 
 def tlee_decisions(
-    state: State, features: torch.Tensor, first: float, layer: float
+    state: State,
+    features: torch.Tensor,
+    first: float,
+    layer: float,
+    reuse: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.maximum,
 ) -> tuple[list[list[int]], torch.Tensor]:
-    """Return the exit depths of each video (-1 for unused frames) and its logits; the gate stops above one half."""
+    """Return the exit depths of each video (-1 for unused frames) and its logits, by TLEE's published test loop.
+
+    Every exit is evaluated. At the first frame its ``z`` is its own feature, later ``reuse`` of the ``z`` before and
+    its feature; the gate compares these two ``z`` and stops above one half; at the last frame the first exit stops.
+    """
     paths, logits = [], []
     for video in features:
-        past, path, stop = None, [], False
+        z, path, stop = None, [], False
         for t, exits in enumerate(video):
-            for depth, feature in enumerate(exits):
-                z = feature if past is None else torch.maximum(past, feature)
+            path.append(-1)
+            for feature in exits:
+                path[-1] += 1
+                before, z = z, feature if t == 0 else reuse(z, feature)
                 step_logits = apply_linear(state, "classifiers.0", z)
                 confidence = step_logits.softmax(0).max()
                 if t == 0:
                     stop = confidence > first
-                elif t < len(video) - 1:
-                    stop = gate_score(state, 0, z[None], past[None]).sigmoid() > 0.5
-                if stop or confidence > layer or depth == len(exits) - 1:
+                elif t == len(video) - 1:
+                    stop = True
+                else:
+                    stop = gate_score(state, 0, z[None], before[None]).sigmoid() > 0.5
+                if stop or confidence > layer:
                     break
-            path.append(depth)
-            past = z
             if stop:
                 break
         paths.append(path + [-1] * (len(video) - len(path)))

@@ -74,6 +74,19 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, capsys):
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
+def test_a_damaged_state_is_ignored_with_a_warning(tmp_path, capsys):
+    whole, state = Regression(), tmp_path / "state.pt"
+    history = train(whole, tmp_path / "whole.pt")
+    with pytest.raises(PowerCut):
+        train(Interrupted(), state)
+    state.write_bytes(state.read_bytes().replace(b"history", b"mystery"))
+    again = Regression()
+    assert train(again, state).equals(history)
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in whole.state_dict().items())
+    assert f"warning: {state} is damaged" in capsys.readouterr().out
+    assert not state.exists()
+
+
 def test_a_finished_run_leaves_no_state_behind(tmp_path):
     train(Regression(), tmp_path / "run.pt")
     assert list(tmp_path.iterdir()) == []
@@ -303,6 +316,8 @@ FEATURES[0, :, :, 0] = torch.tensor([[1.0, 2, 9], [3, 4, 9], [0, 5, 9], [99, 99,
         ({"reuse": "mean"}, [(2.5, 2), (3, 2), (2, 3), (11 / 3, 3)]),
         ({"reuse": "mean", "accumulate": "visited"}, [(2, 1.5), (2.5, 1.5), (2, 2.5), (2.5, 2.5)]),
         ({"reuse": "add", "accumulate": "visited"}, [(6, 3), (10, 3), (10, 10), (15, 10)]),
+        ({"reuse": "max", "accumulate": "published"}, [(3, 2), (4, 3), (4, 4), (5, 4)]),
+        ({"reuse": "mean", "accumulate": "published"}, [(2.5, 2), (3, 2.5), (2.25, 3), (2.8, 2.25)]),
     ],
 )
 def test_a_gate_learns_from_the_pairs_that_inference_meets(monkeypatch, model, pairs):

@@ -10,7 +10,7 @@ import torch
 from tlee.backbones.normalise import IMAGENET_MEAN, IMAGENET_STD
 from tlee.checkpoints.frameexit import frameexit
 from tlee.checkpoints.layout import IMAGENET, KINETICS, Conversion, State, translate
-from tlee.checkpoints.tlee import tlee, without_branches
+from tlee.checkpoints.tlee import tlee, with_reuse, without_branches
 from tlee.errors import UserError
 from tlee.model import TLEE, whole, without_initial_weights
 from tlee.params import Params, load_params
@@ -49,13 +49,14 @@ def import_checkpoint(
     class_file: Path | None = None,
     normalise: str | None = None,
     branches: bool = True,
+    reuse: str | None = None,
 ) -> Imported:
     """Write the network of a published checkpoint as one weight file of the kit.
 
     Its architecture is inferred from the tensors in the file, and otherwise taken from ``params_file``. ``normalise``
     is one of ``NORMALISATIONS``, by default that of the authors' configurations. With ``branches`` False, TLEE's
-    branches are omitted. The names in ``class_file``, one per line, are in the order of the classifier; without it,
-    numbers are names.
+    branches are omitted; ``reuse`` names one of ``tlee.REUSE_WEIGHTS`` if the network was trained with it. The names in
+    ``class_file``, one per line, are in the order of the classifier; without it, numbers are names.
 
     Raises ``UserError`` in one line if the file is damaged, contains more than tensors, is in another layout or of a
     network that the kit cannot compute, and if the number of names is not the number of classes.
@@ -64,6 +65,12 @@ def import_checkpoint(
         raise UserError(f"{to} should end with .safetensors: correct --to")
     current = load_params(params_file)
     state = read_state(path) if branches else without_branches(read_state(path))
+    if reuse is not None:
+        if layout != "tlee":
+            raise UserError(
+                f"{path}: --reuse is of TLEE's networks, FrameExit's reuse is always the maximum: leave it out"
+            )
+        state = with_reuse(state, reuse)
     conversion = LAYOUTS[layout](state, path)
     classes = _class_names(class_file, conversion.num_classes)
     params = load_params(params_file, conversion.settings)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tlee.checkpoints.gates import frameexit_gate_prefixes, linear_to_mlp_gate
 from tlee.checkpoints.layout import KINETICS, REMEDY, Conversion, State, find_numbers, join_names, require_layers
 from tlee.checkpoints.resnets import resnet_name, resnet_prefixes
@@ -10,6 +12,7 @@ from tlee.errors import UserError
 from tlee.modules.branches import CRMBranch
 
 BODY = "backbone.baseModel."
+WEIGHT_OF_PAST = "feature_func.beta"  #: in files whose reuse is a learned moving average
 PIXELS = 224  #: input size of all networks in the authors' code
 
 #: A tensor that identifies each backbone among those made of torchvision's ``features``.
@@ -18,6 +21,10 @@ _FEATURES = {
     "efficientnet_b3": f"{BODY}1.0.block.0.0.weight",
     "vgg16": f"{BODY}40.weight",
 }
+
+
+#: Weight of the past where reuse is a mean of two features, by the authors' name; their code saves none.
+REUSE_WEIGHTS = {"ap": 0.5, "ema": 0.999}
 
 
 def tlee(state: State, path: Path) -> Conversion:
@@ -32,6 +39,7 @@ def tlee(state: State, path: Path) -> Conversion:
         prefixes |= _branch_prefixes(state, index, path)
     gate, notes = _gate(state)
     prefixes |= frameexit_gate_prefixes(0) if gate == "frameexit" else {"gates.": "exit_selector."}
+    reuse = _reuse(state, path)
     mlp = state.get("mlp.layers.0.weight")
     return Conversion(
         settings={
@@ -41,7 +49,7 @@ def tlee(state: State, path: Path) -> Conversion:
             "model.num_branches": num_branches,
             **_branch_settings(state, num_branches),
             "model.mlp": None if mlp is None else mlp.shape[0],
-            "model.reuse": "max",
+            "model.reuse": reuse,
             "model.readout": "shared",
             "model.gate": gate,
         },
@@ -50,16 +58,30 @@ def tlee(state: State, path: Path) -> Conversion:
             "extract.short_side": 256,
             "model.input_size": PIXELS,
             "model.order": "coarse_to_fine",
+            "model.accumulate": "published",
             "evaluate.first_threshold": 0.99,
             "evaluate.gate_threshold": 0.5,
             "evaluate.stop_threshold": 1.0,
         },
         num_classes=state["classifiers.0.weight"].shape[0],
         normalisation=KINETICS,
-        prefixes=prefixes | {"mlp.": "mlp.layers.", "classifiers.": "classifiers."},
-        convert=linear_to_mlp_gate if gate == "mlp" else lambda ours: None,
+        prefixes=prefixes | {"mlp.": "mlp.layers.", "classifiers.": "classifiers.", "reuse.logit": WEIGHT_OF_PAST},
+        convert=_convert,
         notes=notes,
     )
+
+
+def _convert(ours: State) -> None:
+    if "gates.0.fc1.weight" in ours:
+        linear_to_mlp_gate(ours)
+    if "reuse.logit" in ours:
+        ours["reuse.logit"] = ours["reuse.logit"].double().logit().float()
+
+
+def with_reuse(state: State, reuse: str) -> State:
+    """Return the same network with the weight of ``REUSE_WEIGHTS``; a learned one in the file has precedence."""
+    learned = {WEIGHT_OF_PAST: state[WEIGHT_OF_PAST]} if reuse == "ema" and WEIGHT_OF_PAST in state else {}
+    return state | {WEIGHT_OF_PAST: torch.tensor(REUSE_WEIGHTS[reuse])} | learned
 
 
 def without_branches(state: State) -> State:
@@ -110,6 +132,24 @@ def _branch_settings(state: State, num_branches: int) -> dict[str, Any]:
 def _reads_a_grid(state: State, branch: str) -> bool:
     channels = state[f"{branch}crm.conv{find_numbers(state, f'{branch}crm.conv#.weight')[-1]}.weight"].shape[0]
     return state[f"{branch}fc1.weight"].shape[1] == channels * CRMBranch.side**2
+
+
+def _reuse(state: State, path: Path) -> str:
+    layers = [name for name in state if name.startswith("feature_func.") and name != WEIGHT_OF_PAST]
+    if layers:
+        raise UserError(
+            f"{path} cannot be imported: it has {join_names(layers)}, reuse by `afrm`, which replaces features by the "
+            "sum of two scores; train it with another `useFeatureFunc`"
+        )
+    if WEIGHT_OF_PAST not in state:
+        return "max"
+    weight = state[WEIGHT_OF_PAST]
+    if weight.numel() != 1 or not 0 < weight.item() < 1:
+        raise UserError(
+            f"{path} cannot be imported: `{WEIGHT_OF_PAST}`, the weight of the past, is not between 0 and 1 as the "
+            "`ema` of this kit; train it with another `useFeatureFunc`"
+        )
+    return "ema"
 
 
 def _gate(state: State) -> tuple[str, list[str]]:

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import nan
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import pandas as pd
 
-from tlee.errors import UserError
+from tlee.errors import UserError, breaks_lines
 
 
 class Video(NamedTuple):
@@ -40,18 +40,25 @@ class Dataset:
 
 
 def make_manifest(videos: Iterable[Video]) -> pd.DataFrame:
-    """Return the table of ``videos`` in their order."""
-    manifest = pd.DataFrame(videos, columns=list(Video._fields))
+    """Return the table of ``videos`` in their order.
+
+    Raises ``UserError`` if a name has a line break or is not text: no list or table could contain it.
+    """
+    rows = list(videos)
+    _check_text("video", (row.video for row in rows))
+    manifest = pd.DataFrame(rows, columns=list(Video._fields))
     return manifest.astype({"start": float, "end": float})
 
 
 def check_dataset(dataset: Dataset, name: str) -> None:
     """Raise ``UserError`` if the annotations of data set ``name`` do not allow training and a fair test.
 
-    Checked are: no training or no test videos, duplicate classes, duplicate videos, and classes with test videos but
-    no training videos.
+    Checked are: class names with line breaks, paths that leave the folder of the videos, no training or no test videos,
+    duplicate classes, duplicate videos, and classes with test videos but no training videos.
     """
     manifest, classes = dataset.manifest, dataset.classes
+    _check_text("class", classes)
+    _check_inside(manifest["video"], name)
     for split in ("train", "test"):
         if split not in set(manifest["split"]):
             raise UserError(f"{name} has no {split} videos: its annotation files list none")
@@ -70,3 +77,16 @@ def check_dataset(dataset: Dataset, name: str) -> None:
             f"class `{classes[untrained[0]]}` of {name} has test videos but no training videos"
             f"{f', like {len(untrained) - 1} more' if untrained[1:] else ''}: correct its annotation files"
         )
+
+
+def _check_text(kind: str, names: Iterable[str]) -> None:
+    broken = next(filter(breaks_lines, names), None)
+    if broken is not None:
+        raise UserError(f"a {kind} is named {broken!a}, with a line break or a character that is not text: rename it")
+
+
+def _check_inside(videos: Iterable[str], name: str) -> None:
+    for video in videos:
+        path = PurePosixPath(video)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise UserError(f"{name} lists `{video}`, which is outside the folder of its videos: correct the list")

@@ -18,6 +18,7 @@ It contains the graphs as ONNX and as TorchScript, ``runner.py``, which runs the
                                       to a threshold and of its label to the next class
 ``timing``                            default number of threads, warmup videos and repeats of the runner
 ``files``                             SHA-256 of each file
+``crc32``                             checksum of all the other values
 ====================================  ================================================================================
 """
 

@@ -11,6 +11,7 @@ It covers the network alone, and is of little use if frames are much smaller tha
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,19 @@ from scipy.optimize import nnls
 from torch import nn
 
 from tlee._torchvision import models
-from tlee.costs import GIGA, Costs, count_macs, measure_costs
+from tlee.costs import GIGA, Costs, count_macs, measure_costs, taken_alone
 from tlee.edge.graphs import Program
-from tlee.edge.runner import FULL, IDEAL, NEVER, REAL, STATISTICS, Column, fixed_depth, summary_statistics
+from tlee.edge.runner import (
+    FULL,
+    IDEAL,
+    NEVER,
+    REAL,
+    STATISTICS,
+    Column,
+    accumulates_passed,
+    fixed_depth,
+    summary_statistics,
+)
 from tlee.model import TLEE
 
 FILE = Path(__file__).parent / "jetson_nano.csv"
@@ -129,30 +140,29 @@ def _along_systems(costs: Costs, program: Program, exit_depths: torch.Tensor) ->
     """Add up one quantity ``[N]`` for each system."""
     features_only = replace(costs, reuse=0, classifier=0)
     fixed = [
-        costs.of_paths(torch.full_like(exit_depths, depth), visited=False).numpy()
-        for depth in range(len(costs.segments))
+        costs.of_paths(torch.full_like(exit_depths, depth), taken_alone).numpy() for depth in range(len(costs.segments))
     ]
     return {
         FULL: fixed[-1],
         **{fixed_depth(depth): each for depth, each in enumerate(fixed[:-1])},
         REAL: np.array([_cost_of_engine(costs, program, depths) for depths in exit_depths.tolist()]),
-        IDEAL: features_only.of_paths(exit_depths, visited=False).numpy(),
+        IDEAL: features_only.of_paths(exit_depths, taken_alone).numpy(),
     }
 
 
 def _cost_of_engine(costs: Costs, program: Program, exit_depths: list[int]) -> float:
     """Cost of a video in the engine, whose readouts classify at every exit that is evaluated."""
-    every_exit = program["decides"] or program["accumulate"] == "visited"
-    evaluated = [
-        each
-        for frame, depth in zip(program["exits"], exit_depths, strict=True)
-        for each in frame
-        if each["depth"] <= depth and (every_exit or each["depth"] == depth)
-    ]
+    passed = [accumulates_passed(program["accumulate"], t) for t in range(len(exit_depths))]
+    first, *later = (
+        [each for each in frame if each["depth"] <= depth and (program["decides"] or every or each["depth"] == depth)]
+        for frame, depth, every in zip(program["exits"], exit_depths, passed, strict=True)
+    )
+    evaluated = [*first, *chain.from_iterable(later)]
+    combined = len(evaluated) - (1 if passed[0] else len(first))
     segments = sum(sum(costs.segments[: depth + 1]) for depth in exit_depths)
     heads = sum(costs.heads[each["depth"]] for each in evaluated)
     gates = sum(each["gate"] < NEVER for each in evaluated) * costs.gate
-    return segments + heads + len(evaluated) * costs.classifier + gates + (len(evaluated) - 1) * costs.reuse
+    return segments + heads + len(evaluated) * costs.classifier + gates + combined * costs.reuse
 
 
 def estimate_nano(model: TLEE, program: Program) -> pd.DataFrame:

@@ -57,7 +57,7 @@ class ReadoutModule(nn.Module):
         logits = self.readout.classify(z, self.graph.step)
         confidence, gate = self.readout.probabilities(logits).amax(1, keepdim=True), self.no_gate
         if self.graph.gate:
-            compared = past if self.graph.accumulates_visited else base
+            compared = base if self.graph.compared == self.graph.base else past
             assert compared is not None  # the first readout has no gate
             gate = self.readout.gate(z, compared, self.graph.step).sigmoid()[:, None]
         return z, logits, torch.cat([confidence, gate], dim=1)

@@ -13,6 +13,7 @@ from tlee.edge.runner import BASE, COUNT, FEATURE, PAST
 from tlee.levels import ALWAYS, NEVER
 from tlee.model import TLEE
 from tlee.policies.given import RandomExits
+from tlee.policies.policy import evaluates
 from tlee.policies.thresholds import Thresholds
 
 Program = dict[str, Any]  #: the part of ``bundle.json`` that ``runner.Engine`` or ``runner.UncutNetwork`` runs
@@ -39,14 +40,15 @@ class ReadoutGraph:
     """Reuse, classifier and gate: ``(feature, past) -> (z, logits, scores)``.
 
     The ``first`` has no earlier feature to combine with; there is a ``gate`` only where the policy uses its score.
-    ``step`` is the time step, where these have classifiers and gates of their own. If visited exits are accumulated
-    too, the feature is combined with a ``base``, and the gate still compares with the ``past``.
+    ``step`` is the time step, where these have classifiers and gates of their own. The feature is combined with the
+    tensor ``base``, and the gate compares with the tensor ``compared``: ``PAST`` or ``BASE``, see ``Readout``.
     """
 
     first: bool
     gate: bool
     step: int
-    accumulates_visited: bool
+    base: str
+    compared: str
 
     @property
     def name(self) -> str:
@@ -58,9 +60,8 @@ class ReadoutGraph:
         """Names of the tensors that it may read."""
         if self.first:
             return [FEATURE]
-        if not self.accumulates_visited:
-            return [FEATURE, COUNT, PAST]
-        return [FEATURE, COUNT, BASE, PAST] if self.gate else [FEATURE, COUNT, BASE]
+        past = [self.compared] if self.gate and self.compared != self.base else []
+        return [FEATURE, COUNT, self.base, *past]
 
 
 @dataclass(frozen=True)
@@ -104,26 +105,26 @@ def compile_policy(policy: Thresholds | RandomExits, model: TLEE, frames: int) -
 def _exits_used(policy: Thresholds, model: TLEE, t: int, frames: int) -> tuple[ExitGraphs, ...]:
     exits: list[ExitGraphs] = []
     for depth in range(model.num_exits):
-        if not policy.uses_exit(t, depth, frames):
+        if not evaluates(policy, model.readout, t, depth, frames):
             continue
         start = exits[-1].segments.depth + 1 if exits else 0
         layer = policy.layer[depth] if depth < model.num_exits - 1 else ALWAYS
         stop, gate = policy.stop_above(t, depth, frames)
         readout = _readout(model, t, first_exit=not exits, gate=gate < NEVER)
         exits.append(ExitGraphs(SegmentGraph(start, depth, ends=layer == ALWAYS), readout, stop, gate, layer))
-        if layer == ALWAYS:
+        if layer == ALWAYS or model.readout.first_exit_ends(t, frames):
             break
     return tuple(exits)
 
 
 def _all_exits(model: TLEE, t: int) -> tuple[ExitGraphs, ...]:
-    accumulates_visited, deepest = model.readout.accumulates_visited, model.num_exits - 1
+    readout, deepest = model.readout, model.num_exits - 1
     return tuple(
         ExitGraphs(
             SegmentGraph(
-                start=depth if accumulates_visited else 0,
+                start=depth if readout.accumulates_passed(t) else 0,
                 depth=depth,
-                ends=not accumulates_visited or depth == deepest,
+                ends=not readout.accumulates_visited or depth == deepest,
             ),
             _readout(model, t, first_exit=depth == 0, gate=False),
             NEVER,
@@ -135,7 +136,7 @@ def _all_exits(model: TLEE, t: int) -> tuple[ExitGraphs, ...]:
 
 
 def _readout(model: TLEE, t: int, *, first_exit: bool, gate: bool) -> ReadoutGraph:
-    accumulates_visited = model.readout.accumulates_visited
-    first = t == 0 and (first_exit or not accumulates_visited)
-    step = t if model.readout.per_step else 0
-    return ReadoutGraph(first, gate, step, accumulates_visited)
+    readout = model.readout
+    first = t == 0 and (first_exit or not readout.accumulates_passed(t))
+    base = readout.base(PAST, BASE, t)
+    return ReadoutGraph(first, gate, t if readout.per_step else 0, base, readout.compared(PAST, base))

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 import typing
+import zlib
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -171,14 +172,14 @@ class LatencyResult(typing.NamedTuple):
     power: typing.Optional[PowerResult]  #: None if it was not measured
 
     def to_json(self):
-        """Return the result as a line of JSON."""
-        return json.dumps(_as_dictionaries(self)) + "\n"
+        """Return the result as a line of JSON with its checksum."""
+        return json.dumps(sealed(_as_dictionaries(self))) + "\n"
 
     @classmethod
     def from_json(cls, text):
-        """Read a result. Raises ``ValueError`` if ``text`` is not one."""
+        """Read a result. Raises ``ValueError`` if ``text`` is not one, or damaged."""
         try:
-            fields = json.loads(text)
+            fields = unsealed(text)
             for name, kind in (("device", Device), ("runtime", Runtime), ("check", Check)):
                 fields[name] = kind(**fields[name])
             for name in ("clocks_before", "clocks_after"):
@@ -198,6 +199,27 @@ def _as_dictionaries(value):
     return {key: _as_dictionaries(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
+# --- checksums -------------------------------------------------------------------------------------------
+
+
+def sealed(content):
+    """Return ``content``, a dictionary, with the CRC-32 of its JSON, as ``tlee.checksums`` does."""
+    digest = zlib.crc32(json.dumps(content, sort_keys=True).encode())
+    return dict(content, crc32=[f"{digest:08x}"])
+
+
+def unsealed(text):
+    """Return the content of the JSON ``text`` without its checksum. Raises ``ValueError`` if it is damaged."""
+    try:
+        content = json.loads(text)
+        checksum = content.pop("crc32")
+    except (AttributeError, KeyError, TypeError, RecursionError):
+        checksum, content = None, {}
+    if checksum != sealed(content)["crc32"]:
+        raise ValueError("its checksum is missing or differs")
+    return content
+
+
 # --- the bundle ------------------------------------------------------------------------------------------
 
 
@@ -211,11 +233,23 @@ class Bundle:
     def __init__(self, folder):
         self.folder = Path(folder)
         try:
-            self.program = json.loads((self.folder / MANIFEST).read_text())
+            self.program = unsealed((self.folder / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunnerError(f"{folder} contains no readable {MANIFEST} ({error}): copy the bundle again") from None
+        self._check_names()
         self.videos = self.program["videos"]
         self._frames = None
+
+    def _check_names(self):
+        """Raise ``RunnerError`` if a file named by the manifest is outside the folder: it would be read or sent."""
+        manifest = self.folder / MANIFEST
+        try:
+            names = list(dict(self.program["files"])) + list(dict(self.program["graphs"])) + self.program["videos"][:0]
+        except (KeyError, TypeError, ValueError):
+            raise RunnerError(f"{manifest} lacks its files, graphs or videos: export it again") from None
+        for name in names:
+            if name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f]", name):
+                raise RunnerError(f"{manifest} names {name!a}, a file outside its folder: export it again")
 
     def file(self, name):
         """Return the path of the file ``name``. Raises ``RunnerError`` if it is not the exported file."""
@@ -226,7 +260,7 @@ class Bundle:
                     digest.update(block)
         except OSError as error:
             raise RunnerError(f"{path} cannot be read ({error.strerror}): copy the bundle again") from None
-        if digest.hexdigest() != self.program["files"][name]:
+        if digest.hexdigest() != self.program["files"].get(name):
             raise RunnerError(f"{path} is not the file that was exported: copy the bundle again")
         return str(path)
 
@@ -639,14 +673,15 @@ class Engine:
 
     ``program`` contains the ``graphs`` (name to ``inputs`` and ``outputs``), the ``tensors`` that they share (name to
     shape), for each frame the ``exits`` in use from shallow to deep, and ``accumulate``: ``visited`` if all exits
-    evaluated are accumulated, ``exit`` if only the exit taken is. An exit runs two graphs, ``segments`` and
+    evaluated are accumulated, ``published`` if all but those of the first frame on the way to the exit taken, ``exit``
+    if only the exit taken is. An exit runs two graphs, ``segments`` and
     ``readout``, at a ``depth``; then the video stops if the confidence is above ``stop`` or the gate's score above
     ``gate``, and the frame is left if the confidence is above ``layer``.
     There is a ``chunk`` (see ``Chunk``) where frames do not depend on the frames before.
     """
 
     def __init__(self, backend, program):
-        self._backend, self._accumulates_visited = backend, program["accumulate"] == "visited"
+        self._backend, self._accumulate = backend, program["accumulate"]
         exits = [each for frame in program["exits"] for each in frame]
         names = [name for each in exits for name in (each["segments"], each["readout"])]
         graphs = {name: Graph(backend, name, program["graphs"][name]["outputs"]) for name in dict.fromkeys(names)}
@@ -688,7 +723,7 @@ class Engine:
         """
         if len(clip) != len(self._exits):
             raise ValueError(f"the clip has {len(clip)} frames, the bundle was exported for {len(self._exits)}")
-        backend, visited = self._backend, self._accumulates_visited
+        backend = self._backend
         exit_depths, scores, segments_run, stop, count = [-1] * len(clip), [], [], False, 0
         for graph in self._graphs:
             graph.reset()
@@ -698,8 +733,9 @@ class Engine:
         for t, exits in enumerate(self._exits):
             if t >= num_chunked:
                 backend.put(FRAME, clip[t : t + 1])
+            passed = accumulates_passed(self._accumulate, t)
             if given_exits is not None:
-                exits = exits[0 if visited else given_exits[t] : given_exits[t] + 1]
+                exits = exits[0 if passed else given_exits[t] : given_exits[t] + 1]
             for depth, segments, readout, stop_above, gate_above, layer_above in exits:
                 if self._uses_count:
                     backend.put(COUNT, count)
@@ -710,10 +746,10 @@ class Engine:
                     segments_run.append(segments.name)
                 readout()
                 exit_depths[t] = depth
-                if visited:
+                if passed:
                     count += 1
-                    if self._uses_base:
-                        backend.copy(Z, BASE)
+                if self._uses_base:
+                    backend.copy(Z, BASE)
                 if given_exits is None:
                     confidence, gate = backend.get(SCORES)[0]
                     scores.append((confidence, gate))
@@ -724,9 +760,14 @@ class Engine:
                 break
             if self._uses_past:
                 backend.copy(Z, PAST)
-            if not visited:
+            if not passed:
                 count += 1
         return Decision(backend.get(LOGITS)[0].copy(), exit_depths, scores, segments_run)
+
+
+def accumulates_passed(accumulate, t):
+    """Return True if the exits evaluated on the way to a deeper one are accumulated at frame ``t``, by the rule."""
+    return accumulate == "visited" or (accumulate == "published" and t > 0)
 
 
 def _threshold(value):

@@ -3,6 +3,7 @@
 Each returns a ``runner.LatencyResult``. Results of another bundle are refused.
 """
 
+import re
 import shlex
 import subprocess
 import tarfile
@@ -29,7 +30,7 @@ def measure_target(params: LatencyParams, folder: Path) -> LatencyResult | None:
         path = Path(params.target.removeprefix("file:"))
         try:
             return read_result(path.read_text(encoding="utf-8"), folder, str(path))
-        except (OSError, UnicodeDecodeError):
+        except (OSError, ValueError):  # not UTF-8, or a path that no file can have
             raise UserError(f"{path} cannot be read: copy {OUTPUT} there from the device") from None
     options = [f"--{name}={getattr(params, name)}" for name in ("threads", "warmup", "repeats")]
     return read_result(Remote.of(params.target).run(folder, options), folder, params.target)
@@ -65,6 +66,7 @@ class Remote:
         assert match is not None  # parameters are validated when they are read
         user, host, port, folder = match.group("user", "host", "port", "folder")
         address = f"{user}@{host}" if user else host
+        folder = re.sub("^/~/-", "/~/./-", folder)  # `mkdir -x` would be an option
         return cls(target, (*(("-p", port) if port else ()), address), folder.removeprefix("/~/"))
 
     def run(self, bundle: Path, options: list[str]) -> str:

@@ -148,10 +148,13 @@ class _ExitRecorder(Policy):
 
 
 def _record(split: Split, note: Callable[[Observation], torch.Tensor]) -> torch.Tensor:
-    """Value of ``note`` at each exit of the full network, ``[N, T * (B + 1), ...]``."""
+    """Value of ``note`` at each exit of the full network, ``[N, T * (B + 1), ...]``; zero where none is evaluated."""
     recorder = _ExitRecorder(note)
     split.run(recorder)
-    return torch.stack(recorder.seen, dim=1).clone()
+    seen = torch.stack(recorder.seen, dim=1)
+    values = seen.new_zeros(len(seen), split.num_frames * split.num_exits, *seen.shape[2:])
+    values[:, : seen.shape[1]] = seen
+    return values
 
 
 #: Families by name: functions of a ``val`` split and a seed that return the policies of the family.

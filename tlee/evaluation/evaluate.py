@@ -91,7 +91,7 @@ class Evaluation:
         save_table("evaluate", "trade_off", self.curves)
         save_table("evaluate", "agreement", agreement.rename_axis("method").reset_index())
         save_table("evaluate", "exits", shares.melt("frame", var_name="exit", value_name="share"))
-        save_table("evaluate", "trace", pd.concat([self.trace(method) for method in self.outcomes]))
+        save_table("evaluate", "trace", pd.concat([self.trace(method) for method in self.outcomes]), checked=True)
         save_table("evaluate", "confusion", self.trace(self.method)[["truth", "prediction"]])
 
 

@@ -61,7 +61,7 @@ def _costs(split: Split) -> torch.Tensor:
     """MACs of stopping after each frame with all frames left at the same depth, ``[T, B + 1]``."""
     frames = torch.arange(split.num_frames)
     by_depth = [
-        split.costs.of_paths(torch.where(frames <= frames[:, None], depth, -1), split.readout.accumulates_visited)
+        split.costs.of_paths(torch.where(frames <= frames[:, None], depth, -1), split.readout.accumulates_passed)
         for depth in range(split.num_exits)
     ]
     return torch.stack(by_depth, dim=1)

@@ -1,9 +1,11 @@
 """The trace of stage ``evaluate``: one row per policy and test video."""
 
+import io
 from collections.abc import Mapping
 
 import pandas as pd
 
+from tlee.checksums import unsealed_lines
 from tlee.errors import UserError
 from tlee.methods import in_order
 from tlee.paths import TRACE
@@ -31,8 +33,9 @@ def read_trace(method: str) -> Trace:
     Raises ``UserError`` if the file is missing or damaged, or lacks ``method``, the full network or the oracle.
     """
     try:
-        rows = pd.read_csv(TRACE, dtype=COLUMNS, usecols=list(COLUMNS), keep_default_na=False)
-    except (FileNotFoundError, ValueError):
+        text = unsealed_lines(TRACE.read_bytes().decode())
+        rows = pd.read_csv(io.StringIO(text), dtype=COLUMNS, usecols=list(COLUMNS), keep_default_na=False)
+    except (OSError, ValueError):
         raise UserError(f"{TRACE} is missing or damaged: run `dvc repro evaluate`") from None
     trace = {name: part.drop(columns="method").reset_index(drop=True) for name, part in rows.groupby("method")}
     missing = [name for name in ("full", "oracle", method) if name not in trace]

@@ -1,6 +1,7 @@
 """Folders of numbered images: frames extracted by another tool."""
 
 import re
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from tlee.extraction.limits import check_frame_size
 from tlee.extraction.sampling import Timeline
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -46,9 +48,15 @@ def list_frames(folder: Path) -> list[Path]:
     return [path for _, path in numbered]
 
 
+def _own_limit() -> warnings.catch_warnings:
+    """Silence Pillow's warning of large images, whose limit is above ours."""
+    return warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
+
+
 def _read(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with _own_limit(), Image.open(path) as image:
+            check_frame_size(*image.size)
             return image.convert("RGB")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises all of them
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())

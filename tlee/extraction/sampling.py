@@ -11,6 +11,7 @@ import numpy as np
 
 from tlee.params import ExtractParams
 
+_MAX_SLOTS = 2_000_000  # of an extraction at a constant rate: nearly a day at 25 frames per second
 _MAX_DENOMINATOR = 1_000_000  # of the fractions to which seconds and rates given as floats are rounded
 
 
@@ -70,7 +71,7 @@ class Timeline:
         With time relative to the first of ``frames``, a frame shown at ``t`` falls into slot ``floor(t * fps + 1/2)``,
         and slot ``k`` gets the last frame of the slots up to ``k``. The number of slots is the end time, rounded in
         the same way. This is the default behaviour of FFmpeg's filter ``fps``.
-        Raises ``ValueError`` if the video has no frame rate.
+        Raises ``ValueError`` if the video has no frame rate, or one so low that the file must be damaged.
         """
         slots_per_tick = self._seconds_per_tick() * _fraction(fps)
         begin = self.ticks[frames.start]
@@ -80,6 +81,8 @@ class Timeline:
             for ticks in self.ticks[frames.start : frames.stop + 1]
         ]
         last_slot = slots.pop()
+        if last_slot > _MAX_SLOTS:
+            raise ValueError(f"its {len(slots)} frames last implausibly long, {last_slot} frames at {fps} per second")
         return [frames.start + bisect_right(slots, slot) - 1 for slot in range(max(1, last_slot))]
 
     def _in_ticks(self, seconds: float) -> Fraction:

@@ -15,12 +15,14 @@ from typing import Any, TypeGuard
 import av
 from PIL import Image
 
+from tlee.extraction.limits import check_frame_size
 from tlee.extraction.sampling import Timeline
 
 Choose = Callable[[Timeline], list[int]]
 Finish = Callable[[Image.Image], Any]
 
 _SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # formats that keep presentation times and an index
+_PLAYLISTS = {"concat", "dash", "hls", "imf", "sdp", "webm_dash_manifest"}
 _SEEK_COST = 16  # frames that can be decoded in the time of one seek
 
 
@@ -154,11 +156,25 @@ def _open(path: Path) -> av.container.InputContainer:
     container = av.open(str(path), metadata_errors="ignore")
     for stream in container.streams.video:
         stream.thread_type = "SLICE"  # frame threading would lose the frames around a damaged one
+        if stream.codec_context is None:
+            raise ValueError("its video codec is unknown")
+        check_frame_size(stream.width, stream.height)  # before memory is allocated for a frame
+    refuse_playlist(container)
     return container
 
 
+def refuse_playlist(container: av.container.InputContainer) -> None:
+    """Raise ``ValueError`` if the frames of a file are in other files, which it could name anywhere on the disk."""
+    if container.format.name in _PLAYLISTS:
+        raise ValueError(f"it is a playlist ({container.format.name}), not a video")
+
+
 def upright(frame: av.VideoFrame) -> Image.Image:
-    """Return the image of a frame, rotated as a player does if by a multiple of 90 degrees."""
+    """Return the image of a frame, rotated as a player does if by a multiple of 90 degrees.
+
+    Raises ``FrameSizeError`` if it is larger than the file announces and than the limit.
+    """
+    check_frame_size(frame.width, frame.height)
     image = frame.to_image()
     return image.rotate(frame.rotation, expand=True) if frame.rotation % 90 == 0 else image
 

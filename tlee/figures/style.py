@@ -111,12 +111,12 @@ def headline(target: Axes | Figure, finding: str) -> None:
 
 
 def _wrapped(text: str, inches: float) -> str:
-    """Return ``text`` in as few lines as fit, of about equal length."""
+    """Return ``text`` in as few lines as fit, of about equal length; a dollar sign in a name begins no formula."""
     width = max(20, int(inches * 72 / (0.6 * _TITLE_POINTS)))
     lines = len(textwrap.wrap(text, width))
     while len(textwrap.wrap(text, width - 1)) == lines and width > 20:
         width -= 1
-    return textwrap.fill(text, width)
+    return textwrap.fill(text, width).replace("$", r"\$")
 
 
 def legend_above(axes: Axes, columns: int) -> None:

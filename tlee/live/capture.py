@@ -10,7 +10,8 @@ from typing import Any
 
 import av
 
-from tlee.extraction.videos import undamaged_frames
+from tlee.extraction.limits import check_frame_size
+from tlee.extraction.videos import refuse_playlist, undamaged_frames
 
 SOURCES = "a video file, a camera such as 0 or /dev/video0, or an address such as rtsp://HOST/PATH"
 
@@ -33,19 +34,27 @@ def open_capture(source: str, timeout: float) -> Capture:
     """Open a video file, a camera (number or device) or an address.
 
     Raises ``CaptureError`` or PyAV's errors on failure, for an address after ``timeout`` seconds without a response.
+    A file that is a playlist is refused: it could name any other file.
     """
     file, settings = _open_arguments(source)
     container = av.open(file, timeout=timeout, metadata_errors="ignore", **settings)
     if not container.streams.video:
         container.close()
         raise CaptureError("it contains no video stream")
+    try:
+        check_frame_size(container.streams.video[0].width, container.streams.video[0].height)
+        if not (is_camera(source) or is_address(source)):
+            refuse_playlist(container)
+    except ValueError as error:
+        container.close()
+        raise CaptureError(str(error)) from None
     is_live = "format" in settings or (is_address(source) and container.duration is None)
     return Capture(is_live, _decode(container))
 
 
 def is_address(source: str) -> bool:
     """Return True for URLs such as ``rtsp://...``."""
-    return "://" in source
+    return re.match(r"[A-Za-z][\w+.-]*://", source) is not None
 
 
 def is_camera(source: str) -> bool:

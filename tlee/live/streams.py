@@ -16,6 +16,7 @@ from typing import Any
 import av
 
 from tlee.errors import UserError
+from tlee.extraction.limits import FrameSizeError
 from tlee.live.capture import SOURCES, Capture, CaptureError
 from tlee.live.sampling import Frame, Sampler, TimeStep
 
@@ -69,6 +70,8 @@ class Reader:
                 return self._queue.popleft()
             if isinstance(self._error, av.FFmpegError | OSError):
                 raise CaptureError(self._error.strerror or str(self._error))
+            if isinstance(self._error, FrameSizeError):
+                raise CaptureError(str(self._error))
             if self._error:
                 raise self._error
             return None

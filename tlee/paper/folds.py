@@ -9,6 +9,7 @@ import pandas as pd
 from dvc.exceptions import DvcException
 
 from tlee import intervals
+from tlee.checksums import unsealed_lines
 from tlee.errors import UserError
 from tlee.methods import display_name, in_order
 from tlee.paths import TRACE
@@ -24,7 +25,10 @@ def read_traces(revisions: Sequence[str]) -> list[pd.DataFrame]:
     traces = []
     for revision in revisions:
         try:
-            traces.append(pd.read_csv(io.StringIO(dvc.api.read(str(TRACE), rev=revision))))
+            text = unsealed_lines(dvc.api.read(str(TRACE), rev=revision))
+            traces.append(pd.read_csv(io.StringIO(text)))
+        except ValueError:
+            raise UserError(f"{TRACE} of `{revision}` is damaged or of an older kit: run it again") from None
         except (DvcException, FileNotFoundError):
             raise UserError(f"`{revision}` is not a run with a {TRACE}: `dvc exp show` lists runs") from None
     return traces

@@ -15,8 +15,9 @@ import pandas as pd
 import scipy.stats
 import yaml
 from dvc.exceptions import DvcException, PathMissingError
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
+from tlee.checksums import KEY, unsealed
 from tlee.errors import UserError
 from tlee.methods import display_name, in_order
 from tlee.metrics import METRIC_NAMES
@@ -112,13 +113,14 @@ def _read(name: str, revision: str, state: str) -> Run | str:
         except PathMissingError:
             return f"no {path}"
     try:
-        policies = _EVALUATION.validate_json(texts[EVALUATION.as_posix()])
+        metrics = json.loads(texts[EVALUATION.as_posix()])
+        policies = _EVALUATION.validate_python(unsealed(metrics) if KEY in metrics else metrics)  # older runs have none
         params, lock = yaml.safe_load(texts["params.yaml"]), yaml.safe_load(texts["dvc.lock"])
         changed = _changed_parameters(_flat(params), lock)
         params["model"] |= method_settings(params["model"]["method"], params["model"]["gate"])
         settings = _flat(params)
         seed = settings.pop("seed")
-    except (ValidationError, yaml.YAMLError, KeyError):
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError, KeyError, RecursionError):
         return f"its params.yaml or {EVALUATION} is damaged or too old"
     if changed:
         return f"{changed[0]} has changed since: run `dvc repro`"

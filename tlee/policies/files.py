@@ -29,7 +29,7 @@ def read_policy(name: str, path: Path = POLICY) -> Policy | GivenExits:
     try:
         values = dict(policies[name])
         return KINDS[values.pop("kind")](**{key: _tupled(value) for key, value in values.items()})
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path} is of an older kit or damaged: run `dvc repro {STAGES[path]}`") from None
 
 

@@ -87,21 +87,21 @@ def run_together(
 def follow(source: FeatureSource, readout: Readout, exit_depths: torch.Tensor, costs: Costs) -> Outcomes:
     """Take the exits ``exit_depths [N, T]``: a depth for each frame, -1 after the last.
 
-    Nothing is decided on the way, so other heads run only where visited exits are accumulated too.
+    Nothing is decided on the way, so other heads run only where their features are accumulated too.
     """
     videos, frames = exit_depths.shape
     logits, known = torch.zeros(videos, readout.classes), Accumulated.nothing(videos)
     for t in range(frames):
         before, depths = known, exit_depths[:, t]
         for b in range(int(depths.max()) + 1):
-            runs = depths >= b if readout.accumulates_visited else depths == b
+            runs = depths >= b if readout.accumulates_passed(t) else depths == b
             rows = runs.nonzero().squeeze(1)
             if len(rows):
-                base = readout.base(before, known).take(rows)
+                base = readout.base(before, known, t).take(rows)
                 known = known.put(rows, readout.accumulate(base, source.feature(rows, t, b)))
         ends = depths >= 0
         if t + 1 < frames:
             ends = ends & (exit_depths[:, t + 1] < 0)
         if ends.any():
             logits[ends] = readout.classify(known.z[ends], t)
-    return Outcomes(logits, exit_depths, costs.of_paths(exit_depths, readout.accumulates_visited))
+    return Outcomes(logits, exit_depths, costs.of_paths(exit_depths, readout.accumulates_passed))

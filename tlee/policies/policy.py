@@ -11,19 +11,19 @@ from tlee.readout import Accumulated, Readout
 class ExitScores:
     """Scores of the exit ``(t, b)`` for ``n`` videos, each computed for all of them when first requested.
 
-    ``current`` is ``z_tb``, ``before`` is ``z`` before this frame. Logits are divided by ``temperature``.
+    ``current`` is ``z_tb``, ``past`` the state that the gate compares it with. Logits are divided by ``temperature``.
     """
 
     def __init__(
         self,
         readout: Readout,
         current: Accumulated,
-        before: Accumulated,
+        past: Accumulated,
         t: int,
         b: int,
         temperature: float = 1.0,
     ):
-        self.readout, self.current, self.before = readout, current, before
+        self.readout, self.current, self.past = readout, current, past
         self.t, self.b, self._temperature = t, b, temperature
 
     @cached_property
@@ -44,7 +44,7 @@ class ExitScores:
     @cached_property
     def gate(self) -> torch.Tensor:
         """Probability that the gate assigns to stopping, ``[n]``."""
-        return self.readout.gate(self.current.z, self.before.z, self.t).sigmoid()
+        return self.readout.gate(self.current.z, self.past.z, self.t).sigmoid()
 
 
 class Observation:
@@ -134,3 +134,11 @@ class Policy:
     def num_exits_used(self) -> int:
         """Number of kinds of exits in use; of two policies of the same cost the one with fewer is the simpler."""
         return 0
+
+
+def evaluates(policy: Policy, readout: Readout, t: int, b: int, frames: int) -> bool:
+    """True if the exit ``(t, b)`` is evaluated: where the policy uses it.
+
+    Where the first exit of the last frame ends the video, it uses the exits of that frame as those of the frame before.
+    """
+    return policy.uses_exit(t - 1 if readout.first_exit_ends(t, frames) else t, b, frames)

@@ -16,16 +16,23 @@ def run_one_video(features: torch.Tensor, readout: Readout, policy: Thresholds) 
 
     Returns the depth at which each processed frame was left, and the logits ``[C]`` at the last of these exits.
     Each ``z`` is computed anew from the list of features that it is made of, so nothing is cached between exits.
+    The rules of ``model.accumulate`` are written out here, and nowhere else besides ``Readout``.
     """
     frames, depths, _ = features.shape
+    published = readout.as_published
     accumulated: list[torch.Tensor] = []  # exit features that z is made of
     exit_depths: list[int] = []
     for t in range(frames):
         before = within = accumulated
+        first_ends = published and 0 < t == frames - 1
         for b in range(depths):
-            if not policy.uses_exit(t, b, frames):
+            if not policy.uses_exit(t - 1 if first_ends else t, b, frames):
                 continue
-            within = [*(within if readout.accumulates_visited else before), features[t, b]]
+            base = within if readout.accumulates_visited else before
+            if published and t == 0:
+                base = []
+            past = base if published else before
+            within = [*base, features[t, b]]
             z = combine(within, readout)
             logits = readout.classify(z, t)
             confidence = readout.probabilities(logits).amax()
@@ -34,10 +41,10 @@ def run_one_video(features: torch.Tensor, readout: Readout, policy: Thresholds) 
             else:
                 stop = confidence > policy.stop[b]
                 if policy.gate[b] < NEVER and t < frames - 1:
-                    stop = stop or readout.gate(z, combine(before, readout), t).sigmoid() > policy.gate[b]
+                    stop = stop or readout.gate(z, combine(past, readout), t).sigmoid() > policy.gate[b]
             if stop and t < frames - 1:
                 return [*exit_depths, b], logits[0]
-            if b == depths - 1 or confidence > policy.layer[b]:
+            if first_ends or b == depths - 1 or confidence > policy.layer[b]:
                 break
         accumulated = within
         exit_depths.append(b)

@@ -7,7 +7,7 @@ from itertools import product
 import torch
 
 from tlee.costs import Costs
-from tlee.policies.policy import ExitScores, Observation, Policy
+from tlee.policies.policy import ExitScores, Observation, Policy, evaluates
 from tlee.policies.sources import FeatureSource
 from tlee.readout import Accumulated, Readout
 
@@ -77,7 +77,8 @@ def _decide(policy: Policy, seen: Observation, deepest: bool) -> tuple[torch.Ten
     """Return which videos stop and which leave the frame: all that stop do, and leaving the last frame stops."""
     everyone = torch.ones(seen.num_videos, dtype=torch.bool)
     stop = ~everyone if seen.last_frame else policy.stop_video(seen)
-    leave = everyone if deepest else stop | policy.leave_frame(seen)
+    ends = deepest or seen.readout.first_exit_ends(seen.t, seen.num_frames)
+    leave = everyone if ends else stop | policy.leave_frame(seen)
     return (leave if seen.last_frame else stop), leave
 
 
@@ -90,16 +91,17 @@ def walk_together(
     temperatures: Sequence[float],
 ) -> None:
     """Take ``walks`` through the videos ``rows``."""
-    for group in _comparable(walks, source.num_frames, costs) if readout.accumulates_visited else [walks]:
+    for group in _comparable(walks, readout, source.num_frames, costs) if readout.accumulates_visited else [walks]:
         _walk_group(group, source, readout, rows, costs, temperatures)
 
 
-def _comparable(walks: Sequence[Walk], frames: int, costs: Costs) -> list[list[Walk]]:
+def _comparable(walks: Sequence[Walk], readout: Readout, frames: int, costs: Costs) -> list[list[Walk]]:
     """Group policies that use the same exits: where visited exits are accumulated, only these share states."""
     exits = list(product(range(frames), range(len(costs.segments))))
     groups: dict[tuple[bool, ...], list[Walk]] = {}
     for walk in walks:
-        groups.setdefault(tuple(walk.policy.uses_exit(t, b, frames) for t, b in exits), []).append(walk)
+        key = tuple(evaluates(walk.policy, readout, t, b, frames) for t, b in exits)
+        groups.setdefault(key, []).append(walk)
     return list(groups.values())
 
 
@@ -124,7 +126,8 @@ def _walk_group(
         for b in range(deepest + 1):
             for walk in going:
                 walk.run_segment(costs.segments[b])
-            using = [walk for walk in going if len(walk.inside) and walk.policy.uses_exit(t, b, source.num_frames)]
+            inside = [walk for walk in going if len(walk.inside)]
+            using = [walk for walk in inside if evaluates(walk.policy, readout, t, b, source.num_frames)]
             if using:
                 scores, reused = frame.evaluate(b, [walk.states_inside for walk in using], temperatures[b])
                 macs = costs.heads[b] + costs.reuse * reused
@@ -166,10 +169,11 @@ class _Frame:
         """Evaluate exit ``b`` of all states that are ``wanted``; return its scores, and True if reuse had to run."""
         chosen, self.positions[b] = _union(wanted, len(self._before.videos))
         before = self._before.take(chosen)
-        base = self._readout.base(before.known, self._last(chosen).known)
+        base = self._readout.base(before.known, self._last(chosen).known, self._t)
         current = self._readout.accumulate(base, self._source.feature(before.videos, self._t, b))
         self._states[b] = States(before.videos, current)
-        return ExitScores(self._readout, current, before.known, self._t, b, temperature), not base.is_empty
+        past = self._readout.compared(before.known, base)
+        return ExitScores(self._readout, current, past, self._t, b, temperature), not base.is_empty
 
     def _last(self, chosen: torch.Tensor) -> States:
         """The states after the last exit evaluated, by states before the frame."""

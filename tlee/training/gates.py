@@ -58,12 +58,13 @@ class GateTask(nn.Module):
             before = known
             inside = torch.ones(videos, dtype=torch.bool, device=features.device)
             for b in range(depths):
-                current = readout.accumulate(readout.base(before, known), features[:, t, b])
+                base = readout.base(before, known, t)
+                current = readout.accumulate(base, features[:, t, b])
                 logits = readout.classify(current.z, t)
                 confidence = readout.probabilities(logits).amax(1)
                 if not before.is_empty:
                     stop = exit_label(readout.loss(logits, targets), t, self.patience[b], self.beta)
-                    score = readout.gate(current.z, before.z, t)
+                    score = readout.gate(current.z, readout.compared(before, base).z, t)
                     values = score, stop, is_correct(logits, truth), confidence
                     found.append([each[inside] for each in values])
                 known = known.where(inside[:, None], current)

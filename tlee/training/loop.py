@@ -19,6 +19,7 @@ from tlee.errors import UserError
 from tlee.params import Params, TrainingParams
 from tlee.paths import FEATURES, FRAMES, MODELS, RUNS
 from tlee.stage_code import PACKAGE, code_digest
+from tlee.weights import load_pickle
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -65,8 +66,8 @@ def fit(
     """Train ``task``, whose ``forward(*batch)`` is the loss, with AdamW and a one-cycle learning rate.
 
     After every epoch a line is printed, and the state of training is written to the file ``state``; if it exists at
-    the start, training resumes after its last epoch and ends as if it had not been interrupted. It is removed at the
-    end.
+    the start, training resumes after its last epoch and ends as if it had not been interrupted. A damaged one is
+    ignored with a warning. It is removed at the end.
 
     Returns the history: one row an epoch with ``epoch``, ``loss`` and, every ``VALIDATE_EVERY`` epochs and at the end,
     the values of ``validate()``.
@@ -81,7 +82,7 @@ def fit(
     steps = params.epochs * len(loader)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.learning_rate, steps, pct_start=0.1)
     progress: dict[str, Any] = {"task": task, "optimizer": optimizer, "schedule": schedule, "history": []}
-    if state.exists():
+    if _is_intact(state):
         fabric.load(state, progress)
         print(f"resuming after epoch {len(progress['history'])} from {state}", flush=True)
     history = progress["history"]
@@ -99,6 +100,17 @@ def fit(
         _save(fabric, progress, state)
     state.unlink(missing_ok=True)
     return pd.DataFrame(history)
+
+
+def _is_intact(state: Path) -> bool:
+    if not state.exists():
+        return False
+    try:
+        load_pickle(state, "training starts from the first epoch")
+        return True
+    except UserError as error:
+        print(f"warning: {error}", flush=True)
+        return False
 
 
 def _train_epoch(fabric: Fabric, task: nn.Module, loader: DataLoader, optimizer, schedule) -> float:

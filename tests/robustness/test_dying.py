@@ -1,0 +1,309 @@
+"""Kernels that die, memory and disks that run out, folders that cannot be written, two runs at once."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from support.commands import (
+    ROOT,
+    TLEE,
+    error_line,
+    make_folder,
+    needs_mounts,
+    read_only,
+    run,
+    write_notebook,
+)
+from support.dataset_files import make_tiny
+from support.refusals import one_line
+
+import tlee.__main__ as command_line
+from tlee.notebook import run_notebook
+
+STAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(make_folder(tmp_path))
+    return tmp_path
+
+
+# --- memory ----------------------------------------------------------------------------------------------
+
+
+def test_a_killed_kernel_is_one_line_with_the_stage_the_cause_and_the_remedy(project):
+    code = "import os, signal\nprint('alive', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    write_notebook(project, "2_pretrain_backbone", code)
+    done = run(project, *TLEE, "run", "2_pretrain_backbone")
+    error_line(done, "2_pretrain_backbone", "died", "memory", "pretrain.batch_clips", "model.input_size")
+    assert done.stdout == "alive\n"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_names_parameters_that_exist(project, monkeypatch, stage):
+    def die(*_, **__) -> None:
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr("papermill.execute_notebook", die)
+    write_notebook(project, stage, "")
+    message = one_line(lambda: run_notebook(stage), stage, "memory")
+    named = re.findall(r"\b([a-z]+)\.([a-z_]+)\b", message)
+    assert named
+    assert all(key in PARAMS[section] for section, key in named if section != "params")
+
+
+def test_another_runtime_error_of_papermill_keeps_its_traceback(project, monkeypatch):
+    def fail(*_, **__) -> None:
+        raise RuntimeError("no port")
+
+    monkeypatch.setattr("papermill.execute_notebook", fail)
+    write_notebook(project, "any", "")
+    with pytest.raises(RuntimeError, match="no port"):
+        run_notebook("any")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import numpy\nnumpy.zeros(1 << 50)",
+        "import torch\ntorch.zeros(1 << 50)",
+        "import os\nfrom joblib import Parallel, delayed\nParallel(2)(delayed(os._exit)(9) for _ in range(2))",
+    ],
+    ids=["numpy", "torch", "worker"],
+)
+def test_memory_that_runs_out_in_a_cell_is_one_line(project, code):
+    write_notebook(project, "1_extract_frames", code)
+    one_line(lambda: run_notebook("1_extract_frames"), "1_extract_frames", "memory", "extract.jobs")
+
+
+# --- disks -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_under_the_executed_notebook_is_one_line(project):
+    write_notebook(project, "hello", "print('hello')")
+    executed = project / "results/notebooks/hello.ipynb"
+    executed.parent.mkdir()
+    executed.symlink_to("/dev/full")
+    error_line(run(project, *TLEE, "run", "hello"), "results/notebooks/hello.ipynb", os.strerror(28), "free space")
+
+
+@needs_mounts
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "code",
+    [
+        "with open('runs/x', 'w') as file:\n    file.write('x' * 99_999)",
+        "import pyarrow\nwith pyarrow.OSFile('runs/x', 'wb') as file:\n    file.write(b'x' * 99_999)",
+        "import torch, safetensors.torch\nsafetensors.torch.save_file({'x': torch.zeros(99_999)}, 'runs/x')",
+        "import torch\ntorch.save({'x': torch.zeros(99_999)}, 'runs/x')",
+    ],
+    ids=["python", "arrow", "safetensors", "torch"],
+)
+def test_a_full_disk_under_a_stage_is_one_line_whoever_writes(project, code):
+    """Not on /dev/full: a writer that renames its finished file would, as root, replace the device."""
+    write_notebook(project, "3_train_branches", code)
+    (project / "runs").mkdir()
+    done = run(project, *TLEE, "run", "3_train_branches", mounts=["mount -t tmpfs -o size=16k tmpfs runs"])
+    error_line(done, "3_train_branches", "free space", "kept")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_under_the_output_of_a_command_is_one_line(project):
+    write_notebook(project, "hello", "pass")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*TLEE, "run", "hello"], cwd=project, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode != 0
+    assert "free space" in done.stderr.splitlines()[0]
+    assert "Traceback" not in done.stderr
+
+
+#: Cell that extracts the frames of a tiny data set, one video after the other, and prints how many it read.
+EXTRACT = """
+import tlee.extraction.store as store
+from tlee.datasets import read_dataset
+from tlee.params import load_params
+from tlee.paths import FRAMES
+
+count, read = [0], store._read_video
+def counted(*arguments):
+    count[0] += 1
+    return read(*arguments)
+store._read_video = counted
+
+params = load_params()
+try:
+    store.extract(read_dataset(params.dataset, 0), params.extract, FRAMES)
+finally:
+    print("read", count[0], flush=True)
+"""
+
+
+@needs_mounts
+@pytest.mark.slow
+def test_extraction_on_a_full_disk_keeps_its_finished_videos(project):
+    make_tiny("folder", project / "data")
+    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    params["dataset"] |= {"name": "folder", "folds": 2, "group": None}
+    params["extract"] |= {"short_side": 64, "jobs": 1}
+    (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    write_notebook(project, "1_extract_frames", EXTRACT)
+    (project / "runs").mkdir()
+    twice = f"""
+        {sys.executable} -m tlee run 1_extract_frames && exit 9
+        mount -o remount,size=9m runs
+        {sys.executable} -m tlee run 1_extract_frames
+    """
+    done = run(project, "sh", "-c", twice, mounts=["mount -t tmpfs -o size=16k tmpfs runs"])
+    assert done.returncode == 0, done
+    (line,) = done.stderr.splitlines()
+    assert all(part in line for part in ("1_extract_frames", os.strerror(28), "free space", "kept"))
+    first, second = map(int, re.findall(r"read (\d+)", done.stdout))
+    assert 2 <= first < 8
+    assert second == 8 - (first - 1)  # one was read, but could not be written
+
+
+@needs_mounts
+@pytest.mark.parametrize("folder", ["results", "runs"])
+def test_a_read_only_folder_is_one_line(project, folder):
+    write_notebook(project, "hello", "pass")
+    (project / "runs").mkdir()
+    done = run(project, *TLEE, "run", "hello", mounts=[read_only(folder)])
+    error_line(done, f"{folder}/", os.strerror(30), "writable")
+
+
+@needs_mounts
+def test_a_read_only_folder_under_a_command_is_one_line(project):
+    write_notebook(project, "hello", "pass")
+    (project / "results/code").mkdir()
+    done = run(project, *TLEE, "code", mounts=[read_only("results")])
+    error_line(done, "results/code/hello.txt", os.strerror(30), "writable")
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(28, "free space"), (122, "quota"), (30, "writable"), (13, "permissions"), (1, "permissions")],
+)
+def test_errors_of_the_file_system_name_the_file_and_the_remedy(monkeypatch, number, remedy):
+    """Those that no file system here can raise for every user are raised in place of the command."""
+
+    def fail() -> None:
+        raise OSError(number, os.strerror(number), "results/metrics/evaluate.json")
+
+    monkeypatch.setattr(command_line, "app", fail)
+    message = one_line(command_line.main, "results/metrics/evaluate.json", os.strerror(number), error=SystemExit)
+    assert remedy in message
+
+
+def test_another_error_of_the_system_keeps_its_traceback(monkeypatch):
+    def fail() -> None:
+        raise OSError(22, os.strerror(22))
+
+    monkeypatch.setattr(command_line, "app", fail)
+    with pytest.raises(OSError, match=os.strerror(22)):
+        command_line.main()
+
+
+# --- two runs at once ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def running(project: Path) -> Iterator[subprocess.Popen]:
+    """A run of notebook `slow`, whose cell waits for the file `go`."""
+    code = "import time\nfrom pathlib import Path\nPath('begun').touch()\n"
+    write_notebook(project, "slow", code + "while not Path('go').exists():\n    time.sleep(0.05)")
+    process = subprocess.Popen([*TLEE, "run", "slow"], cwd=project, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (project / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    yield process
+    (project / "go").touch()
+    process.kill()
+    process.communicate()
+
+
+def test_the_same_notebook_cannot_run_twice_at_once(project, running):
+    error_line(run(project, *TLEE, "run", "slow"), "slow", "another process", "wait")
+    (project / "go").touch()
+    output, _ = running.communicate(timeout=60)
+    assert (running.returncode, output) == (0, "ran results/notebooks/slow.ipynb\n")
+
+
+def test_another_notebook_can_run_at_the_same_time(project, running):
+    write_notebook(project, "other", "pass")
+    assert run(project, *TLEE, "run", "other").returncode == 0
+
+
+def test_a_killed_run_leaves_no_lock(project, running):
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    (project / "go").touch()
+    assert run(project, *TLEE, "run", "slow").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_second_pipeline_in_the_folder_is_refused_and_harms_nothing(tmp_path):
+    """DVC's own lock; its message is three lines."""
+    dvc = str(Path(sys.executable).parent / "dvc")
+    wait = "touch begun; while [ ! -e go ]; do sleep 0.05; done; echo 1 > out.txt"
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"a": {"cmd": wait, "outs": ["out.txt"]}}}))
+    for command in (["git", "init", "--quiet"], [dvc, "init", "--quiet"]):
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    first = subprocess.Popen([dvc, "repro"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "begun").exists() and first.poll() is None:
+        time.sleep(0.05)
+    second = run(tmp_path, dvc, "repro")
+    (tmp_path / "go").touch()
+    assert first.wait() == 0
+    assert second.returncode != 0
+    assert "is busy" in second.stderr and str(first.pid) in second.stderr
+    assert (tmp_path / "out.txt").read_text() == "1\n"
+    assert "up to date" in run(tmp_path, dvc, "status").stdout
+
+
+# --- folders ---------------------------------------------------------------------------------------------
+
+ODD = "mes vidéos d'été № 1 (50%)"
+
+
+def test_notebooks_run_in_a_folder_with_spaces_and_accents(tmp_path):
+    project = make_folder(tmp_path / ODD)
+    write_notebook(project, "hello", "from tlee.notebook import begin\nbegin('extract', overrides={})\nprint('done')")
+    done = run(project, *TLEE, "run", "hello")
+    assert (done.returncode, done.stdout) == (0, "done\nran results/notebooks/hello.ipynb\n"), done
+    done = run(project, *TLEE, "code")
+    assert (done.returncode, done.stdout) == (0, "wrote 1 files to results/code\n"), done
+
+
+@pytest.mark.slow
+def test_the_pipeline_runs_in_a_folder_with_spaces_and_accents(tmp_path):
+    project = make_folder(tmp_path / ODD)
+    shutil.copy(ROOT / "dvc.yaml", project)
+    shutil.copytree(ROOT / "notebooks", project / "notebooks")
+    (project / "results/stripped").mkdir(parents=True)
+    tools = str(Path(sys.executable).parent)
+    path = {"PATH": f"{tools}:{os.environ['PATH']}"}
+    for command in ("git init --quiet", "dvc init --quiet", "dvc repro --single-item strip@5_evaluate"):
+        subprocess.run(command.split(), cwd=project, env=os.environ | path, check=True, capture_output=True)
+    assert (project / "results/stripped/5_evaluate.ipynb").stat().st_size
+
+
+def test_commands_run_from_any_folder_of_the_project(project):
+    write_notebook(project, "hello", "from pathlib import Path\nprint(Path.cwd())")
+    done = run(project / "results/stripped", *TLEE, "run", "hello")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, str(project)), done
+
+
+def test_outside_of_a_project_every_command_is_one_line(tmp_path):
+    for command in (["run", "hello"], ["code"], ["summary"], ["predict", "a.mp4"], ["watch", "a.mp4"]):
+        error_line(run(tmp_path, *TLEE, *command), "params.yaml", "within the project")
