@@ -23,6 +23,7 @@ from tlee.extraction.sampling import Sampling
 from tlee.frame_format import VideoRow, open_writer
 from tlee.params import ExtractParams
 from tlee.paths import FAILED_VIDEOS, RUNS, SPLITS
+from tlee.records import save_metrics
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Extraction:
         total = len(self.stored) + len(self.failed)
         counts = self.stored["split"].value_counts()
         return {split: int(counts.get(split, 0)) for split in SPLITS} | {"share_read": len(self.stored) / total}
+
+    def write(self) -> None:
+        """Write metrics."""
+        save_metrics("extract", self.metrics())
 
 
 def extract(dataset: Dataset, params: ExtractParams, folder: Path) -> Extraction:
