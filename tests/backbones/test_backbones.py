@@ -19,6 +19,8 @@ from tlee.paper.backbone_table import AUTHORS_GMACS, MAX_BRANCHES, ExitCost, exi
 from tlee.params import ModelParams
 from tlee.weights import read_weights
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 IMAGENET = ROOT.parent / "shared" / "weights" / "mobilenet_v2_imagenet.safetensors"
 

@@ -24,6 +24,8 @@ from tlee.policies.sources import LiveFeatures, StoredFeatures
 from tlee.policies.thresholds import Thresholds
 from tlee.weights import load_tensors
 
+pytestmark = pytest.mark.slow
+
 VIDEOS, SIZE = 6, 64
 PARAMS_FILE = Path(__file__).parents[2] / "params.yaml"
 CLASSES = [str(number) for number in range(authors.CLASSES)]

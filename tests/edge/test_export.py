@@ -26,6 +26,8 @@ from tlee.policies.inference import run
 from tlee.policies.sources import LiveFeatures
 from tlee.policies.thresholds import Thresholds
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CLIPS, FRAMES, EXITS, OPSET = 20, 6, 4, 13
 OFF = (NEVER,) * EXITS

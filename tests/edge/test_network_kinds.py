@@ -24,6 +24,8 @@ from tlee.policies.inference import Outcomes, follow, run
 from tlee.policies.sources import LiveFeatures
 from tlee.policies.thresholds import Thresholds
 
+pytestmark = pytest.mark.slow
+
 five_layers = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone stands for all
 
 

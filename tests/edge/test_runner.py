@@ -40,6 +40,8 @@ from tlee.edge.runner import (
 )
 from tlee.policies.given import RandomExits
 
+pytestmark = pytest.mark.slow
+
 VIDEOS = 4
 SOURCE = Path(inspect.getfile(Runner))
 

@@ -22,6 +22,8 @@ from tlee.policies.inference import Outcomes, follow
 from tlee.readout import Readout
 from tlee.records import load_json
 
+pytestmark = pytest.mark.slow
+
 COSTS = Costs(segments=(10, 20), heads=(1, 0), reuse=0, classifier=5, gate=7)
 
 

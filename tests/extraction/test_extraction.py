@@ -15,6 +15,8 @@ from support.refusals import one_line
 
 from tlee.extraction import Sampling, decode, sample_indices, to_jpeg, videos
 
+pytestmark = pytest.mark.slow
+
 TEN = Sampling(10)
 
 

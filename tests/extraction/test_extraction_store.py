@@ -22,6 +22,8 @@ from tlee.frames import FrameStore
 from tlee.params import ExtractParams, load_params
 from tlee.paths import FAILED_VIDEOS, RUNS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SPLITS = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
 PARAMS = load_params(ROOT / "params.yaml").extract.model_copy(

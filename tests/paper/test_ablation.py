@@ -1,5 +1,6 @@
 """The ablation: every choice is varied, and variants are trained and evaluated on the results of the pipeline."""
 
+import pytest
 from support.small import small_params
 from support.stores import write_small_stores
 from support.titles import states, title
@@ -12,6 +13,8 @@ from tlee.paper.ablation import VARIANTS, Variant, ablate
 from tlee.params import METHOD_SETTINGS, change
 from tlee.training.backbone import pretrain
 from tlee.training.branches import train_branches
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_choice_is_varied():

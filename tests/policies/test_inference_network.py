@@ -20,6 +20,8 @@ from tlee.policies.inference import Outcomes, follow, run
 from tlee.policies.sources import LiveFeatures, Remembered, StoredFeatures
 from tlee.policies.thresholds import Thresholds
 
+pytestmark = pytest.mark.slow
+
 SMALL_CLIPS = 5  # frames of a time step of X3D-S here
 
 

@@ -17,6 +17,8 @@ from tlee.notebook import run_notebook
 from tlee.paper.summary import guarantee_line, latency_line, savings_line, summarise
 from tlee.paths import find_root
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def project(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

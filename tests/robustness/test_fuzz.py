@@ -6,8 +6,11 @@
 import os
 from collections import Counter
 
+import pytest
 from support.formats import FORMATS
 from support.fuzzing import CHANGED, REFUSED, SAME, run_cases
+
+pytestmark = pytest.mark.slow
 
 CASES = int(os.environ.get("TLEE_FUZZ", "200"))
 SEED = int(os.environ.get("TLEE_FUZZ_SEED", "0"))

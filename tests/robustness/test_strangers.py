@@ -34,6 +34,8 @@ from tlee.params import load_params
 from tlee.paths import FAILED_VIDEOS
 from tlee.weights import load_pickle, read_weights
 
+pytestmark = pytest.mark.slow
+
 #: Names that work: options, formats, quotes, substitutions, mathematics, protocols.
 ODD_NAMES = [
     "-rf.mp4",
