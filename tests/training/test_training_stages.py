@@ -21,7 +21,7 @@ from tlee.training.branches import STRATEGIES, UNCHANGED, train_branches
 from tlee.training.gates import Pairs, train_gates
 from tlee.weights import save_tensors
 
-pytestmark = pytest.mark.usefixtures("five_layer_backbone")
+pytestmark = [pytest.mark.usefixtures("five_layer_backbone"), pytest.mark.slow]
 
 QUICK = {
     "pretrain.epochs": 3,
