@@ -20,7 +20,7 @@ repro: data  ## run what is out of date of the pipeline, and say what to open
 test: data lint  ## lint, formatting, types and all tests
 	$(PYTEST)
 
-check: data lint  ## the same with the tests that take seconds only: about a minute
+check: data lint  ## the same with the fast tests only: one to two minutes
 	$(PYTEST) -m "not slow"
 
 fuzz: $(ENVIRONMENT)  ## damage files of every format at random, 2,500 times: about a minute
