@@ -2,12 +2,12 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from papermill.exceptions import PapermillExecutionError
+from support.commands import TLEE, error_line, make_folder, run, write_notebook
 from support.titles import states
 
 import tlee.__main__ as command_line
@@ -21,56 +21,42 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def project(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with valid parameters and nothing else, as the working folder."""
-    shutil.copy(root / "params.yaml", tmp_path)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(make_folder(tmp_path))
     return tmp_path
 
 
-def stripped(project: Path, name: str, code: str) -> None:
-    """Write a notebook of one cell to the folder that the pipeline runs notebooks from."""
-    path = project / "results" / "stripped" / f"{name}.ipynb"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, path)
-
-
 def tlee(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tlee", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return run(folder, *TLEE, *arguments)
 
 
-def error_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The single line on stderr of a command that failed with exit status 1."""
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
+def silent_error_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The single line on stderr of a command that failed and printed nothing else."""
     assert not done.stdout
-    return line
+    return error_line(done)
 
 
 # --- run -----------------------------------------------------------------------------------------
 
 
 def test_bad_parameters_are_one_line_before_anything_runs(project):
-    stripped(project, "1_extract_frames", "raise SystemExit('it ran')")
+    write_notebook(project, "1_extract_frames", "raise SystemExit('it ran')")
     path = project / "params.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("seed:", "sead:"), encoding="utf-8")
-    line = error_line(tlee(project, "run", "1_extract_frames"))
+    line = silent_error_line(tlee(project, "run", "1_extract_frames"))
     assert "params.yaml: " in line
     assert "unknown key `sead`, did you mean `seed`?" in line
     assert not (project / "results" / "notebooks").exists()
 
 
 def test_a_missing_notebook_is_named_with_the_remedy(project):
-    line = error_line(tlee(project, "run", "1_extract_frames"))
+    line = silent_error_line(tlee(project, "run", "1_extract_frames"))
     assert all(part in line for part in ("notebooks/1_extract_frames.ipynb", "does not exist", "without its folder"))
 
 
 def test_the_output_of_a_notebook_is_printed_and_the_executed_notebook_is_kept(project):
-    stripped(project, "hello", "from pathlib import Path\nprint('in', Path.cwd())")
+    write_notebook(project, "hello", "from pathlib import Path\nprint('in', Path.cwd())")
     done = tlee(project, "run", "hello")
     assert done.returncode == 0
     assert done.stdout.splitlines() == [f"in {project}", "ran results/notebooks/hello.ipynb"]
@@ -88,7 +74,7 @@ def test_a_damaged_notebook_is_named_with_the_remedy(project):
 
 def test_a_user_error_in_a_cell_is_a_single_line(project):
     line = "list.txt line 3: class `Jump` is unknown; correct the file"
-    stripped(project, "user", f"from tlee.errors import UserError\nraise UserError({line!r})")
+    write_notebook(project, "user", f"from tlee.errors import UserError\nraise UserError({line!r})")
     with pytest.raises(UserError) as caught:
         run_notebook("user")
     assert str(caught.value) == line
@@ -98,7 +84,7 @@ def test_a_user_error_in_a_cell_is_a_single_line(project):
 
 
 def test_any_other_exception_in_a_cell_keeps_its_traceback(project):
-    stripped(project, "bug", "def ratio(count):\n    return 1 / count\n\nratio(0)")
+    write_notebook(project, "bug", "def ratio(count):\n    return 1 / count\n\nratio(0)")
     with pytest.raises(PapermillExecutionError) as caught:
         run_notebook("bug")
     assert caught.value.ename == "ZeroDivisionError"
@@ -109,7 +95,7 @@ def test_any_other_exception_in_a_cell_keeps_its_traceback(project):
 
 
 def test_a_summary_without_results_names_the_command_to_run(project):
-    line = error_line(tlee(project, "summary"))
+    line = silent_error_line(tlee(project, "summary"))
     assert "results/metrics/evaluate.json" in line
     assert "`dvc repro evaluate`" in line
 
@@ -174,7 +160,7 @@ def test_interrupting_reports_that_the_work_is_kept(project, monkeypatch):
     def interrupted(*_, **__) -> None:
         raise KeyboardInterrupt
 
-    stripped(project, "any", "1")
+    write_notebook(project, "any", "1")
     monkeypatch.setattr("papermill.execute_notebook", interrupted)
     with pytest.raises(UserError, match=r"^interrupted.* kept"):
         run_notebook("any")
