@@ -81,7 +81,7 @@ def open_writer(path: Path, classes: Sequence[str], clip_frames: int) -> Iterato
     """Create a file and yield the function that appends a row to it; the index is written at the end."""
     metadata = {"classes": "\n".join(classes), "clip_frames": str(clip_frames)}
     rows: list[tuple[str, list[int], str]] = []
-    places: list[tuple[int, int]] = []
+    batches: list[tuple[int, int, int]] = []
     num_frames = 0
     _index_file(path).unlink(missing_ok=True)
     with (
@@ -93,20 +93,19 @@ def open_writer(path: Path, classes: Sequence[str], clip_frames: int) -> Iterato
             nonlocal num_frames
             batch = pa.RecordBatch.from_pylist([row._asdict()], _SCHEMA)
             file.write_batch(batch)
-            size = pa.ipc.get_record_batch_size(batch)
-            places.append((sink.tell() - size, size))
+            content = batch.serialize()  # as it is in the file
+            batches.append((sink.tell() - content.size, content.size, crc32(content)))
             rows.append(row[:3])
             num_frames = num_frames or len(row.frames)
 
         yield write
-    content = pa.memory_map(str(path)).read_buffer()
     index: dict[str, Any] = {
         "classes": list(classes),
         "clip_frames": clip_frames,
         "num_frames": num_frames,
-        "size": content.size,
+        "size": path.stat().st_size,
         **{name: [row[column] for row in rows] for column, name in enumerate(("videos", "labels", "groups"))},
-        "batches": [(*place, crc32(content.slice(*place))) for place in places],
+        "batches": batches,
     }
     save_sealed(_index_file(path), index, indent=None)
 

@@ -27,7 +27,7 @@ from tlee.paths import FIGURES, NOTEBOOKS, RUNS, SOURCES, STRIPPED, find_root
 PIXELS_PER_INCH = 100  # of a figure shown in a notebook
 
 #: Silences the kernel's own log (its use of TCP, its end when interrupted), not the output of cells.
-QUIET_KERNEL = ["--Application.log_level=ERROR", "--IPKernelApp.no_stderr=True"]
+QUIET_KERNEL = ["--Application.log_level=CRITICAL", "--IPKernelApp.no_stderr=True"]
 
 #: Parameters that the memory of a stage grows with, by its notebook.
 _LESS_MEMORY = {

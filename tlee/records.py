@@ -12,7 +12,7 @@ from tlee.paths import METRICS, PLOTS
 
 def save_metrics(stage: str, metrics: dict[str, Any]) -> Path:
     """Write ``results/metrics/<stage>.json``, numbers rounded to 6 digits."""
-    return save_json(METRICS / f"{stage}.json", rounded(metrics))
+    return save_sealed(METRICS / f"{stage}.json", rounded(metrics))
 
 
 def save_table(stage: str, name: str, table: pd.DataFrame, *, checked: bool = False) -> Path:
@@ -25,11 +25,6 @@ def save_table(stage: str, name: str, table: pd.DataFrame, *, checked: bool = Fa
     text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     path.write_text(sealed_lines(text) if checked else text, encoding="utf-8", newline="")
     return path
-
-
-def save_json(path: Path, content: dict[str, Any]) -> Path:
-    """Write ``content`` as indented JSON with its checksum."""
-    return save_sealed(path, content)
 
 
 def load_json(path: Path, stage: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.refusals import one_line
 
+from tlee.checksums import save_sealed
 from tlee.errors import UserError
 from tlee.features import FeatureTable, load_features, save_description
 from tlee.paths import FEATURES, POLICY
@@ -14,7 +15,6 @@ from tlee.policies.files import read_policy, save_policies
 from tlee.policies.given import FixedExits, RandomExits
 from tlee.policies.stops import StopAbove
 from tlee.policies.thresholds import Thresholds
-from tlee.records import save_json
 from tlee.weights import save_tensors
 
 POLICIES = {
@@ -47,7 +47,7 @@ def test_every_kind_of_policy_survives_writing_and_reading():
 )
 def test_a_policy_that_cannot_be_read_names_the_stage(content, message):
     if content is not None:
-        save_json(POLICY, content)
+        save_sealed(POLICY, content)
     assert message in one_line(lambda: read_policy("tlee"))
 
 

@@ -50,6 +50,13 @@ def test_a_killed_kernel_is_one_line_with_the_stage_the_cause_and_the_remedy(pro
     error_line(done, "2_pretrain_backbone", "died", "memory", "pretrain.batch_clips", "model.input_size")
 
 
+def test_the_log_of_a_kernel_stays_out_of_the_output(project):
+    """It tells, at some ends of a kernel, that it was interrupted; under pytest, it is written to stderr."""
+    write_notebook(project, "hello", "get_ipython().kernel.log.error('KeyboardInterrupt caught in kernel.')")
+    done = run(project, *TLEE, "run", "hello")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ran results/notebooks/hello.ipynb\n", "")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_names_parameters_that_exist(project, monkeypatch, stage):
     def die(*_, **__) -> None:

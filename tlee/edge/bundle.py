@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tlee.checksums import save_sealed
 from tlee.costs import Costs, count_costs
 from tlee.edge import runner
 from tlee.edge.export import export, export_uncut
@@ -47,7 +48,6 @@ from tlee.policies.inference import follow, run
 from tlee.policies.policy import Observation, Policy
 from tlee.policies.sources import LiveFeatures
 from tlee.policies.thresholds import Thresholds
-from tlee.records import save_json
 
 RUNNER = "runner.py"
 MAX_MARGIN = 99.0  #: larger margins are not distinguished
@@ -118,7 +118,7 @@ def write_manifest(program: Program, folder: Path, *others: str) -> None:
     files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     content = [program["exits"], *(digest for name, digest in files.items() if name.endswith((".onnx", ".npy")))]
     identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    save_json(folder / MANIFEST, {"id": identity, **program, "files": files})
+    save_sealed(folder / MANIFEST, {"id": identity, **program, "files": files})
 
 
 def to_pixels(clip: torch.Tensor) -> np.ndarray:

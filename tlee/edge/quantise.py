@@ -21,11 +21,11 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from scipy.special import logit
 
+from tlee.checksums import save_sealed
 from tlee.edge.bundle import MAX_MARGIN, RUNNER, describe_result, write_manifest
 from tlee.edge.graphs import Program
 from tlee.edge.runner import CLIPS, FRAME, MANIFEST, Bundle, Engine, Kind, OnnxRuntime, UncutNetwork
 from tlee.levels import ALWAYS, NEVER
-from tlee.records import save_json
 
 QUANTISED = (Kind.SEGMENTS, Kind.PREFIX)
 LEFT_OUT = (Kind.CHUNK, Kind.BATCH)  #: kinds of graphs for several frames, and their keys in the program
@@ -49,7 +49,7 @@ def quantise(folder: Path, clips: Sequence[np.ndarray]) -> Path:
     program = {key: value for key, value in source.program.items() if key not in ("id", "files")}
     write_manifest(program | dict.fromkeys(LEFT_OUT) | {"precision": "int8", "graphs": graphs}, target, *others)
     bundle = Bundle(target)
-    save_json(target / MANIFEST, bundle.program | {"videos": expected_results(bundle)})
+    save_sealed(target / MANIFEST, bundle.program | {"videos": expected_results(bundle)})
     return target
 
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from tlee.checksums import save_sealed
 from tlee.errors import UserError
 from tlee.paths import GUARANTEED_POLICY, POLICY
 from tlee.policies.given import FixedExits, GivenExits, RandomExits
 from tlee.policies.policy import Policy
 from tlee.policies.stops import StopAbove
 from tlee.policies.thresholds import Thresholds
-from tlee.records import load_json, save_json
+from tlee.records import load_json
 
 KINDS = {kind.__name__: kind for kind in (Thresholds, StopAbove, FixedExits, RandomExits)}
 STAGES = {POLICY: "evaluate", GUARANTEED_POLICY: "guarantee"}  #: stages that write these files
@@ -17,7 +18,7 @@ STAGES = {POLICY: "evaluate", GUARANTEED_POLICY: "guarantee"}  #: stages that wr
 
 def save_policies(policies: dict[str, Policy | GivenExits], path: Path = POLICY) -> None:
     """Write policies by name, each with its kind."""
-    save_json(path, {name: {"kind": type(policy).__name__} | vars(policy) for name, policy in policies.items()})
+    save_sealed(path, {name: {"kind": type(policy).__name__} | vars(policy) for name, policy in policies.items()})
 
 
 def read_policy(name: str, path: Path = POLICY) -> Policy | GivenExits:

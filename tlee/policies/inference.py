@@ -14,7 +14,7 @@ from tlee.costs import GIGA, Costs
 from tlee.policies.given import GivenExits
 from tlee.policies.policy import Policy
 from tlee.policies.sources import FeatureSource
-from tlee.policies.walking import Walk, walk_together
+from tlee.policies.walking import Walk, comparable, walk_together
 from tlee.readout import Accumulated, Readout
 
 CHUNK = 512  #: videos whose features are in memory at once
@@ -78,8 +78,11 @@ def run_together(
 ) -> list[Outcomes]:
     """Run several policies at once; where they have taken the same exits of a video, it is computed once."""
     walks = [Walk(policy, source, readout) for policy in policies]
+    groups = comparable(walks, readout, source.num_frames, costs)
+    temperatures = temperatures or (1.0,) * len(costs.segments)
     for rows in torch.arange(source.num_videos).split(CHUNK):
-        walk_together(walks, source, readout, rows, costs, temperatures or (1.0,) * len(costs.segments))
+        for group in groups:
+            walk_together(group, source, readout, rows, costs, temperatures)
     return [Outcomes(walk.logits, walk.exit_depths, walk.macs) for walk in walks]
 
 

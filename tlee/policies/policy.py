@@ -67,25 +67,25 @@ class Observation:
         """``n``"""
         return len(self._rows)
 
-    @property
+    @cached_property
     def logits(self) -> torch.Tensor:
         """``[n, C]``"""
         self.classified = True
         return self._scores.logits[self._rows]
 
-    @property
+    @cached_property
     def probabilities(self) -> torch.Tensor:
         """``[n, C]``"""
         self.classified = True
         return self._scores.probabilities[self._rows]
 
-    @property
+    @cached_property
     def confidence(self) -> torch.Tensor:
         """Largest class probability, ``[n]``."""
         self.classified = True
         return self._scores.confidence[self._rows]
 
-    @property
+    @cached_property
     def gate_score(self) -> torch.Tensor:
         """Probability that the gate assigns to stopping, ``[n]``; there is none at the first frame."""
         self.gated = True

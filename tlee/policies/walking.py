@@ -82,21 +82,10 @@ def _decide(policy: Policy, seen: Observation, deepest: bool) -> tuple[torch.Ten
     return (leave if seen.last_frame else stop), leave
 
 
-def walk_together(
-    walks: Sequence[Walk],
-    source: FeatureSource,
-    readout: Readout,
-    rows: torch.Tensor,
-    costs: Costs,
-    temperatures: Sequence[float],
-) -> None:
-    """Take ``walks`` through the videos ``rows``."""
-    for group in _comparable(walks, readout, source.num_frames, costs) if readout.accumulates_visited else [walks]:
-        _walk_group(group, source, readout, rows, costs, temperatures)
-
-
-def _comparable(walks: Sequence[Walk], readout: Readout, frames: int, costs: Costs) -> list[list[Walk]]:
-    """Group policies that use the same exits: where visited exits are accumulated, only these share states."""
+def comparable(walks: list[Walk], readout: Readout, frames: int, costs: Costs) -> list[list[Walk]]:
+    """Group policies that can share states: where visited exits are accumulated, those that use the same exits."""
+    if not readout.accumulates_visited:
+        return [walks]
     exits = list(product(range(frames), range(len(costs.segments))))
     groups: dict[tuple[bool, ...], list[Walk]] = {}
     for walk in walks:
@@ -105,7 +94,7 @@ def _comparable(walks: Sequence[Walk], readout: Readout, frames: int, costs: Cos
     return list(groups.values())
 
 
-def _walk_group(
+def walk_together(
     walks: Sequence[Walk],
     source: FeatureSource,
     readout: Readout,
@@ -113,6 +102,7 @@ def _walk_group(
     costs: Costs,
     temperatures: Sequence[float],
 ) -> None:
+    """Take ``walks``, one group of ``comparable`` ones, through the videos ``rows``."""
     deepest, states = len(costs.segments) - 1, States(rows, Accumulated.nothing(len(rows)))
     for walk in walks:
         walk.begin(rows)
