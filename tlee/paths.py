@@ -28,6 +28,9 @@ FAILED_VIDEOS = RESULTS / "failed_videos.csv"
 #: State of unfinished stages, outside the outputs that DVC removes before it runs a stage.
 RUNS = Path("runs")
 
+#: Written by DVC after each stage.
+LOCK = Path("dvc.lock")
+
 
 def find_root(start: Path) -> Path:
     """Return the nearest folder at or above ``start`` with ``params.yaml``; raise ``UserError`` if there is none."""

@@ -20,7 +20,8 @@ from tlee.extraction import Extraction, decode, extract, sample_indices, store
 from tlee.extraction.journal import fingerprint
 from tlee.frames import FrameStore
 from tlee.params import ExtractParams, load_params
-from tlee.paths import FAILED_VIDEOS, RUNS
+from tlee.paths import FAILED_VIDEOS, LOCK, RUNS
+from tlee.resumption import remove_recorded
 
 pytestmark = pytest.mark.slow
 
@@ -184,13 +185,21 @@ def stored_bytes(folder: Path) -> list[bytes]:
 
 
 def journals() -> list[Path]:
-    return sorted(RUNS.glob("*"))
+    """Those of unfinished extractions."""
+    return sorted(RUNS.glob("*.arrow"))
+
+
+def record_stage() -> None:
+    """Do as DVC does when the stage has ended, and the next begins."""
+    LOCK.touch()
+    remove_recorded()
 
 
 @pytest.fixture
 def whole(dataset: Dataset, tmp_path: Path) -> list[bytes]:
     """The store of ``dataset``, written without interruption."""
     extract(dataset, PARAMS, tmp_path / "whole")
+    record_stage()
     return stored_bytes(tmp_path / "whole")
 
 
@@ -218,8 +227,17 @@ def names_of(dataset: Dataset, rows: list[int]) -> list[str]:
     return [Path(video).name for video in dataset.manifest["video"].iloc[rows]]
 
 
-def test_the_journal_is_removed_at_the_end(dataset, whole):
-    assert journals() == []
+def test_the_journal_is_removed_when_the_stage_is_recorded(dataset, whole):
+    assert list(RUNS.iterdir()) == []
+
+
+def test_an_extraction_that_is_not_recorded_reads_nothing_again(dataset, whole, monkeypatch, tmp_path):
+    """Its stage may have been killed while it drew its figures, or while DVC stored its outputs."""
+    extract(dataset, PARAMS, tmp_path / "first")
+    monkeypatch.setattr(store, "decode", None)
+    extraction = extract(dataset, PARAMS, tmp_path / "second")
+    assert stored_bytes(tmp_path / "second") == whole
+    assert extraction.metrics()["share_read"] == 1.0
 
 
 def test_an_interrupted_extraction_resumes_after_the_last_video(dataset, whole, read, tmp_path):
@@ -325,6 +343,7 @@ def test_a_killed_extraction_resumes(dataset, tmp_path, signal):
     assert journals()[0].stat().st_size > 0
     assert run(command, env=environment, stdout=DEVNULL, timeout=120).returncode == 0
     assert journals() == []
+    record_stage()
     extract(longer, PARAMS, tmp_path / "whole")
     assert stored_bytes(Path("frames")) == stored_bytes(tmp_path / "whole")
 

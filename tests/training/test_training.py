@@ -1,9 +1,11 @@
 """Training: which parts learn, which stay frozen, and resuming after an interruption."""
 
 import math
+import random
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from support.small import T, identity_readout, random_clips, random_network, small_params
@@ -12,10 +14,12 @@ from torch.utils.data import TensorDataset
 
 from tlee.errors import UserError
 from tlee.model import TLEE
+from tlee.paths import LOCK
+from tlee.resumption import remove_recorded
 from tlee.training.backbone import PretrainTask, to_fastest_layout
 from tlee.training.branches import STRATEGIES, BranchTask, random_depths
 from tlee.training.gates import GateTask, exit_label, random_layer_thresholds
-from tlee.training.loop import fit, state_file
+from tlee.training.loop import fit, fit_stage, state_file
 
 PARAMS = small_params({"pretrain.epochs": 5, "pretrain.batch_clips": 4})
 
@@ -84,17 +88,32 @@ def test_a_damaged_state_is_ignored_with_a_warning(tmp_path, capsys):
     assert train(again, state).equals(history)
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in whole.state_dict().items())
     assert f"warning: {state} is damaged" in capsys.readouterr().out
-    assert not state.exists()
 
 
-def test_a_finished_run_leaves_no_state_behind(tmp_path):
-    train(Regression(), tmp_path / "run.pt")
-    assert list(tmp_path.iterdir()) == []
+def test_a_finished_stage_repeats_its_last_epoch_until_it_is_recorded(tmp_path, monkeypatch, capsys):
+    """It may have been killed while it drew its figures, or while DVC stored its outputs."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_stage() -> tuple[pd.DataFrame, dict[str, torch.Tensor], float, bool]:
+        remove_recorded()
+        task = Regression()
+        history = fit_stage("pretrain", task, data(), PARAMS.pretrain, PARAMS, lambda: {"value": 1.0})
+        return history, task.state_dict(), random.random(), "resuming after epoch 4" in capsys.readouterr().out
+
+    runs = [run_stage(), run_stage()]
+    LOCK.touch()
+    runs.append(run_stage())
+    assert [resumed for *_, resumed in runs] == [False, True, False]
+    (history, weights, number, _), *others = runs
+    for other in others:
+        assert other[0].equals(history)
+        assert all(torch.equal(tensor, other[1][name]) for name, tensor in weights.items())
+        assert other[2] == number
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path):
     first, second = Regression(), Regression()
-    assert train(first, tmp_path / "run.pt").equals(train(second, tmp_path / "run.pt"))
+    assert train(first, tmp_path / "first.pt").equals(train(second, tmp_path / "second.pt"))
     assert torch.equal(first.layers[0].weight, second.layers[0].weight)
 
 

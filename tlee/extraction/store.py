@@ -24,6 +24,7 @@ from tlee.frame_format import VideoRow, open_writer
 from tlee.params import ExtractParams
 from tlee.paths import FAILED_VIDEOS, RUNS, SPLITS
 from tlee.records import save_metrics
+from tlee.resumption import finish, reopen
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,16 @@ def extract(dataset: Dataset, params: ExtractParams, folder: Path) -> Extraction
 
     Every video that has been read is recorded in a journal below ``runs/``. After an interruption, the next extraction
     of the same videos with the same parameters resumes from the journal and writes the same bytes; a file that has
-    changed since is read again. At the end the journal is removed.
+    changed since is read again. The journal is kept until DVC has recorded the stage.
 
     A few failures are listed and skipped. Raises ``UserError`` if more than ``params.max_failed_share`` of the videos
     fail, or a split is left empty.
     """
-    with Journal(_journal_file(dataset, params)) as journal:
+    with Journal(reopen(_journal_file(dataset, params))) as journal:
         _read_videos(dataset, params, journal)
         extraction = _write_store(dataset, params, journal, folder)
     _check(extraction, dataset, params.max_failed_share)
-    journal.path.unlink()
+    finish(journal.path)
     return extraction
 
 

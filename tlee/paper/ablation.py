@@ -147,4 +147,6 @@ def _train_readout(network: TLEE, table: FeatureTable, params: Params, features:
 
 
 def _fit(name: str, task: nn.Module, data: Dataset, settings: TrainingParams, params: Params) -> None:
-    fit(task, data, settings, seed=params.seed, validate=dict, state=state_file(f"ablation-{name}", params))
+    state = state_file(f"ablation-{name}", params)
+    fit(task, data, settings, seed=params.seed, validate=dict, state=state)
+    state.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from tlee.metrics import top1
 from tlee.model import TLEE, load_whole, save_trained
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
-from tlee.training.loop import add_up, fit, state_file, to_fastest_layout
+from tlee.training.loop import add_up, fit_stage, to_fastest_layout
 
 
 class PretrainTask(nn.Module):
@@ -72,14 +72,8 @@ def pretrain(params: Params) -> Pretraining:
         history = pd.DataFrame([{"epoch": 0, **validate(model, val)}])
     else:
         model = to_fastest_layout(TLEE(params, len(classes)))
-        history = fit(
-            PretrainTask(model),
-            train,
-            params.pretrain,
-            seed=params.seed,
-            validate=lambda: validate(model, val),
-            state=state_file("pretrain", params),
-        )
+        task = PretrainTask(model)
+        history = fit_stage("pretrain", task, train, params.pretrain, params, lambda: validate(model, val))
     save_trained(model, "pretrain", classes)
     return Pretraining(model, history)
 

@@ -24,7 +24,7 @@ from tlee.metrics import top1
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
-from tlee.training.loop import NO_HISTORY, add_up, fit, state_file, to_fastest_layout
+from tlee.training.loop import NO_HISTORY, add_up, fit_stage, to_fastest_layout
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
 UNCHANGED = "unchanged"  # imported or jointly trained branches, or none
@@ -110,14 +110,7 @@ def train_branches(params: Params) -> BranchTraining:
     task = to_fastest_layout(BranchTask(model, heads))
     history = NO_HISTORY
     if trains:
-        history = fit(
-            task,
-            train,
-            params.branches,
-            seed=params.seed,
-            validate=lambda: {},
-            state=state_file("branches", params),
-        )
+        history = fit_stage("branches", task, train, params.branches, params, dict)
     comparison = compare_strategies(task, val)
     mixed = comparison[comparison["depths"] == "mixed depths"]
     kept = mixed.loc[mixed["accuracy"].idxmax(), "strategy"]

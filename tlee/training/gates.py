@@ -16,7 +16,7 @@ from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
 from tlee.readout import Accumulated
 from tlee.records import save_metrics, save_table
-from tlee.training.loop import NO_HISTORY, fit, state_file
+from tlee.training.loop import NO_HISTORY, fit_stage
 
 
 def exit_label(loss: torch.Tensor, t: int, patience: float, beta: float) -> torch.Tensor:
@@ -139,14 +139,12 @@ def train_gates(params: Params) -> GateTraining:
     task, val, history = GateTask(model), load_features("val"), NO_HISTORY
     if model.readout.gates and not params.model.trained:
         train = load_features("train")
-        history = fit(
-            task,
-            TensorDataset(train.features, train.targets(model.readout.multi_label), train.truth),
-            params.gates,
-            seed=params.seed,
-            validate=lambda: {"val AUROC": _pairs_of(task, val).auroc},
-            state=state_file("gates", params),
-        )
+        data = TensorDataset(train.features, train.targets(model.readout.multi_label), train.truth)
+
+        def validate() -> dict[str, float]:
+            return {"val AUROC": _pairs_of(task, val).auroc}
+
+        history = fit_stage("gates", task, data, params.gates, params, validate)
     save_trained(model, "gates", classes)
     return GateTraining(model, history, _pairs_of(task, val) if model.readout.gates else None)
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tlee.errors import UserError
 from tlee.params import Params, TrainingParams
 from tlee.paths import FEATURES, FRAMES, MODELS, RUNS
+from tlee.resumption import finish, reopen
 from tlee.stage_code import PACKAGE, code_digest
 from tlee.weights import load_pickle
 
@@ -54,6 +55,21 @@ def add_up(losses: Iterable[torch.Tensor]) -> torch.Tensor:
     return reduce(torch.add, losses)
 
 
+def fit_stage(
+    stage: str,
+    task: nn.Module,
+    data: Dataset,
+    training: TrainingParams,
+    params: Params,
+    validate: Callable[[], dict[str, float]],
+) -> pd.DataFrame:
+    """Train ``task`` as ``fit`` does, resumable until DVC has recorded the stage; return the history."""
+    state = reopen(state_file(stage, params))
+    history = fit(task, data, training, seed=params.seed, validate=validate, state=state)
+    finish(state)
+    return history
+
+
 def fit(
     task: nn.Module,
     data: Dataset,
@@ -65,9 +81,9 @@ def fit(
 ) -> pd.DataFrame:
     """Train ``task``, whose ``forward(*batch)`` is the loss, with AdamW and a one-cycle learning rate.
 
-    After every epoch a line is printed, and the state of training is written to the file ``state``; if it exists at
-    the start, training resumes after its last epoch and ends as if it had not been interrupted. A damaged one is
-    ignored with a warning. It is removed at the end.
+    A line is printed after every epoch, and after all but the last the state of training is written to the file
+    ``state``. If it exists at the start, training resumes from it and ends as if it had not been interrupted: the last
+    epoch is run in any case, so random numbers drawn later are the same too. A damaged state is ignored with a warning.
 
     Returns the history: one row an epoch with ``epoch``, ``loss`` and, every ``VALIDATE_EVERY`` epochs and at the end,
     the values of ``validate()``.
@@ -97,8 +113,8 @@ def fit(
         values = "  ".join(f"{name} {value:.3f}" for name, value in history[-1].items() if name != "epoch")
         seconds = time.perf_counter() - start
         print(f"epoch {epoch + 1:3d}/{params.epochs}  {values}  ({seconds:.1f} s)", flush=True)
-        _save(fabric, progress, state)
-    state.unlink(missing_ok=True)
+        if epoch + 1 < params.epochs:
+            _save(fabric, progress, state)
     return pd.DataFrame(history)
 
 
