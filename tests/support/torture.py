@@ -1,0 +1,250 @@
+"""Kill stages of the pipeline at random moments and fill their disk; then hold what the next run makes to a whole run.
+
+``python -m support.torture FOLDER TABLE`` does so to all stages of a small project in the new folder ``FOLDER``, for
+about half an hour, and writes a row for each trial to the CSV file ``TABLE``.
+"""
+
+import random
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import psutil
+import yaml
+from support.pipelines import Project
+
+from tlee.extraction.journal import Journal
+from tlee.paths import RESULTS, RUNS
+
+STAGES = ("extract", "pretrain", "branches", "gates", "evaluate", "latency", "guarantee", "explain")
+KILLS = 7  #: of each stage
+FULL_DISKS = 2  #: of each stage
+LIMIT = 300  #: seconds until a run, or what is left of it after a kill, has ended
+LARGEST_DISK = 2e9  #: bytes
+EPOCHS = {"pretrain": 6, "branches": 4, "gates": 4}
+
+#: What can be killed: everything, as when the machine goes down, or one process, whose arguments hold the text.
+VICTIMS = {
+    "everything": "",
+    "dvc": "dvc",
+    "command": "-m tlee run",
+    "kernel": "ipykernel_launcher",
+    "worker": "LokyProcess",
+}
+
+
+class Trial(NamedTuple):
+    """A kill or a full disk in the middle of a stage."""
+
+    stage: str
+    fault: str  #: ``kill`` or ``full disk``
+    victim: str  #: of a kill, from ``VICTIMS``
+    writing: bool  #: killed at the moment when a file changed, as opposed to any moment
+    seconds: float  #: from the start of ``dvc repro`` to the kill, or to its end
+    message: str  #: the last line with an error, if there was one
+    lost: int = 0  #: epochs or videos that had been finished, and were repeated by the next run
+    failure: str = ""  #: what was not as it should be
+
+
+class Torture:
+    """Trials on one project, whose stages up to the one at hand have been run."""
+
+    def __init__(self, project: Project, seed: int = 0):
+        self.project = project
+        self.random = random.Random(seed)
+        self.trials: list[Trial] = []
+
+    # --- kills -------------------------------------------------------------------------------------------
+
+    def kill(self, stage: str, kills: int, seconds: float, victims: tuple[str, ...] = tuple(VICTIMS)) -> None:
+        """Kill a stage that takes ``seconds`` several times, run it to its end and compare what it wrote.
+
+        It must have been run before. A stage that ends before it is killed is compared and begun once more.
+        """
+        whole = self.project.contents()
+        killed, done, forced = 0, 0, ["--force"]
+        while killed < kills:
+            at, writing = self.random.uniform(0, seconds), self.random.random() < 0.5
+            output, victim, after = self._run_and_kill(stage, forced, at, writing, self.random.choice(victims))
+            self._count_lost(stage, output, done)
+            if victim:
+                killed += 1
+                done, forced = self._progress(stage, output, done), []
+                self._record(stage, "kill", victim, writing, after, output)
+            else:
+                self._compare(stage, whole)
+                done, forced = 0, ["--force"]
+        self._count_lost(stage, self._run(stage), done)
+        self._compare(stage, whole)
+
+    def _run_and_kill(
+        self, stage: str, options: list[str], at: float, writing: bool, victim: str
+    ) -> tuple[str, str, float]:
+        """Return the output of the run, what was killed (empty if it had ended before) and the seconds until then."""
+        start = time.monotonic()
+        process = self.project.start("dvc", "repro", "--single-item", *options, stage)
+        while time.monotonic() - start < at and process.poll() is None:
+            time.sleep(0.01)
+        if writing:
+            before = self._files()
+            while process.poll() is None and self._files() == before:
+                time.sleep(0.001)
+        killed = ""
+        if process.poll() is None:
+            killed = _kill(process.pid, victim)
+        after = time.monotonic() - start
+        output, _ = process.communicate(timeout=LIMIT)  # of all that are left, which end by themselves
+        return output, killed, after
+
+    def _files(self) -> dict[Path, tuple[int, int]]:
+        found = {}
+        for path in (*self.project.folder.glob(f"{RUNS}/*"), *self.project.folder.glob(f"{RESULTS}/**/*")):
+            with suppress(FileNotFoundError):  # it has just been renamed or removed
+                found[path] = (path.stat().st_size, path.stat().st_mtime_ns)
+        return found
+
+    # --- full disks --------------------------------------------------------------------------------------
+
+    def fill_disk(self, stage: str, megabytes: float) -> None:
+        """Run a stage, which writes at most ``megabytes``, where the disk fills up on the way; then make space."""
+        whole = self.project.contents()
+        for path in self._outputs(stage):
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True)
+        start = time.monotonic()
+        with _filler(self.project.folder / "filler", int(self.random.uniform(0, megabytes) * 1e6)):
+            output = self._run(stage, "--force")
+        self._record(stage, "full disk", "", False, time.monotonic() - start, output)
+        self._run(stage)
+        self._compare(stage, whole)
+
+    def _outputs(self, stage: str) -> list[Path]:
+        lock = yaml.safe_load((self.project.folder / "dvc.lock").read_text(encoding="utf-8"))
+        return [self.project.folder / each["path"] for each in lock["stages"][stage]["outs"]]
+
+    # --- what came of it ---------------------------------------------------------------------------------
+
+    def _run(self, stage: str, *options: str) -> str:
+        output, _ = self.project.start("dvc", "repro", "--single-item", *options, stage).communicate(timeout=LIMIT)
+        return output
+
+    def _record(self, stage: str, fault: str, victim: str, writing: bool, seconds: float, output: str) -> None:
+        errors = [line for line in output.splitlines() if line.lower().startswith("error: ")]
+        failure = "traceback" if "Traceback" in output else ""
+        if fault == "full disk" and not errors and "Use `dvc push`" not in output:
+            failure = "no message"
+        message = errors[-1] if errors else ""
+        trial = Trial(stage, fault, victim, writing, round(seconds, 1), message, failure=failure)
+        self.trials.append(trial)
+        print(*trial, sep="  ", flush=True)
+        if failure:
+            print(output, flush=True)
+
+    def _compare(self, stage: str, whole: dict[str, str]) -> None:
+        """Note a failure of the last trial if the stage's results are not those of a whole run."""
+        now = self.project.contents()
+        if differing := sorted(name for name in whole.keys() | now.keys() if whole.get(name) != now.get(name)):
+            self._change_last(failure=f"{len(differing)} files differ: {differing[0]}")
+
+    def _change_last(self, **values: int | str) -> None:
+        self.trials[-1] = self.trials[-1]._replace(**values)
+        print(values, flush=True)
+
+    def _progress(self, stage: str, output: str, before: int) -> int:
+        """Return the number of finished epochs or recorded videos."""
+        if stage == "extract":
+            return max(map(self._recorded_videos, self._unrecorded(f"{RUNS}/extract-*")), default=0)
+        return max([before, *map(int, re.findall(r"^epoch +(\d+)/", output, re.MULTILINE))])
+
+    def _unrecorded(self, pattern: str) -> list[Path]:
+        folder = self.project.folder
+        recorded = (folder / "dvc.lock").stat().st_mtime_ns
+        return [path for path in folder.glob(pattern) if path.stat().st_mtime_ns > recorded]
+
+    def _recorded_videos(self, path: Path) -> int:
+        copy = Path(shutil.copy(path, self.project.folder / "journal"))  # opening it may truncate it
+        with Journal(copy) as journal:
+            return len(journal.sources)
+
+    def _count_lost(self, stage: str, output: str, done: int) -> None:
+        """Note what had been ``done`` before a run and was repeated by it, if it got as far as to print so."""
+        pattern = r"extract: .*? (\d+)/\d+ \[" if stage == "extract" else r"resuming after epoch (\d+)"
+        begun = re.search(r"extract: |^epoch ", output, re.MULTILINE)
+        resumed = re.search(pattern, output)
+        if done and (resumed or begun):
+            self._change_last(lost=done - (int(resumed[1]) if resumed else 0))
+
+
+def _kill(root: int, victim: str) -> str:
+    """Kill ``victim``, or everything if there is none, below the process ``root``; return what was killed."""
+    tree = [psutil.Process(root)]
+    with suppress(psutil.NoSuchProcess):
+        tree += tree[0].children(recursive=True)
+    chosen = tree[:1] if victim == "dvc" else [each for each in tree[1:] if VICTIMS[victim] in _arguments(each)]
+    if victim == "everything" or not chosen:
+        victim, chosen = "everything", tree
+    elif victim == "worker":
+        chosen = chosen[-1:]
+    for each in chosen:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    return victim
+
+
+def _arguments(process: psutil.Process) -> str:
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
+@contextmanager
+def _filler(path: Path, free: int) -> Iterator[None]:
+    """Fill the file system of ``path`` but for ``free`` bytes."""
+    with path.open("wb") as file:
+        for _ in range(max(0, shutil.disk_usage(path.parent).free - free) // 4096):
+            file.write(bytes(4096))
+    try:
+        yield
+    finally:
+        path.unlink()
+
+
+# --- all stages ------------------------------------------------------------------------------------------
+
+
+def torture_all(folder: Path) -> list[Trial]:
+    """Run the stages of a small project in ``folder`` one after the other, each with its kills and full disks."""
+    project = Project(folder)
+    for stage, epochs in EPOCHS.items():
+        project.change(stage, "epochs", epochs)
+    project.call("dvc", "repro", "code")
+    torture = Torture(project)
+    for stage in STAGES:
+        before, start = shutil.disk_usage(folder).used, time.monotonic()
+        project.call("dvc", "repro", "--single-item", stage)
+        seconds = time.monotonic() - start
+        megabytes = (shutil.disk_usage(folder).used - before) / 2e6  # one half is DVC's cache
+        torture.kill(stage, KILLS, seconds)
+        for _ in range(FULL_DISKS):
+            torture.fill_disk(stage, megabytes)
+    return torture.trials
+
+
+def main(folder: Path, table: Path) -> None:
+    if shutil.disk_usage(folder).total > LARGEST_DISK:
+        raise SystemExit(f"error: {folder} lies on a large file system, which would be filled: use `make torture`")
+    trials = torture_all(folder)
+    pd.DataFrame(trials).to_csv(table, index=False)
+    failures = [trial for trial in trials if trial.failure or trial.lost > 1]
+    print(f"wrote {table}: {len(failures)} of {len(trials)} trials failed", *failures, sep="\n")
+    raise SystemExit(bool(failures))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
