@@ -21,6 +21,7 @@ import torch
 from support import tensorrt_fake
 from support.bundles import as_pixels, bundle_of, small_bundle
 from support.margins import policy_amid
+from support.refusals import one_line
 from support.small import T, in_place_of_resnet18, random_clips, random_network, small_params
 
 from tlee.checksums import save_sealed
@@ -178,6 +179,10 @@ def test_a_wrong_result_is_one_line_and_nothing_is_written(folder):
         (["--bundle", "nowhere"], r"^error: nowhere .*bundle\.json .*: copy the bundle again$"),
         (["--backend", "tensorrt"], r"^error: .* cannot import tensorrt: install it, or use another Python$"),
         (["--backend", "onnxruntime", "--precision", "fp16"], r"^error: onnxruntime .*fp32, not in fp16$"),
+        (
+            ["--backend", "onnxruntime", "--repeats", "1", "--output", "nowhere/out.json"],
+            r"^error: nowhere/out\.json .*: .* another file with --output$",
+        ),
     ],
 )
 def test_a_run_that_is_impossible_ends_with_one_line(folder, monkeypatch, arguments, message):
@@ -186,6 +191,30 @@ def test_a_run_that_is_impossible_ends_with_one_line(folder, monkeypatch, argume
         main(["--bundle", str(folder), *arguments])
     assert re.search(message, str(caught.value))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["--repeats", "--threads"])
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_an_impossible_number_is_refused(folder, capsys, option, value):
+    with pytest.raises(SystemExit):
+        main(["--bundle", str(folder), option, value])
+    assert f"error: argument {option}: invalid positive value: '{value}'" in capsys.readouterr().err
+
+
+def test_a_manifest_of_another_version_is_one_line(folder):
+    about = json.loads((folder / "bundle.json").read_text())
+    del about["timing"], about["chunk"]
+    save_sealed(folder / "bundle.json", about)
+    one_line(lambda: Runner(folder), folder / "bundle.json", "timing, chunk", "export it again", error=RunnerError)
+
+
+def test_a_machine_without_memory_is_one_line(folder, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", fail)
+    with pytest.raises(SystemExit, match=r"^error: memory ran out: .*$"):
+        main(["--bundle", str(folder), "--backend", "onnxruntime"])
 
 
 def test_an_interrupted_run_is_one_line(folder, monkeypatch, tmp_path):
@@ -208,7 +237,8 @@ def test_a_graph_that_a_runtime_cannot_load_is_one_line(folder, backend, suffix)
     with pytest.raises(SystemExit) as caught:
         main(["--bundle", str(folder), "--backend", backend])
     version = importlib.import_module(backend).__version__
-    assert str(caught.value).startswith(f"error: {backend} {version} cannot load {first}: ")
+    assert str(caught.value).startswith(f"error: {backend} {version} cannot load {folder / first} (")
+    assert str(caught.value).endswith("): install another version of it, or use another runtime")
     assert "\n" not in str(caught.value)
 
 
@@ -220,6 +250,23 @@ def test_the_first_backend_that_can_be_imported_is_used(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RunnerError, match=r"cannot import tensorrt or onnxruntime or torch: install"):
         find_backend()
+
+
+def test_a_runtime_that_cannot_be_imported_for_any_reason_is_not_used(tmp_path, monkeypatch):
+    (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.8: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    assert find_backend().name == "onnxruntime"
+    one_line(lambda: find_backend("tensorrt"), "cannot import tensorrt", "install it", error=RunnerError)
+
+
+def test_a_runtime_that_does_not_start_is_one_line(folder, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no kernel image is available for execution on the device\nmore")
+
+    monkeypatch.setattr("torch.zeros", fail)
+    expected = ("torch cannot be started", "no kernel image", "use another runtime")
+    assert "more" not in one_line(lambda: Runner(folder, "torch"), *expected, error=RunnerError)
 
 
 # --- PyTorch -------------------------------------------------------------------------------------------
@@ -314,7 +361,7 @@ def test_the_gpu_is_not_waited_for_between_frames(folder, tensorrt, cudart):
 @pytest.mark.parametrize(
     ("part", "method", "result", "message"),
     [
-        ("OnnxParser", "parse", False, r"^TensorRT .* read segments0-\d\.onnx: error 0$"),
+        ("OnnxParser", "parse", False, r"^TensorRT .* read segments0-\d\.onnx \(error 0\): .*another --backend$"),
         ("Builder", "build_serialized_network", None, r"^TensorRT .* build segments0-\d: "),
         ("Runtime", "deserialize_cuda_engine", None, r"^TensorRT .* load .*\.plan: delete it"),
     ],
@@ -328,13 +375,13 @@ def test_a_failure_of_tensorrt_is_one_line(folder, tensorrt, monkeypatch, part, 
 def test_a_graph_that_cannot_be_run_is_named(folder, tensorrt, cudart):
     runner = Runner(folder, "tensorrt")
     tensorrt.failing = True
-    with pytest.raises(RunnerError, match=r"^TensorRT .* run segments0-\d$"):
+    with pytest.raises(RunnerError, match=r"^TensorRT .* run segments0-\d: .*another --backend$"):
         check_results(runner)
 
 
 def test_an_error_of_cuda_is_named(folder, tensorrt, cudart):
     cudart.cudaMalloc = lambda *_: 2
-    with pytest.raises(RunnerError, match=r"cudaMalloc .*error 2"):
+    with pytest.raises(RunnerError, match=r"cudaMalloc .*error 2.*another --backend$"):
         Runner(folder, "tensorrt")
 
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import nbformat
 import numpy as np
@@ -16,6 +18,7 @@ from support.clips import encode
 from support.dataset_files import TINY, lay_out, read
 from support.small import ROOT, small_params
 from support.stores import noisy, write_store
+from support.tensorrt_fake import Cudart, tensorrt
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -211,6 +214,24 @@ def _load_bundle() -> list:
     return [json.dumps(runner.bundle.program), runner.bundle.frames(0).tobytes()]
 
 
+_VERSION = "10.3.0"  # of TensorRT
+
+
+def _make_engines() -> list[Path]:
+    small_bundle(_BUNDLE, 2)
+    _load_engines()
+    return sorted((_BUNDLE / "engines").iterdir())
+
+
+def _load_engines() -> list[bytes]:
+    """Return the engines that TensorRT loads; the runner builds a damaged one again."""
+    cudart = Cudart()
+    module = tensorrt(cudart, _VERSION)
+    with mock.patch("tlee.edge.runner.load_library", lambda *_: cudart), mock.patch.dict(sys.modules, tensorrt=module):
+        Runner(_BUNDLE, "tensorrt", threads=1)
+    return module.loaded
+
+
 def _make_result() -> list[Path]:
     small_bundle(_BUNDLE, 2)
     bundle = json.loads((_BUNDLE / "bundle.json").read_text())["id"]
@@ -282,6 +303,7 @@ FORMATS: dict[str, Format] = {
     "trace": Format(_make_trace, lambda: {name: rows.to_dict() for name, rows in read_trace("full").items()}),
     "bundle": Format(_make_bundle, _load_bundle),
     "manifest of a bundle": Format(lambda: [path for path in _make_bundle() if path.suffix == ".json"], _load_bundle),
+    "engines of TensorRT": Format(_make_engines, _load_engines),
     "result of a device": Format(_make_result, _load_result),
     "params": Format(_make_params, lambda: load_params("params.yaml"), checked=False),
     **{

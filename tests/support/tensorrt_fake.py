@@ -77,10 +77,12 @@ class Cudart:
 def tensorrt(cudart: Cudart, version: str) -> SimpleNamespace:
     """Build the module of ``version``: 8.2 (bindings) or newer than 8.5 (tensors by name).
 
-    ``built`` lists the flags of each engine that was built; while it is ``failing`` no graph can be run.
+    ``built`` lists the flags of each engine that was built, and ``loaded`` the content of each that was loaded; while
+    it is ``failing`` no graph can be run.
     """
     old = version.startswith("8.2")
     built: list[str] = []
+    loaded: list[bytes] = []
 
     class Config:
         def __init__(self):
@@ -159,6 +161,7 @@ def tensorrt(cudart: Cudart, version: str) -> SimpleNamespace:
             pass
 
         def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+            loaded.append(plan)
             return Engine(plan)
 
     module = SimpleNamespace(
@@ -171,6 +174,7 @@ def tensorrt(cudart: Cudart, version: str) -> SimpleNamespace:
         OnnxParser=OnnxParser,
         Runtime=Runtime,
         built=built,
+        loaded=loaded,
         failing=False,
     )
     return module

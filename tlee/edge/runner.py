@@ -21,7 +21,7 @@ import threading
 import time
 import typing
 import zlib
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -227,6 +227,17 @@ class RunnerError(Exception):
     """An error that the user can fix. The message is one line."""
 
 
+COPY_AGAIN = ": copy the bundle again"
+
+
+class BundleError(RunnerError):
+    """A bundle with a missing or damaged file, which ``problem`` names; the remedy is that of a device."""
+
+    def __init__(self, problem):
+        super().__init__(problem + COPY_AGAIN)
+        self.problem = problem
+
+
 class Bundle:
     """The bundle in ``folder``; ``program`` names the graphs to run, see ``tlee.edge.bundle``."""
 
@@ -235,7 +246,7 @@ class Bundle:
         try:
             self.program = unsealed((self.folder / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise RunnerError(f"{folder} contains no readable {MANIFEST} ({error}): copy the bundle again") from None
+            raise BundleError(f"{folder} contains no readable {MANIFEST} ({error})") from None
         self._check_names()
         self.videos = self.program["videos"]
         self._frames = None
@@ -259,9 +270,9 @@ class Bundle:
                 for block in iter(partial(file.read, 1 << 20), b""):
                     digest.update(block)
         except OSError as error:
-            raise RunnerError(f"{path} cannot be read ({error.strerror}): copy the bundle again") from None
+            raise BundleError(f"{path} cannot be read ({error.strerror})") from None
         if digest.hexdigest() != self.program["files"].get(name):
-            raise RunnerError(f"{path} is not the file that was exported: copy the bundle again")
+            raise BundleError(f"{path} is not the file that was exported")
         return str(path)
 
     def frames(self, video):
@@ -384,8 +395,9 @@ class TensorRT:
     """Graphs on the GPU, by TensorRT. ``OnnxRuntime`` describes the interface.
 
     Engines are built once and kept in ``engines/`` in the folder of the bundle, by graph, precision, version of
-    TensorRT and device. Readouts are never run in half precision: they are tiny, and their scores are compared with
-    thresholds.
+    TensorRT and device. A file of theirs (a plan) begins with a line of JSON that names these and the SHA-256 of the
+    rest; TensorRT is never given any other file. Readouts are never run in half precision: they are tiny, and their
+    scores are compared with thresholds.
     """
 
     name, precisions, blocking = "tensorrt", ("fp16", "fp32"), False
@@ -403,10 +415,10 @@ class TensorRT:
         self._tensors = {name: DeviceTensor(self._cuda, shape) for name, shape in shapes.items()}
 
     def load(self, name):
-        plan = self._plan(name)
-        engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+        path, plan = self._plan(name)
+        engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise RunnerError(f"TensorRT cannot load {plan}: delete it, and it will be built again")
+            raise RunnerError(f"TensorRT cannot load {path}: delete it, and it will be built again")
         context = engine.create_execution_context()
         if hasattr(engine, "num_io_tensors"):  # TensorRT 8.5 and newer
             for index in range(engine.num_io_tensors):
@@ -421,24 +433,32 @@ class TensorRT:
 
     def _run(self, name, execute, engine):  # the engine must live as long as its context
         if not execute():
-            raise RunnerError(f"TensorRT could not run {name}")
+            raise RunnerError(f"TensorRT could not run {name}: see its messages above, or choose another --backend")
 
     def _plan(self, name):
-        """Return the file of an engine, which is built if it does not exist."""
+        """Return the file of an engine and its content, which is built if there is none, or no undamaged one."""
         kind = self.bundle.program["graphs"][name]["kind"]
-        precision = "fp32" if kind in (Kind.READOUT, Kind.VIDEO_CLASSIFIER) else self.precision
-        digest = self.bundle.program["files"][name + ".onnx"][:12]
-        device = re.sub(r"[^A-Za-z0-9]+", "-", device_name())
-        file = f"{name}-{digest}-{precision}-{self._tensorrt.__version__}-{device}.plan"
+        origin = {
+            "graph": self.bundle.program["files"][name + ".onnx"],
+            "precision": "fp32" if kind in (Kind.READOUT, Kind.VIDEO_CLASSIFIER) else self.precision,
+            "tensorrt": self._tensorrt.__version__,
+            "device": device_name(),
+        }
+        device = re.sub(r"[^A-Za-z0-9]+", "-", origin["device"])
+        file = f"{name}-{origin['graph'][:12]}-{origin['precision']}-{origin['tensorrt']}-{device}.plan"
         path = self.bundle.folder / "engines" / file
-        if not path.exists():
+        try:
+            return path, read_plan(path, origin)
+        except FileNotFoundError:
             log(f"building {name} for TensorRT, once; this can take minutes")
-            plan = self._build(name, precision)
-            path.parent.mkdir(exist_ok=True)
-            unfinished = path.with_suffix(".unfinished")
-            unfinished.write_bytes(plan)
-            unfinished.replace(path)
-        return path
+        except ValueError as error:
+            log(f"{path} {error}: building {name} again; this can take minutes")
+        except OSError as error:
+            reason = f"{path} cannot be read ({error.strerror})"
+            raise RunnerError(f"{reason}: delete it, and it will be built again") from None
+        plan = self._build(name, origin["precision"])
+        write_plan(path, origin, plan)
+        return path, plan
 
     def _build(self, name, precision):
         tensorrt = self._tensorrt
@@ -446,7 +466,8 @@ class TensorRT:
         network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
         parser = tensorrt.OnnxParser(network, self._logger)
         if not parser.parse(Path(self.bundle.file(name + ".onnx")).read_bytes()):
-            raise RunnerError(f"TensorRT cannot read {name}.onnx: {parser.get_error(0).desc()}")
+            reason = first_line(parser.get_error(0).desc())
+            raise RunnerError(f"TensorRT cannot read {name}.onnx ({reason}): choose another --backend")
         config = builder.create_builder_config()
         if hasattr(config, "set_memory_pool_limit"):  # TensorRT 8.4 and newer
             config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, self.workspace)
@@ -475,6 +496,39 @@ class TensorRT:
         self._cuda.clear(self._tensors[name].pointer, self._tensors[name].size)
 
 
+def write_plan(path, origin, plan):
+    """Write the engine ``plan``, bytes, with its ``origin``; a file that is not finished never has its name."""
+    header = sealed(dict(origin, sha256=hashlib.sha256(plan).hexdigest()))
+    unfinished = path.with_suffix(".unfinished")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with unfinished.open("wb") as file:
+            file.write(json.dumps(header).encode() + b"\n")
+            file.write(plan)
+        unfinished.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        reason = f"{path} cannot be written ({error.strerror})"
+        raise RunnerError(f"{reason}: free space on that disk, or change the permissions of the folder") from None
+
+
+def read_plan(path, origin):
+    """Read an engine of ``write_plan``. Raises ``ValueError`` if it is damaged or of another origin."""
+    with path.open("rb") as file:
+        header, plan = file.readline(), file.read()
+    try:
+        found = unsealed(header.decode())
+        digest = found.pop("sha256")
+    except (KeyError, ValueError):
+        raise ValueError("is damaged, or was not written by this program") from None
+    if digest != hashlib.sha256(plan).hexdigest():
+        raise ValueError("is damaged")
+    if found != origin:
+        raise ValueError("was built from another graph, or for another device or version of TensorRT")
+    return plan
+
+
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3  # of cudaMemcpyKind
 
 
@@ -493,7 +547,7 @@ class Cuda:
         status = getattr(self._library, function)(*arguments)
         if status:
             reason = self._library.cudaGetErrorString(ctypes.c_int(status)).decode()
-            raise RunnerError(f"CUDA: {function} failed ({reason})")
+            raise RunnerError(f"CUDA: {function} failed ({reason}): close other programs, or choose another --backend")
 
     def _new(self, function, *arguments):
         """Call a function that returns a pointer by its first argument, and return the pointer."""
@@ -588,10 +642,27 @@ def find_backend(name=None, graph_precision="fp32"):
         raise RunnerError(f"{name} does not run graphs in {graph_precision}: use {' or '.join(suitable)}")
     candidates = [name] if name else suitable
     for candidate in candidates:
-        with suppress(ImportError):
+        with suppress(Exception):  # of any kind: a runtime may lack a library, or not fit NumPy
             importlib.import_module(candidate)
             return BACKENDS[candidate]
     raise RunnerError(f"{sys.executable} cannot import {' or '.join(candidates)}: install it, or use another Python")
+
+
+@contextmanager
+def errors_of_runtime(problem):
+    """Turn an error of any kind, from a runtime that does not fit the graph or the machine, into ``RunnerError``."""
+    try:
+        yield
+    except (MemoryError, RunnerError):
+        raise
+    except Exception as error:
+        reason = first_line(str(error)) or type(error).__name__
+        raise RunnerError(f"{problem} ({reason}): install another version of it, or use another runtime") from error
+
+
+def first_line(text):
+    """Return the first line of a message of another program."""
+    return text.strip().split("\n")[0].strip()
 
 
 def log(text):
@@ -607,13 +678,8 @@ class Graph:
 
     def __init__(self, backend, name, outputs):
         self.name, self._backend = name, backend
-        try:
+        with errors_of_runtime(f"{backend.name} {backend.about['version']} cannot load {backend.bundle.folder / name}"):
             self._run = backend.load(name)
-        except RunnerError:
-            raise
-        except Exception as error:  # of any kind, from a runtime that is too old or too new for the graph
-            reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-            raise RunnerError(f"{backend.name} {backend.about['version']} cannot load {name}: {reason}") from error
         self._memories = [(output, output[len(NEXT) :]) for output in outputs if output.startswith(NEXT)]
         self.seconds = 0.0
 
@@ -841,15 +907,24 @@ class Runner:
     the bundle names.
     """
 
+    needed = (
+        *("id", "precision", "timing", "tensors", "decides"),
+        *("exits", "accumulate", "chunk", "prefixes", "batch", "video_classifier"),
+    )
+
     def __init__(self, folder, backend=None, precision=None, threads=None):
         self.bundle = Bundle(folder)
+        missing = [key for key in self.needed if key not in self.bundle.program]
+        if missing:
+            raise RunnerError(f"{self.bundle.folder / MANIFEST} lacks {', '.join(missing)}: export it again")
         graph_precision = self.bundle.program["precision"]
         self.threads = threads or self.bundle.program["timing"]["threads"]
         kind = find_backend(backend, graph_precision)
         precisions = [each for each in kind.precisions if (each == "int8") == (graph_precision == "int8")]
         if precision not in (None, *precisions):
             raise RunnerError(f"{kind.name} runs in {' or '.join(precisions)}, not in {precision}")
-        self.backend = kind(self.bundle, precision or precisions[0], self.threads)
+        with errors_of_runtime(f"{kind.name} cannot be started"):
+            self.backend = kind(self.bundle, precision or precisions[0], self.threads)
         self.engine = Engine(self.backend, self.bundle.program)
         self.uncut = UncutNetwork(self.backend, self.bundle.program)
 
@@ -861,8 +936,6 @@ class Runner:
 #: network differ by 0.04.
 TOLERANCE = {"fp32": 0.002, "fp16": 0.02, "int8": 0.1}
 
-WRONG = "wrong result, nothing is timed"
-
 
 def check_results(runner, chunked=False):
     """Compare the engine's exits, labels and logits with those that the bundle expects, on all of its videos.
@@ -870,6 +943,7 @@ def check_results(runner, chunked=False):
     Returns a ``Check``. Raises ``RunnerError`` where one differs although no score was near a threshold.
     """
     bundle, same, largest = runner.bundle, 0, 0.0
+    wrong = f"wrong result, other than in {bundle.folder / MANIFEST}, and nothing is timed"
     for number, video in enumerate(bundle.videos):
         decision = runner.engine.run(bundle.clip(number), bundle.given_exits(number), chunked)
         expected = np.array(video["logits"], np.float32)
@@ -878,12 +952,12 @@ def check_results(runner, chunked=False):
         different = [key for key in found if found[key] != video[key]]
         if different and video["margin"] > allowed:
             key = different[0]
-            raise RunnerError(f"{WRONG}: {video['video']} has {key} {found[key]}, expected {video[key]}")
+            raise RunnerError(f"{wrong}: {video['video']} has {key} {found[key]}, expected {video[key]}")
         if not different:
             difference = float(np.abs(decision.logits - expected).max())
             if not difference <= allowed:
                 reason = f"{video['video']} has logits that differ by {difference:.2g}, expected at most {allowed:.2g}"
-                raise RunnerError(f"{WRONG}: {reason}")
+                raise RunnerError(f"{wrong}: {reason}")
             same, largest = same + 1, max(largest, difference)
     return Check(len(bundle.videos), same, largest if same else None)
 
@@ -1169,6 +1243,23 @@ def measure_latency(runner, warmup=None, repeats=None, power_seconds=10.0):
     )
 
 
+def write_result(result, path):
+    """Write a ``LatencyResult``. Raises ``RunnerError`` if that is impossible."""
+    try:
+        path.write_text(result.to_json())
+    except OSError as error:
+        reason = f"{path} cannot be written ({error.strerror})"
+        raise RunnerError(f"{reason}: free space on that disk, or name another file with --output") from None
+
+
+def positive(text):
+    """Parse the value of an option. Raises ``ValueError`` if it is not a whole number from 1."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Run, check and time the bundle in the folder of this file.")
     parser.add_argument("--bundle", default=str(Path(__file__).parent), help="another folder with a bundle")
@@ -1176,19 +1267,21 @@ def main(arguments=None):
     parser.add_argument("--backend", choices=list(BACKENDS), help="by default the first that can be imported")
     parser.add_argument("--precision", choices=["fp16", "fp32"], help="of TensorRT, by default fp16")
     parser.add_argument(
-        "--threads", type=int, help="of the CPU (the bundle names the defaults of this and the next two)"
+        "--threads", type=positive, help="of the CPU (the bundle names the defaults of this and the next two)"
     )
     parser.add_argument("--warmup", type=int, help="number of videos")
-    parser.add_argument("--repeats", type=int, help="number of passes over all videos")
+    parser.add_argument("--repeats", type=positive, help="number of passes over all videos")
     parser.add_argument("--power-seconds", type=float, default=10.0, help="per system; 0: do not measure power")
     options = parser.parse_args(arguments)
     try:
         runner = Runner(options.bundle, options.backend, options.precision, options.threads)
         log(f"{len(runner.bundle.videos)} videos, {runner.backend.name} {runner.backend.precision}, {device_name()}")
         result = measure_latency(runner, options.warmup, options.repeats, options.power_seconds)
-        Path(options.output).write_text(result.to_json())
+        write_result(result, Path(options.output))
     except (RunnerError, OSError) as error:
         sys.exit(f"error: {error}")
+    except MemoryError:
+        sys.exit("error: memory ran out: close other programs")
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing is written; engines that were built are kept")
     rows = [row for row in result.summary if row[Column.PER] == PER_VIDEO and not row[Column.WITH_PREPARATION]]
