@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from support.bundles import engine_of, segment_and_head_runs, small_bundle, uncut_of
+from support.refusals import one_line
 from support.small import between
 from torch import nn
 
@@ -240,6 +241,13 @@ def test_decoding_is_timed_separately():
     times = time_decoding(videos, Sampling(4), evaluation_transform(64))
     assert times["video"].tolist() == [video.name for video in videos]
     assert (times[["decode", "resize"]] > 0).all(axis=None)
+
+
+def test_a_video_that_cannot_be_decoded_is_named(tmp_path):
+    path = tmp_path / "0.mp4"
+    one_line(
+        lambda: time_decoding([path], Sampling(4), evaluation_transform(64)), path, "not exist", "restore the file"
+    )
 
 
 # --- several frames in one call --------------------------------------------------------------------------------

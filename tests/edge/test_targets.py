@@ -1,6 +1,7 @@
 """Results of a device: from a file, and over SSH, with a program in place of `ssh` and with a real server."""
 
 import getpass
+import hashlib
 import json
 import os
 import re
@@ -166,6 +167,29 @@ def test_a_wrong_result_on_the_device_is_reported(bundle, home):
     assert re.search(r"1\.mp4 .*label \d, expected 7$", message)
 
 
+def test_a_damaged_bundle_is_not_sent(bundle, home):
+    (bundle / "clips.npy").write_bytes(b"")
+    one_line(lambda: measure_target(latency(TARGET), bundle), bundle / "clips.npy", "run the same command again")
+    assert not list(home.iterdir())
+
+
+def test_a_file_that_is_damaged_on_the_device_can_be_copied_again(bundle, home):
+    measure_target(latency(TARGET), bundle)
+    (home / "of_tests/clips.npy").write_bytes(b"")
+    message = refusal(TARGET, bundle)
+    assert message.startswith(f"latency.target {TARGET}: ")
+    assert "clips.npy is not " in message
+    assert message.endswith(": delete bundle.json in its folder on the device and run the same command again")
+    (home / "of_tests/bundle.json").unlink()
+    assert measure_target(latency(TARGET), bundle).check.same == VIDEOS
+
+
+def test_a_runner_that_is_killed_on_the_device_is_reported(bundle, home, tmp_path):
+    text = '#!/bin/sh\nfor last; do :; done\ncase "$last" in *python3*) echo building >&2; exit 137;; esac\n'
+    program(tmp_path / "tools/ssh", text)
+    assert "killed, most likely because memory ran out: close" in refusal(TARGET, bundle)
+
+
 def test_a_device_without_python_is_reported(bundle, home, tmp_path, monkeypatch):
     for name in ("sh", "mkdir", "cat", "tar"):
         (tmp_path / "tools" / name).symlink_to(shutil.which(name))
@@ -199,8 +223,10 @@ def test_a_device_that_stops_reading_the_bundle_is_reported(bundle, home, tmp_pa
         '#!/bin/sh\nfor last; do :; done\ncase "$last" in *tar*) echo "No space left" >&2; exit 2;; *mkdir*) ;; esac\n'
     )
     program(tmp_path / "tools/ssh", text)
-    with (bundle / "clips.npy").open("ab") as file:
-        file.write(bytes(1 << 20))  # more than fits into a pipe
+    (bundle / "large").write_bytes(bytes(1 << 20))  # more than fits into a pipe
+    about = json.loads((bundle / "bundle.json").read_text())
+    about["files"]["large"] = hashlib.sha256(bytes(1 << 20)).hexdigest()
+    save_sealed(bundle / "bundle.json", about)
     assert refusal(TARGET, bundle) == f"latency.target {TARGET}: No space left"
 
 

@@ -11,6 +11,7 @@ from tlee.benchmark.random_weights import NUM_CLASSES, mixed_policy, random_fram
 from tlee.benchmark.rows import row
 from tlee.costs import count_costs
 from tlee.edge.bundle import Videos, write_bundle
+from tlee.edge.failures import as_user_errors
 from tlee.edge.latency import LOOP, READOUTS, time_parts
 from tlee.edge.runner import (
     FULL,
@@ -28,6 +29,7 @@ from tlee.model import TLEE
 from tlee.params import Params
 
 
+@as_user_errors()
 def time_network(params: Params, num_videos: int) -> list[tuple]:
     """Measure the network described by ``params`` with random weights; rows of ``benchmark``."""
     clips = random_frames(params, num_videos)

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from tlee.edge.runner import FULL, FULL_BATCH, IDEAL, REAL, REAL_CHUNKED, Check, Column, Kind, Runner
+from tlee.errors import UserError
 from tlee.extraction import Sampling, decode
 from tlee.model import TLEE
 
@@ -51,12 +52,15 @@ def time_decoding(
     """Time the steps before the network, in milliseconds: one row per video, ``decode`` and ``resize``.
 
     The frames of ``sampling`` are decoded, and ``transform`` makes the network's input of ``uint8 [T, 3, H, W]``.
-    Raises ``ValueError`` if a video cannot be decoded.
+    Raises ``UserError`` if a video cannot be decoded.
     """
     rows = []
     for path in paths:
         begin = time.perf_counter()
-        _, pictures = decode(path, sampling)
+        try:
+            _, pictures = decode(path, sampling)
+        except ValueError as error:
+            raise UserError(f"{path} cannot be decoded: {error}: restore the file that was extracted") from None
         decoded = time.perf_counter()
         transform(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
         rows.append((path.name, decoded - begin, time.perf_counter() - decoded))

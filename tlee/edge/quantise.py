@@ -43,9 +43,9 @@ def quantise(folder: Path, clips: Sequence[np.ndarray]) -> Path:
     others, recorded = (CLIPS, RUNNER), record_inputs(source, clips)
     graphs = {name: graph for name, graph in source.program["graphs"].items() if graph["kind"] not in LEFT_OUT}
     for file in (*others, *(f"{name}.onnx" for name in graphs if name not in recorded)):
-        shutil.copy(folder / file, target)
+        shutil.copy(source.file(file), target)
     for name, inputs in recorded.items():
-        _quantise_graph(folder / f"{name}.onnx", target / f"{name}.onnx", inputs)
+        _quantise_graph(Path(source.file(f"{name}.onnx")), target / f"{name}.onnx", inputs)
     program = {key: value for key, value in source.program.items() if key not in ("id", "files")}
     write_manifest(program | dict.fromkeys(LEFT_OUT) | {"precision": "int8", "graphs": graphs}, target, *others)
     bundle = Bundle(target)

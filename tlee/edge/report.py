@@ -7,6 +7,7 @@ import pandas as pd
 from tlee.datasets import read_dataset
 from tlee.edge.bundle import Videos, write_bundle
 from tlee.edge.estimate import NANO, estimate_nano
+from tlee.edge.failures import as_user_errors
 from tlee.edge.graphs import Program
 from tlee.edge.latency import Parity, measure_parity, ratios, time_decoding, time_parts
 from tlee.edge.precisions import FP32, INT8, Precisions, compare_precisions
@@ -23,12 +24,10 @@ from tlee.edge.runner import (
     Column,
     LatencyResult,
     Runner,
-    RunnerError,
     fixed_depth,
     measure_latency,
 )
 from tlee.edge.targets import measure_target
-from tlee.errors import UserError
 from tlee.extraction import Sampling
 from tlee.frames import evaluation_transform, load_clips
 from tlee.methods import display_name
@@ -192,6 +191,7 @@ def _describe_machine(result: LatencyResult) -> dict[str, object]:
     }
 
 
+@as_user_errors()
 def time_policy(params: Params) -> LatencyReport:
     """Export the method's policy to ``results/edge``, compare it with PyTorch, and time it here and on the target.
 
@@ -212,10 +212,7 @@ def time_policy(params: Params) -> LatencyReport:
     write_bundle(model, policy, videos, classes, EDGE)
     device = measure_target(latency, EDGE)  # first: if it cannot be reached, this is reported at once
     runner = Runner(EDGE, "onnxruntime")
-    try:
-        local = measure_latency(runner)
-    except RunnerError as error:
-        raise UserError(f"{EDGE}: {error}") from None
+    local = measure_latency(runner)
     int8 = None
     if latency.int8:
         val = load_clips("val", params)

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import IO, Self
 
 from tlee.edge.bundle import RUNNER
-from tlee.edge.runner import MANIFEST, OUTPUT, Bundle, LatencyResult
+from tlee.edge.failures import as_user_errors
+from tlee.edge.runner import COPY_AGAIN, MANIFEST, OUTPUT, Bundle, LatencyResult
 from tlee.errors import UserError
 from tlee.param_types import TARGET
 from tlee.params import LatencyParams
 
 
+@as_user_errors()
 def measure_target(params: LatencyParams, folder: Path) -> LatencyResult | None:
     """Return the result of ``latency.target`` for the bundle in ``folder``; None if the target is this machine.
 
-    Raises ``UserError`` if the device cannot be reached or its result cannot be used.
+    Raises ``UserError`` if the device cannot be reached, its result cannot be used, or the bundle is damaged.
     """
     if params.target == "local":
         return None
@@ -71,16 +73,17 @@ class Remote:
 
     def run(self, bundle: Path, options: list[str]) -> str:
         """Copy the bundle, unless the device has the same one, run it, and return its output."""
-        folder, manifest = shlex.quote(self.folder), (bundle / MANIFEST).read_text()
+        files = _checked_files(bundle)
+        folder, manifest = shlex.quote(self.folder), files[MANIFEST].read_text(encoding="utf-8")
         existing = self._call(f"mkdir -p {folder} && cd {folder} && {{ cat {MANIFEST} || true; }}")
         if existing != manifest:
             print(f"copying {bundle} to {self.target}", flush=True)
-            self._call(f"cd {folder} && tar -xf -", bundle)
+            self._call(f"cd {folder} && tar -xf -", files)
         self._call(f"cd {folder} && python3 {RUNNER} {shlex.join(options)}", show=True)
         return self._call(f"cd {folder} && cat {OUTPUT}")
 
-    def _call(self, command: str, sent: Path | None = None, show: bool = False) -> str:
-        """Return the output of ``command`` on the device, whose input is the bundle ``sent``.
+    def _call(self, command: str, sent: dict[str, Path] | None = None, show: bool = False) -> str:
+        """Return the output of ``command`` on the device, whose input are the files ``sent``.
 
         Its messages are printed as they come if ``show`` is true.
         """
@@ -117,11 +120,22 @@ class Remote:
             return f"{last}: `ssh {shlex.join(self.login)}` must work without a password"
         if status == 127:
             return "the device has no python3: install it"
+        if status == 137:
+            return f"{RUNNER} was killed, most likely because memory ran out: close other programs on the device"
+        if last.endswith(COPY_AGAIN):  # the device has the same manifest, so that nothing would be copied
+            problem = last.removeprefix("error: ").removesuffix(COPY_AGAIN)
+            return f"{problem}: delete {MANIFEST} in its folder on the device and run the same command again"
         return last.removeprefix("error: ")
 
 
-def _send(bundle: Path, stream: IO[bytes]) -> None:
-    """Send the files of a bundle as a tar archive, the manifest last, so that it exists only if all others do."""
+def _checked_files(bundle: Path) -> dict[str, Path]:
+    """Return the files of a bundle by name, the manifest last. Raises ``RunnerError`` if one is damaged."""
+    checked = Bundle(bundle)
+    return {name: Path(checked.file(name)) for name in checked.program["files"]} | {MANIFEST: bundle / MANIFEST}
+
+
+def _send(files: dict[str, Path], stream: IO[bytes]) -> None:
+    """Send files as a tar archive in their order, so that the last exists only if all others do."""
     with tarfile.open(fileobj=stream, mode="w|") as archive:
-        for name in (*Bundle(bundle).program["files"], MANIFEST):
-            archive.add(bundle / name, name)
+        for name, path in files.items():
+            archive.add(path, name)
