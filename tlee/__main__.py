@@ -44,7 +44,7 @@ def demo(
 @app.command()
 def run(notebook: Annotated[str, typer.Argument(help="Name of the notebook, such as 5_evaluate.")]):
     """Run one notebook of the pipeline with papermill (called by `dvc repro`)."""
-    from tlee.notebook import run_notebook
+    from tlee.execution import run_notebook
 
     os.chdir(find_root(Path.cwd()))
     typer.echo(f"ran {run_notebook(notebook)}")

@@ -8,9 +8,8 @@ import difflib
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pandas as pd
 import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -29,6 +28,9 @@ from tlee.param_types import (
     Target,
     Threshold,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class DatasetParams(Section):
@@ -182,8 +184,10 @@ class Params(Section):
             raise ValueError(f"`latency.int8` needs `latency.opset` 13, but it is {self.latency.opset}")
         return self
 
-    def table(self, *sections: str) -> pd.DataFrame:
+    def table(self, *sections: str) -> "pd.DataFrame":
         """Return the values of ``sections`` (of all if none is named) for display, one row per parameter."""
+        import pandas as pd  # slow to import, and whoever starts a kernel displays nothing
+
         values = pd.json_normalize(self.model_dump(include=set(sections) or None)).astype(object).iloc[0]
         return values.rename("value").rename_axis("parameter").to_frame()
 

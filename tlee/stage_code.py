@@ -11,8 +11,6 @@ import io
 import tokenize
 from pathlib import Path
 
-import nbformat
-
 from tlee.errors import UserError
 from tlee.paths import CODE, STRIPPED
 
@@ -20,8 +18,8 @@ PACKAGE = Path(__file__).parent
 
 #: Modules that check, name, show and write results, but cannot change them: no stage depends on their code.
 BOOKKEEPING = {
-    *("tlee", "tlee.checksums", "tlee.errors", "tlee.notebook", "tlee.param_types", "tlee.params", "tlee.paths"),
-    *("tlee.records", "tlee.resumption", "tlee.stage_code"),
+    *("tlee", "tlee._papermill", "tlee.checksums", "tlee.errors", "tlee.execution", "tlee.notebook"),
+    *("tlee.param_types", "tlee.params", "tlee.paths", "tlee.records", "tlee.resumption", "tlee.stage_code"),
 }
 
 _UNSEEN = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
@@ -46,6 +44,8 @@ def code_files(notebook: Path) -> list[Path]:
 
     A notebook that trains does not depend on the code of its figures: a better picture is not worth training again.
     """
+    import nbformat  # slow to import, and training needs only the digests
+
     try:
         cells = nbformat.read(notebook, as_version=4).cells
         imported = imported_modules("\n".join(cell.source for cell in cells if cell.cell_type == "code"))

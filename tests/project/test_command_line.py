@@ -13,7 +13,7 @@ from support.titles import states
 import tlee.__main__ as command_line
 from tlee.checksums import save_sealed
 from tlee.errors import UserError
-from tlee.notebook import run_notebook
+from tlee.execution import run_notebook
 from tlee.paper.summary import guarantee_line, latency_line, savings_line, summarise
 from tlee.paths import find_root
 

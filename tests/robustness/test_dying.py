@@ -26,7 +26,7 @@ from support.dataset_files import make_tiny
 from support.refusals import one_line
 
 import tlee.__main__ as command_line
-from tlee.notebook import run_notebook
+from tlee.execution import run_notebook
 
 pytestmark = pytest.mark.slow
 
