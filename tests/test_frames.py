@@ -11,14 +11,8 @@ from support.refusals import one_line
 from support.small import small_params
 from support.stores import grey, write_store
 
-from tlee.frames import (
-    ClipDataset,
-    FrameStore,
-    evaluation_transform,
-    load_clips,
-    training_transform,
-    visiting_order,
-)
+from tlee.clips import ClipDataset, evaluation_transform, load_clips, training_transform
+from tlee.frames import FrameStore, visiting_order
 from tlee.params import Params, load_params
 
 T, STEP = 10, 20

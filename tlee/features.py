@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from tlee.checksums import crc32_of_file
+from tlee.clips import ClipDataset, load_clips
 from tlee.errors import UserError
-from tlee.frames import ClipDataset, load_clips
 from tlee.model import TLEE
 from tlee.params import Params
 from tlee.paths import FEATURES, SPLITS

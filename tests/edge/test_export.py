@@ -14,12 +14,12 @@ from support.refusals import one_line
 from support.small import between
 from torch import nn
 
+from tlee.clips import evaluation_transform
 from tlee.costs import count_costs
 from tlee.edge.graphs import compile_policy
 from tlee.edge.latency import ratios, time_decoding, time_parts
 from tlee.edge.runner import FULL, IDEAL, REAL, Graph, Runner
 from tlee.extraction import Sampling
-from tlee.frames import evaluation_transform
 from tlee.levels import ALWAYS, NEVER
 from tlee.model import TLEE
 from tlee.params import load_params

@@ -18,10 +18,11 @@ from typer.testing import CliRunner, Result
 
 from tlee.__main__ import app
 from tlee.backbones.cut import Backbone
+from tlee.clips import ClipDataset, evaluation_transform
 from tlee.costs import count_costs
 from tlee.explanation.film_strips import strip
 from tlee.extraction import sample_indices
-from tlee.frames import ClipDataset, FrameStore, evaluation_transform, visiting_order
+from tlee.frames import FrameStore, visiting_order
 from tlee.levels import ALWAYS
 from tlee.live import prediction
 from tlee.live.prediction import (

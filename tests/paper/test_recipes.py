@@ -12,13 +12,13 @@ import torch
 from support.bundles import TENSORRT_8_2, operators
 from support.dataset_files import OFFICIAL, TINY, make_tiny
 
+from tlee.clips import load_clips
 from tlee.datasets import read_dataset
 from tlee.edge.report import time_policy
 from tlee.evaluation.evaluate import evaluate_splits
 from tlee.evaluation.step_by_step import step_by_step_agreement
 from tlee.extraction import extract
 from tlee.features import store_features
-from tlee.frames import load_clips
 from tlee.model import TLEE
 from tlee.paper.recipe_settings import COMMON
 from tlee.paper.recipe_table import RECIPES, Recipe

@@ -12,13 +12,13 @@ from support.margins import policy_amid
 from support.small import in_place_of_resnet18, random_network, small_params
 from support.stores import noisy
 
+from tlee.clips import load_clips
 from tlee.costs import count_costs
 from tlee.datasets import Dataset
 from tlee.evaluation.evaluate import Evaluation
 from tlee.evaluation.replay import Split
 from tlee.extraction import extract
 from tlee.features import split_features
-from tlee.frames import load_clips
 from tlee.model import save_trained
 from tlee.paths import FRAMES
 from tlee.policies.files import save_policies

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
+from tlee.clips import evaluation_transform, load_clips
 from tlee.datasets import read_dataset
 from tlee.edge.bundle import Videos, write_bundle
 from tlee.edge.estimate import NANO, estimate_nano
@@ -29,7 +30,6 @@ from tlee.edge.runner import (
 )
 from tlee.edge.targets import measure_target
 from tlee.extraction import Sampling
-from tlee.frames import evaluation_transform, load_clips
 from tlee.methods import display_name
 from tlee.model import load_trained
 from tlee.params import Params

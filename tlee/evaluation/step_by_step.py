@@ -3,8 +3,8 @@
 import pandas as pd
 import torch
 
+from tlee.clips import load_clips
 from tlee.evaluation.evaluate import Evaluation
-from tlee.frames import load_clips
 from tlee.model import load_trained
 from tlee.params import Params
 from tlee.policies.inference import follow, run

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tlee.clips import evaluation_transform
 from tlee.costs import GIGA, Costs, count_costs
 from tlee.errors import UserError
 from tlee.extraction import Sampling, decode, to_jpeg
-from tlee.frames import evaluation_transform, visiting_order
+from tlee.frames import visiting_order
 from tlee.model import TLEE, load_trained
 from tlee.params import ExtractParams, Params
 from tlee.paths import GUARANTEED_POLICY

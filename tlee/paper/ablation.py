@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
+from tlee.clips import load_clips
 from tlee.costs import count_costs
 from tlee.evaluation.evaluate import evaluate
 from tlee.evaluation.replay import Split
 from tlee.features import FeatureTable, load_features, split_features
-from tlee.frames import load_clips
 from tlee.model import TLEE, load_trained
 from tlee.params import Params, TrainingParams, change
 from tlee.paths import SPLITS

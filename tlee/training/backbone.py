@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tlee.frames import ClipDataset, load_clips
+from tlee.clips import ClipDataset, load_clips
 from tlee.metrics import top1
 from tlee.model import TLEE, load_whole, save_trained
 from tlee.params import Params
