@@ -1,18 +1,11 @@
 """Metrics of the kit, from torchmetrics and scikit-learn."""
 
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score
-
-import tlee._torchvision  # noqa: F401  torchmetrics imports torchvision, which must be loadable by then
-
-# isort: split
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    multiclass_confusion_matrix,
-)
 
 
 def is_correct(scores: torch.Tensor, truth: torch.Tensor, k: int = 1) -> torch.Tensor:
@@ -36,6 +29,8 @@ def mean_average_precision(probabilities: torch.Tensor, truth: torch.Tensor) -> 
 
     Not interpolated, and over the classes of at least one video, as FrameExit computes it for ActivityNet.
     """
+    from sklearn.metrics import average_precision_score  # slow to import, and training needs other metrics
+
     present = truth.any(0)
     columns = zip(truth[:, present].T.numpy(), probabilities[:, present].T.numpy(), strict=True)
     return float(np.mean([average_precision_score(*column) for column in columns]))
@@ -43,12 +38,23 @@ def mean_average_precision(probabilities: torch.Tensor, truth: torch.Tensor) -> 
 
 def confusion(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Confusion matrix, counts ``[C, C]``: rows are the true classes, columns the predicted ones."""
-    return multiclass_confusion_matrix(logits, labels, logits.shape[1])
+    return _torchmetrics().multiclass_confusion_matrix(logits, labels, logits.shape[1])
 
 
 def auroc(scores: torch.Tensor, correct: torch.Tensor) -> float:
     """Area under the ROC curve of ``scores [N]`` as a classifier of ``correct`` (booleans ``[N]``)."""
-    return binary_auroc(scores, correct.long()).item()
+    return _torchmetrics().binary_auroc(scores, correct.long()).item()
+
+
+def calibration_error(confidence: torch.Tensor, correct: torch.Tensor, bins: int) -> float:
+    """Expected calibration error: mean ``|confidence - accuracy|`` over ``bins`` of equal width, from ``[N]`` each."""
+    return _torchmetrics().binary_calibration_error(confidence, correct.long(), n_bins=bins).item()
+
+
+def _torchmetrics() -> Any:
+    """Import torchmetrics, which is slow, after torchvision, which it imports and which must be loadable by then."""
+    import_module("tlee._torchvision")
+    return import_module("torchmetrics.functional.classification")
 
 
 #: Functions of scores and ground truth, ``[N, C]`` each, by ``evaluate.metric``.

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 
 
 def spread(num_videos: int, at_most: int) -> list[int]:
@@ -13,6 +12,8 @@ def spread(num_videos: int, at_most: int) -> list[int]:
 
 def halves(groups: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of two halves without a common group. Raises ``ValueError`` for a single group."""
+    from sklearn.model_selection import GroupShuffleSplit  # slow to import
+
     splitter = GroupShuffleSplit(n_splits=1, test_size=0.5, random_state=seed)
     return next(splitter.split(np.zeros(len(groups)), groups=groups))
 
@@ -29,5 +30,7 @@ def folds(groups: Sequence[str], count: int, seed: int) -> Iterator[tuple[np.nda
 
     Folds have no group in common and are at most as many as the groups. Raises ``ValueError`` for a single group.
     """
+    from sklearn.model_selection import GroupKFold  # slow to import
+
     splitter = GroupKFold(min(count, len(set(groups))), shuffle=True, random_state=seed)
     yield from splitter.split(np.zeros(len(groups)), groups=groups)

@@ -4,8 +4,6 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from sklearn.model_selection import StratifiedGroupKFold
-
 from tlee.datasets.files import VIDEO_SUFFIXES
 from tlee.datasets.manifest import Dataset, Video, make_manifest
 from tlee.errors import UserError
@@ -64,5 +62,7 @@ def _draw_fold(labels: list[int], groups: list[str], params: DatasetParams, seed
             f"dataset.folds is {params.folds}, but {params.root} allows {possible} at most "
             f"({len(set(groups))} groups, {largest} videos of the largest class): lower it"
         )
+    from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and needed for this data set alone
+
     folds = StratifiedGroupKFold(params.folds, shuffle=True, random_state=seed).split(labels, labels, groups)
     return set(list(folds)[params.split - 1][1].tolist())

@@ -12,18 +12,13 @@ import pandas as pd
 import torch
 from scipy.optimize import minimize_scalar
 
-import tlee._torchvision  # noqa: F401  torchmetrics imports torchvision, which must be found loadable
-
-# isort: split
-from torchmetrics.functional.classification import binary_calibration_error
-
 from tlee import intervals
 from tlee.evaluation.comparison import at_budgets, chance_level
 from tlee.evaluation.evaluate import candidates, pick
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import COMPARED, Candidate, Search, frontier
 from tlee.methods import display_name
-from tlee.metrics import is_correct
+from tlee.metrics import calibration_error, is_correct
 from tlee.params import Params
 from tlee.records import save_table
 
@@ -90,10 +85,7 @@ def fit_temperatures(split: Split) -> tuple[float, ...]:
 
 def calibration_errors(split: Split) -> list[float]:
     """Return the expected calibration error of each depth: mean ``|confidence - accuracy|`` over bins (0..1)."""
-    return [
-        binary_calibration_error(confidence, correct.long(), n_bins=BINS).item()
-        for confidence, correct in _predictions(split)
-    ]
+    return [calibration_error(confidence, correct, BINS) for confidence, correct in _predictions(split)]
 
 
 def reliability(split: Split) -> pd.DataFrame:
