@@ -28,7 +28,7 @@ fuzz: $(ENVIRONMENT)  ## damage files of every format at random, 2,500 times: ab
 
 torture: data  ## kill each stage seven times, fill its disk twice, compare the results: half an hour, only on Linux
 	mkdir -p runs/torture
-	unshare --map-root-user --mount sh -ec 'mount -t tmpfs -o size=800m tmpfs runs/torture; \
+	unshare --map-root-user --mount sh -ec 'mount -t tmpfs -o size=1500m tmpfs runs/torture; \
 		PYTHONPATH=tests OMP_NUM_THREADS=2 python -m support.torture runs/torture results/plots/torture.csv'
 
 lint: $(ENVIRONMENT)  ## lint, formatting and types

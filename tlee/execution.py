@@ -14,6 +14,7 @@ from tlee._papermill import NotJSONError, PapermillExecutionError, papermill
 from tlee.errors import UserError, one_line, storage_error
 from tlee.params import load_params
 from tlee.paths import NOTEBOOKS, RUNS, SOURCES, STRIPPED
+from tlee.resumption import remove_recorded
 
 #: Silences the kernel's own log (its use of TCP, its end when interrupted), not the output of cells.
 QUIET_KERNEL = ["--Application.log_level=CRITICAL", "--IPKernelApp.no_stderr=True"]
@@ -50,6 +51,7 @@ def run_notebook(name: str) -> Path:
         raise UserError(f"{candidates[1]} does not exist: name a notebook without its folder and ending")
     try:
         with _locked(name):
+            remove_recorded()
             target.parent.mkdir(parents=True, exist_ok=True)
             _execute(source, target)
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 from scipy.stats import binomtest
+from support.torture import FULL_DISKS, KILLS, STAGES, summary
 
 from tlee.paper.ablation import VARIANTS
 from tlee.paper.summary import guarantee_line, latency_line, methods_table, savings_line
@@ -34,7 +35,7 @@ def committed() -> dict[str, bytes]:
         pytest.skip("not a git checkout")
     names = git("ls-tree", "-r", "--name-only", "HEAD").decode().splitlines()
     about = re.compile(
-        r"(results|tlee|notebooks)/|(params|dvc)\.yaml$|dvc\.lock$|data\.dvc$|README\.md$|docs/results\.md$"
+        r"(results|tlee|notebooks)/|(params|dvc)\.yaml$|dvc\.lock$|data\.dvc$|README\.md$|docs/(results|failures)\.md$"
     )
     return {name: git("show", f"HEAD:{name}") for name in names if about.match(name)}
 
@@ -146,6 +147,15 @@ def test_the_committed_run_shows_what_the_kit_is_for(committed):
     assert guarantee["test"]["harm"] <= guarantee["max_harm"] / 100
     assert latency["real_to_ideal"] <= 1.3
     assert latency["real_to_full"] <= 0.5
+
+
+def test_the_committed_trials_of_kills_and_full_disks_all_ended_well(committed):
+    trials = pd.read_csv(io.BytesIO(committed["results/plots/torture.csv"]))
+    assert summary(trials) in committed["docs/failures.md"].decode()
+    counts = trials.groupby(["stage", "fault"]).size()
+    assert all(counts[stage, "kill"] == KILLS and counts[stage, "full disk"] == FULL_DISKS for stage in STAGES)
+    assert trials["failure"].isna().all()
+    assert trials["lost"].max() <= 1
 
 
 def test_the_committed_ablation_has_every_variant(committed):

@@ -276,6 +276,23 @@ def test_a_second_pipeline_in_the_folder_is_refused_and_harms_nothing(tmp_path):
     assert "up to date" in run(tmp_path, dvc, "status").stdout
 
 
+# --- finished work -----------------------------------------------------------------------------------------
+
+
+def test_a_run_removes_finished_work_only_if_dvc_has_recorded_it(project, monkeypatch):
+    monkeypatch.setattr("papermill.execute_notebook", lambda *_, **__: None)
+    write_notebook(project, "any", "")
+    names = {"old.pt.finished": 1, "unfinished.pt": 1, "new.pt.finished": 3}
+    Path("runs").mkdir()
+    Path("dvc.lock").touch()
+    os.utime("dvc.lock", (2, 2))
+    for name, second in names.items():
+        Path("runs", name).touch()
+        os.utime(Path("runs", name), (second, second))
+    run_notebook("any")
+    assert {path.name for path in Path("runs").iterdir()} & names.keys() == {"unfinished.pt", "new.pt.finished"}
+
+
 # --- folders ---------------------------------------------------------------------------------------------
 
 ODD = "mes vidéos d'été № 1 (50%)"

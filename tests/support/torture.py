@@ -47,7 +47,7 @@ class Trial(NamedTuple):
     victim: str  #: of a kill, from ``VICTIMS``
     writing: bool  #: killed at the moment when a file changed, as opposed to any moment
     seconds: float  #: from the start of ``dvc repro`` to the kill, or to its end
-    message: str  #: the last line with an error, if there was one
+    message: str  #: of the kit or of DVC, if there was one
     lost: int = 0  #: epochs or videos that had been finished, and were repeated by the next run
     failure: str = ""  #: what was not as it should be
 
@@ -135,11 +135,10 @@ class Torture:
         return output
 
     def _record(self, stage: str, fault: str, victim: str, writing: bool, seconds: float, output: str) -> None:
-        errors = [line for line in output.splitlines() if line.lower().startswith("error: ")]
         failure = "traceback" if "Traceback" in output else ""
-        if fault == "full disk" and not errors and "Use `dvc push`" not in output:
+        message = _message(output)
+        if not message and victim not in ("everything", "dvc") and "Use `dvc push`" not in output:
             failure = "no message"
-        message = errors[-1] if errors else ""
         trial = Trial(stage, fault, victim, writing, round(seconds, 1), message, failure=failure)
         self.trials.append(trial)
         print(*trial, sep="  ", flush=True)
@@ -181,6 +180,14 @@ class Torture:
             self._change_last(lost=done - (int(resumed[1]) if resumed else 0))
 
 
+def _message(output: str) -> str:
+    """Return the error message of the kit, or that of DVC, or an empty string."""
+    for start in ("error: ", "ERROR: "):
+        if lines := [line for line in output.splitlines() if line.startswith(start)]:
+            return lines[0]
+    return ""
+
+
 def _kill(root: int, victim: str) -> str:
     """Kill ``victim``, or everything if there is none, below the process ``root``; return what was killed."""
     tree = [psutil.Process(root)]
@@ -206,7 +213,7 @@ def _arguments(process: psutil.Process) -> str:
 @contextmanager
 def _filler(path: Path, free: int) -> Iterator[None]:
     """Fill the file system of ``path`` but for ``free`` bytes."""
-    with path.open("wb") as file:
+    with path.open("wb", buffering=0) as file, suppress(OSError):  # it needs some space for its own index
         for _ in range(max(0, shutil.disk_usage(path.parent).free - free) // 4096):
             file.write(bytes(4096))
     try:
@@ -232,8 +239,29 @@ def torture_all(folder: Path) -> list[Trial]:
         megabytes = (shutil.disk_usage(folder).used - before) / 2e6  # one half is DVC's cache
         torture.kill(stage, KILLS, seconds)
         for _ in range(FULL_DISKS):
+            project.call("dvc", "gc", "--workspace", "--force", "--quiet")  # TorchScript files of all these runs
             torture.fill_disk(stage, megabytes)
     return torture.trials
+
+
+def summary(trials: pd.DataFrame) -> str:
+    """Return the trials of each stage, and of all, as a Markdown table."""
+    rows = []
+    for stage in (*STAGES, "all"):
+        own = trials if stage == "all" else trials[trials["stage"] == stage]
+        killed = own["fault"] == "kill"
+        rows.append(
+            {
+                "stage": stage,
+                "kills": killed.sum(),
+                "of these, of one process": (killed & (own["victim"] != "everything")).sum(),
+                "while a file changed": (killed & own["writing"]).sum(),
+                "full disks": (~killed).sum(),
+                "most epochs or videos repeated": own["lost"].max(),
+                "same result": f"{own['failure'].isna().sum()} of {len(own)}",
+            }
+        )
+    return pd.DataFrame(rows).to_markdown(index=False)
 
 
 def main(folder: Path, table: Path) -> None:
@@ -241,6 +269,7 @@ def main(folder: Path, table: Path) -> None:
         raise SystemExit(f"error: {folder} lies on a large file system, which would be filled: use `make torture`")
     trials = torture_all(folder)
     pd.DataFrame(trials).to_csv(table, index=False)
+    print(summary(pd.read_csv(table)))
     failures = [trial for trial in trials if trial.failure or trial.lost > 1]
     print(f"wrote {table}: {len(failures)} of {len(trials)} trials failed", *failures, sep="\n")
     raise SystemExit(bool(failures))
