@@ -182,10 +182,8 @@ class Torture:
 
 def _message(output: str) -> str:
     """Return the error message of the kit, or that of DVC, or an empty string."""
-    for start in ("error: ", "ERROR: "):
-        if lines := [line for line in output.splitlines() if line.startswith(start)]:
-            return lines[0]
-    return ""
+    found = re.search(r"^error: .*", output, re.MULTILINE) or re.search(r"ERROR: .*", output)  # maybe after progress
+    return found[0] if found else ""
 
 
 def _kill(root: int, victim: str) -> str:
