@@ -10,6 +10,7 @@ from subprocess import DEVNULL, Popen, run
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pytest
 from support.clips import encode, seen
@@ -346,6 +347,28 @@ def test_a_killed_extraction_resumes(dataset, tmp_path, signal):
     record_stage()
     extract(longer, PARAMS, tmp_path / "whole")
     assert stored_bytes(Path("frames")) == stored_bytes(tmp_path / "whole")
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    code = f"""
+import os, time
+from joblib import Parallel, delayed
+from tlee.extraction.workers import end_with
+
+def note(number):
+    open(f"{tmp_path}/{{os.getpid()}}", "w").close()
+    time.sleep(60)
+
+Parallel(2, initializer=end_with, initargs=[os.getpid()])(delayed(note)(number) for number in range(2))
+"""
+    process = Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    while process.poll() is None and len(list(tmp_path.iterdir())) < 2:
+        time.sleep(0.05)
+    workers = [psutil.Process(int(path.name)) for path in tmp_path.iterdir()]
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
 
 
 def test_an_absent_split_counts_zero_videos():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Generator
 from contextlib import closing
@@ -20,6 +21,7 @@ from tlee.errors import UserError
 from tlee.extraction.decoding import decode, to_jpeg
 from tlee.extraction.journal import Journal, Record, fingerprint
 from tlee.extraction.sampling import Sampling
+from tlee.extraction.workers import end_with
 from tlee.frame_format import VideoRow, open_writer
 from tlee.params import ExtractParams
 from tlee.paths import FAILED_VIDEOS, RUNS, SPLITS
@@ -94,7 +96,10 @@ def _read_videos(dataset: Dataset, params: ExtractParams, journal: Journal) -> N
         mininterval=5,
         unit="video",
     )
-    results: Generator[Record, None, None] = joblib.Parallel(n_jobs=params.jobs, return_as="generator_unordered")(tasks)
+    parallel = joblib.Parallel(
+        params.jobs, return_as="generator_unordered", initializer=end_with, initargs=[os.getpid()]
+    )
+    results: Generator[Record, None, None] = parallel(tasks)
     workers_may_finish = False
     try:
         with progress, closing(results):
