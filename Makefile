@@ -26,10 +26,10 @@ check: data lint  ## the same with the fast tests only: one to two minutes
 fuzz: $(ENVIRONMENT)  ## damage files of every format at random, 2,500 times: about a minute
 	TLEE_FUZZ=2500 OMP_NUM_THREADS=1 pytest -s tests/robustness/test_fuzz.py
 
-torture: data  ## kill each stage seven times, fill its disk twice, compare the results: half an hour, only on Linux
+torture: data  ## kill each stage seven times, fill its disk twice, compare the results: twenty minutes, only on Linux
 	mkdir -p runs/torture
 	unshare --map-root-user --mount sh -ec 'mount -t tmpfs -o size=1500m tmpfs runs/torture; \
-		PYTHONPATH=tests OMP_NUM_THREADS=2 python -m support.torture runs/torture results/plots/torture.csv'
+		PYTHONPATH=tests OMP_NUM_THREADS=1 python -m support.torture runs/torture results/plots/torture.csv'
 
 lint: $(ENVIRONMENT)  ## lint, formatting and types
 	ruff check .

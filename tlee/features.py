@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from tlee.arrays import create_array
 from tlee.checksums import crc32_of_file
 from tlee.clips import ClipDataset, load_clips
 from tlee.errors import UserError
@@ -61,7 +62,7 @@ def store_features(model: TLEE, params: Params) -> None:
         table, batches = _prepare(model, params, split)
         shape = (len(table.labels), params.extract.frames, model.num_exits, model.readout.width)
         path = FEATURES / f"{split}.npy"
-        stored = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        stored = create_array(path, np.float32, shape)
         start = 0
         for batch in batches:
             stored[start : start + len(batch)] = batch

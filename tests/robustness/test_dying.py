@@ -114,8 +114,9 @@ def test_a_full_disk_under_the_executed_notebook_is_one_line(project):
         "import pyarrow\nwith pyarrow.OSFile('runs/x', 'wb') as file:\n    file.write(b'x' * 99_999)",
         "import torch, safetensors.torch\nsafetensors.torch.save_file({'x': torch.zeros(99_999)}, 'runs/x')",
         "import torch\ntorch.save({'x': torch.zeros(99_999)}, 'runs/x')",
+        "import pathlib, tlee.arrays\ntlee.arrays.create_array(pathlib.Path('runs/x'), 'f4', (99_999,))[:] = 1",
     ],
-    ids=["python", "arrow", "safetensors", "torch"],
+    ids=["python", "arrow", "safetensors", "torch", "memory map"],
 )
 def test_a_full_disk_under_a_stage_is_one_line_whoever_writes(project, code):
     """Not on /dev/full: a writer that renames its finished file would, as root, replace the device."""

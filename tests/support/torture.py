@@ -32,7 +32,7 @@ EPOCHS = {"pretrain": 6, "branches": 4, "gates": 4}
 #: What can be killed: everything, as when the machine goes down, or one process, whose arguments hold the text.
 VICTIMS = {
     "everything": "",
-    "dvc": "dvc",
+    "dvc": "dvc repro",
     "command": "-m tlee run",
     "kernel": "ipykernel_launcher",
     "worker": "LokyProcess",
@@ -70,10 +70,11 @@ class Torture:
         whole = self.project.contents()
         killed, done, forced = 0, 0, ["--force"]
         while killed < kills:
+            victim = victims[killed % len(victims)]
             at, writing = self.random.uniform(0, seconds), self.random.random() < 0.5
-            output, victim, after = self._run_and_kill(stage, forced, at, writing, self.random.choice(victims))
+            output, is_killed, after = self._run_and_kill(stage, forced, at, writing, victim)
             self._count_lost(stage, output, done)
-            if victim:
+            if is_killed:
                 killed += 1
                 done, forced = self._progress(stage, output, done), []
                 self._record(stage, "kill", victim, writing, after, output)
@@ -85,8 +86,11 @@ class Torture:
 
     def _run_and_kill(
         self, stage: str, options: list[str], at: float, writing: bool, victim: str
-    ) -> tuple[str, str, float]:
-        """Return the output of the run, what was killed (empty if it had ended before) and the seconds until then."""
+    ) -> tuple[str, bool, float]:
+        """Return the output of the run, whether it was killed before its end, and the seconds until then.
+
+        The kill waits for its victim.
+        """
         start = time.monotonic()
         process = self.project.start("dvc", "repro", "--single-item", *options, stage)
         while time.monotonic() - start < at and process.poll() is None:
@@ -95,9 +99,10 @@ class Torture:
             before = self._files()
             while process.poll() is None and self._files() == before:
                 time.sleep(0.001)
-        killed = ""
-        if process.poll() is None:
+        killed = False
+        while process.poll() is None and not killed:
             killed = _kill(process.pid, victim)
+            time.sleep(0.001)
         after = time.monotonic() - start
         output, _ = process.communicate(timeout=LIMIT)  # of all that are left, which end by themselves
         return output, killed, after
@@ -186,20 +191,16 @@ def _message(output: str) -> str:
     return found[0] if found else ""
 
 
-def _kill(root: int, victim: str) -> str:
-    """Kill ``victim``, or everything if there is none, below the process ``root``; return what was killed."""
+def _kill(root: int, victim: str) -> bool:
+    """Kill ``victim``, the process ``root`` or one or all below it; return whether there was one."""
     tree = [psutil.Process(root)]
     with suppress(psutil.NoSuchProcess):
         tree += tree[0].children(recursive=True)
-    chosen = tree[:1] if victim == "dvc" else [each for each in tree[1:] if VICTIMS[victim] in _arguments(each)]
-    if victim == "everything" or not chosen:
-        victim, chosen = "everything", tree
-    elif victim == "worker":
-        chosen = chosen[-1:]
+    chosen = tree if victim == "everything" else [each for each in tree if VICTIMS[victim] in _arguments(each)][:1]
     for each in chosen:
         with suppress(psutil.NoSuchProcess):
             each.kill()
-    return victim
+    return bool(chosen)
 
 
 def _arguments(process: psutil.Process) -> str:
@@ -235,7 +236,7 @@ def torture_all(folder: Path) -> list[Trial]:
         project.call("dvc", "repro", "--single-item", stage)
         seconds = time.monotonic() - start
         megabytes = (shutil.disk_usage(folder).used - before) / 2e6  # one half is DVC's cache
-        torture.kill(stage, KILLS, seconds)
+        torture.kill(stage, KILLS, seconds, tuple(VICTIMS) if stage == "extract" else tuple(VICTIMS)[:-1])
         for _ in range(FULL_DISKS):
             project.call("dvc", "gc", "--workspace", "--force", "--quiet")  # TorchScript files of all these runs
             torture.fill_disk(stage, megabytes)

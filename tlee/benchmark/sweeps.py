@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tlee.arrays import create_array
 from tlee.benchmark.random_weights import NUM_CLASSES, gate_scores
 from tlee.benchmark.rows import row
 from tlee.costs import Costs, count_costs
@@ -64,7 +65,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def _write_features(path: Path, shape: tuple[int, ...], seed: int) -> None:
     """Write random non-negative features that are similar within a video, without keeping them in memory."""
-    table, generator = np.lib.format.open_memmap(path, "w+", np.float32, shape), np.random.default_rng(seed)
+    table, generator = create_array(path, np.float32, shape), np.random.default_rng(seed)
     for start in range(0, shape[0], 64):
         part = table[start : start + 64]
         video = generator.standard_normal((len(part), 1, 1, shape[-1]), np.float32)

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tlee.arrays import create_array
 from tlee.checksums import save_sealed
 from tlee.costs import Costs, count_costs
 from tlee.edge import runner
@@ -76,7 +77,7 @@ def write_bundle(
     shutil.copy(runner.__file__, folder / RUNNER)
     costs, expected = count_costs(model), []
     shape = (len(videos.names), frames, *model.input_shape[1:], 3)
-    clips = np.lib.format.open_memmap(folder / CLIPS, "w+", np.uint8, shape)
+    clips = create_array(folder / CLIPS, np.uint8, shape)
     for row, name in enumerate(videos.names):
         clips[row] = to_pixels(videos.clip(row))
         given_exits = videos.exit_depths[row] if videos.exit_depths else None
