@@ -49,6 +49,7 @@ lab: data  ## open JupyterLab on the notebooks
 	jupyter lab --notebook-dir=. notebooks
 
 data: $(ENVIRONMENT)  ## bring the demo clips from the repository's own DVC remote
+	@python -m json.tool .dvc/tmp/rwlock > /dev/null 2>&1 || rm -f .dvc/tmp/rwlock  # cut short by a full disk
 	@dvc pull --quiet data.dvc
 
 clean:  ## remove the environment and unfinished training, keep results
