@@ -67,9 +67,9 @@ def test_a_second_run_has_nothing_to_do(project):
 
 
 def test_running_everything_again_gives_the_same_to_the_last_digit(project):
-    before = project.files()
+    before = project.contents()
     project.call("dvc", "repro", "--force")
-    after = project.files()
+    after = project.contents()
     assert before.keys() == after.keys()
     assert {name for name in before if before[name] != after[name]} == set()
 

@@ -92,15 +92,6 @@ class Project:
     def metrics(self, stage: str) -> dict:
         return read_sealed(self.folder / f"results/metrics/{stage}.json")
 
-    def files(self) -> dict[str, bytes]:
-        """All metrics, tables and figures but those that hold times."""
-        paths = [
-            path for kind in ("metrics", "plots", "figures") for path in self.folder.glob(f"results/{kind}/**/*.*")
-        ]
-        return {
-            path.relative_to(self.folder).as_posix(): path.read_bytes() for path in paths if "latency" not in str(path)
-        }
-
     def contents(self) -> dict[str, str]:
         """Digests of all results but executed notebooks, times, and TorchScript, which differs from run to run."""
         return {
