@@ -7,12 +7,13 @@ from tlee.checksums import save_sealed
 from tlee.errors import UserError
 from tlee.paths import GUARANTEED_POLICY, POLICY
 from tlee.policies.given import FixedExits, GivenExits, RandomExits
+from tlee.policies.optimal_stopping import OptimalStopping
 from tlee.policies.policy import Policy
 from tlee.policies.stops import StopAbove
 from tlee.policies.thresholds import Thresholds
 from tlee.records import load_json
 
-KINDS = {kind.__name__: kind for kind in (Thresholds, StopAbove, FixedExits, RandomExits)}
+KINDS = {kind.__name__: kind for kind in (Thresholds, OptimalStopping, StopAbove, FixedExits, RandomExits)}
 STAGES = {POLICY: "evaluate", GUARANTEED_POLICY: "guarantee"}  #: stages that write these files
 
 

@@ -127,6 +127,10 @@ class Policy:
     def observe(self, seen: Observation) -> None:
         """Update ``seen.memory``; called once at each exit in use, before the decisions."""
 
+    def macs(self, seen: Observation) -> float:
+        """Return the multiply-accumulates per video of the policy's own arithmetic at an exit."""
+        return 0
+
     def answer(self, seen: Observation) -> torch.Tensor:
         """Return the logits ``[n, C]`` of videos that stop here."""
         return seen.logits

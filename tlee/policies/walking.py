@@ -54,7 +54,7 @@ class Walk:
         self.policy.observe(seen)
         self._memory[rows] = seen.memory
         stop, leave = _decide(self.policy, seen, deepest)
-        self.macs[rows] += macs + seen.macs(costs)
+        self.macs[rows] += macs + seen.macs(costs) + self.policy.macs(seen)
         if stop.any():
             self.macs[rows[stop]] += 0 if seen.classified else costs.classifier
             self.logits[rows[stop]] = self.policy.answer(seen.take(stop))
