@@ -10,6 +10,7 @@ NAMES = {
     "temporal": "temporal only (FrameExit style)",
     "layer": "layer only",
     "tlee_gate": "TLEE, gate only",
+    "tlee_thresholds": "TLEE, thresholds",
     "tlee": "TLEE",
     "confidence": "confidence (SDN)",
     "entropy": "entropy (BranchyNet)",

@@ -121,12 +121,14 @@ class GateParams(TrainingParams):
 
 
 class EvaluateParams(Section):
+    rule: Literal["optimal_stopping", "thresholds"]
     layer_threshold: Threshold
     first_threshold: Threshold
     gate_threshold: Threshold
     stop_threshold: Threshold
     metric: Literal["top1", "map"]
     max_loss: NonNegative
+    confidence: Annotated[float, Field(ge=0.5, lt=1)]
     max_gmacs: Positive | None
     folds: FoldsOrNone
     bootstrap: Count

@@ -9,9 +9,11 @@ import torch
 from tlee.costs import count_costs
 from tlee.evaluation import baselines
 from tlee.evaluation.comparison import area_under, chance_level, paired, policy_row
+from tlee.evaluation.cross_validation import out_of_fold
 from tlee.evaluation.oracle import oracle, oracle_curve
 from tlee.evaluation.replay import Split
-from tlee.evaluation.search import Candidate, Search, afford, choose, families, frontier
+from tlee.evaluation.search import Candidate, Coordinate, Search, afford, choose, families, frontier
+from tlee.evaluation.value_iteration import PRICES, ValueIteration
 from tlee.features import load_features
 from tlee.metrics import confusion, is_correct
 from tlee.model import load_trained
@@ -22,7 +24,6 @@ from tlee.policies.inference import Outcomes
 from tlee.policies.policy import Policy
 from tlee.policies.thresholds import Thresholds
 from tlee.records import save_metrics, save_table
-from tlee.subsets import folds
 
 Policies = dict[str, Policy | GivenExits]
 
@@ -103,7 +104,7 @@ def evaluate_splits(params: Params) -> Evaluation:
     """
     val, test = load_splits(params)
     evaluation = evaluate(val, test, params)
-    if params.evaluate.folds and len(set(val.table.groups)) > 1:
+    if can_cross_validate(val, params):
         unseen = val.point(params.model.method, cross_validate(val, params))
         row = evaluation.table["method"] == params.model.method
         evaluation.table.loc[row, ["cv_score", "cv_gmacs"]] = unseen["score"], unseen["gmacs"]
@@ -122,7 +123,7 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
     """Search every family of policies on ``val``, run the chosen policies and the frontiers on ``test``."""
     method, settings, seed = params.model.method, params.evaluate, params.seed
     search = Search(val)
-    found = {name: candidates(name, search, params) for name in family_names(method, val)}
+    found = {name: candidates(name, search, params) for name in family_names(params, val)}
     policies = {name: simplest(pick(tried, search, settings).policy) for name, tried in found.items()}
     outcomes = {name: test.run(policy) for name, policy in policies.items()} | {"oracle": oracle(test)}
     full = outcomes["full"]
@@ -145,28 +146,66 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
     return Evaluation(method, test, policies, outcomes, table, curves, versus)
 
 
-def family_names(method: str, split: Split) -> list[str]:
+def family_names(params: Params, split: Split) -> list[str]:
     """Names of the families compared: the full network, those of the method, and those of the literature."""
-    spaces = families(method, split.num_exits, gated=bool(split.readout.gates))
-    return ["full", *spaces, *(name for name in baselines.FAMILIES if name not in spaces)]
+    own, spaces = params.model.method, threshold_families(params, split)
+    learned = [own] if decides_by_value(params) else []
+    return ["full", *spaces, *learned, *(name for name in baselines.FAMILIES if name not in spaces)]
+
+
+def decides_by_value(params: Params) -> bool:
+    """True if the policy of the method is one of ``OptimalStopping``, which only TLEE's can be."""
+    return params.model.method == "tlee" and params.evaluate.rule == "optimal_stopping"
+
+
+def threshold_families(params: Params, split: Split) -> dict[str, tuple[Coordinate, ...]]:
+    """Families of thresholds of the method, see ``search.families``; its own is named apart if values decide."""
+    own = params.model.method
+    spaces = families(own, split.num_exits, gated=bool(split.readout.gates))
+    return {f"{name}_thresholds" if name == own and decides_by_value(params) else name: spaces[name] for name in spaces}
 
 
 def candidates(family: str, search: Search, params: Params) -> list[Candidate]:
     """Run all policies of a family on the split of ``search``."""
-    split = search.split
-    spaces = families(params.model.method, split.num_exits, gated=bool(split.readout.gates))
+    split, spaces = search.split, threshold_families(params, search.split)
     if family in spaces:
         return search.explore(spaces[family], fixed_thresholds(params.evaluate))
     if family in baselines.FAMILIES:
         return search.measure_all(baselines.FAMILIES[family](split, params.seed))
+    if family == params.model.method and decides_by_value(params):
+        return learned(search, params)
     return [search.full]
+
+
+def learned(search: Search, params: Params) -> list[Candidate]:
+    """Fit the policies of ``ValueIteration`` on the split of ``search``, one for each price.
+
+    With ``evaluate.folds``, and more than one group, each is judged by what the policies of its price, fitted on other
+    groups, do on a fold.
+    """
+    split, count = search.split, params.evaluate.folds
+
+    def fit(part: Split) -> list[Policy]:
+        iteration = ValueIteration(part, params.seed)
+        return [iteration.policy(price) for price in PRICES]
+
+    policies = fit(split)
+    if not can_cross_validate(split, params):
+        return search.measure_all(policies)
+    outcomes = out_of_fold(split, fit, count, params.seed)
+    return [search.judge_unseen(*each) for each in zip(policies, outcomes, strict=True)]
+
+
+def can_cross_validate(split: Split, params: Params) -> bool:
+    """True if ``evaluate.folds`` asks for cross-validation and the split has more than one group."""
+    return params.evaluate.folds > 0 and len(set(split.table.groups)) > 1
 
 
 def pick(tried: list[Candidate], search: Search, settings: EvaluateParams) -> Candidate:
     """Choose the policy within the user's budget: of GMACs, or of points to lose."""
     if settings.max_gmacs is not None:
-        return afford(tried, settings.max_gmacs)
-    return choose(tried, search.full, settings.max_loss, search.score)
+        return afford(tried, settings.max_gmacs, settings.confidence)
+    return choose(tried, search.full, settings.max_loss, settings.confidence, search.score)
 
 
 def simplest(policy: Policy | GivenExits) -> Policy | GivenExits:
@@ -175,18 +214,13 @@ def simplest(policy: Policy | GivenExits) -> Policy | GivenExits:
 
 
 def cross_validate(val: Split, params: Params) -> Outcomes:
-    """Cross-validate the search for the method's policy on ``val``.
+    """Cross-validate the choice of the method's policy on ``val``, in ``evaluate.folds`` folds of its groups."""
 
-    Groups of ``val`` are split into ``evaluate.folds`` folds; the policy of each fold is searched on all others.
-    """
-    parts = []
-    for inside, outside in folds(val.table.groups, params.evaluate.folds, params.seed):
-        search = Search(val.take(inside))
-        chosen = pick(candidates(params.model.method, search, params), search, params.evaluate)
-        parts.append((outside, val.take(outside).run(chosen.policy)))
-    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-    columns = ("logits", "exit_depths", "macs")
-    return Outcomes(*(torch.cat([getattr(each, name) for _, each in parts])[order] for name in columns))
+    def search_in(part: Split) -> list[Policy | GivenExits]:
+        search = Search(part)
+        return [pick(candidates(params.model.method, search, params), search, params.evaluate).policy]
+
+    return out_of_fold(val, search_in, params.evaluate.folds, params.seed)[0]
 
 
 def fixed_thresholds(params: EvaluateParams) -> dict[str, float]:

@@ -25,8 +25,6 @@ LEVELS = (ALWAYS, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, NEVER)
 #: Prices of an error, in runs of the full network per video: from aggressive to conservative.
 PRICES = (1.0, 3.0, 10.0, 30.0, 100.0)
 
-CONFIDENCE = 0.95  #: of the upper bounds, for all policies of a search at once
-
 NEAR = 1.05  #: policies within this factor of the cheapest cost are equal; the one with fewer exits is chosen
 
 Coordinate = tuple[str, int]  #: field of ``Thresholds``, depth
@@ -42,15 +40,20 @@ class Candidate:
     spread: float  #: standard error of ``added``
     gmacs: float  #: mean GMACs of a video
     gmacs_spread: float = 0.0  #: standard error of ``gmacs``
-
-    def bound(self, policies: int) -> float:
-        """Upper bound of the added error that holds for all of ``policies`` policies at once (Bonferroni)."""
-        return self.added + norm.isf((1 - CONFIDENCE) / policies) * self.spread
+    unseen_score: float | None = None  #: metric, if the policy was fitted on other videos than these
 
     @property
-    def gmacs_bound(self) -> float:
+    def unseen(self) -> bool:
+        """True if the policy was fitted on other videos than it is judged by."""
+        return self.unseen_score is not None
+
+    def bound(self, confidence: float, policies: int = 1) -> float:
+        """Upper bound of the added error that holds for all of ``policies`` policies at once (Bonferroni)."""
+        return self.added + _deviations(confidence, policies) * self.spread
+
+    def gmacs_bound(self, confidence: float) -> float:
         """Upper bound of the mean cost, for this policy alone."""
-        return self.gmacs + norm.isf(1 - CONFIDENCE) * self.gmacs_spread
+        return self.gmacs + _deviations(confidence) * self.gmacs_spread
 
 
 #: Families of policies that are searched for each method; the one of its own name is its policy.
@@ -91,7 +94,7 @@ class Search:
         self.split, self.levels = split, levels
         self.seen: dict[Policy | GivenExits, Candidate] = {}
         never = Thresholds.never(split.num_exits)
-        self.score = cache(lambda policy: split.score(split.run(policy)))
+        self._score = cache(lambda policy: split.score(split.run(policy)))
         self._full_errors = self._errors(split.run(never))
         self.full = self.measure(never)
 
@@ -103,17 +106,28 @@ class Search:
         """Run those of ``policies`` that have not been run before; what they have in common is computed once."""
         new = list(dict.fromkeys(policy for policy in policies if policy not in self.seen))
         for policy, outcomes in zip(new, self.split.sweep(new), strict=True):
-            errors, gmacs = self._errors(outcomes), outcomes.gmacs
-            added = errors - self._full_errors
-            self.seen[policy] = Candidate(
-                policy,
-                error=errors.mean().item(),
-                added=added.mean().item(),
-                spread=_standard_error(added),
-                gmacs=gmacs.mean().item(),
-                gmacs_spread=_standard_error(gmacs),
-            )
+            self.seen[policy] = self._judge(policy, outcomes)
         return [self.seen[policy] for policy in policies]
+
+    def judge_unseen(self, policy: Policy | GivenExits, outcomes: Outcomes) -> Candidate:
+        """Judge a policy by ``outcomes`` of policies made like it, each on videos that it was not fitted on."""
+        return replace(self._judge(policy, outcomes), unseen_score=self.split.score(outcomes))
+
+    def score(self, candidate: Candidate) -> float:
+        """Metric of a candidate on the videos of the split."""
+        return self._score(candidate.policy) if candidate.unseen_score is None else candidate.unseen_score
+
+    def _judge(self, policy: Policy | GivenExits, outcomes: Outcomes) -> Candidate:
+        errors, gmacs = self._errors(outcomes), outcomes.gmacs
+        added = errors - self._full_errors
+        return Candidate(
+            policy,
+            error=errors.mean().item(),
+            added=added.mean().item(),
+            spread=_standard_error(added),
+            gmacs=gmacs.mean().item(),
+            gmacs_spread=_standard_error(gmacs),
+        )
 
     def _errors(self, outcomes: Outcomes) -> torch.Tensor:
         """Smooth error of each video, ``[N]``."""
@@ -182,36 +196,65 @@ def frontier(candidates: list[Candidate]) -> list[Candidate]:
 
 
 def choose(
-    candidates: list[Candidate], full: Candidate, max_loss: float, score: Callable[[Policy | GivenExits], float]
+    candidates: list[Candidate],
+    full: Candidate,
+    max_loss: float,
+    confidence: float,
+    score: Callable[[Candidate], float],
 ) -> Candidate:
     """Choose the cheapest policy that loses at most ``max_loss`` points to the full network.
 
-    Both the loss in ``score`` and the upper bound of the added smooth error must be within the limit; the bound holds
-    for all candidates together, since the cheapest of many policies is likely to be a lucky one. Of policies of about
-    the same cost the one that uses the fewest exits is chosen, since an exit also takes calls and reads weights, which
-    GMACs do not show. If no policy is within the limit, which happens where thresholds are fixed or all exits are
-    poor, the one with the lowest bound is chosen.
+    Both the loss in ``score`` and the upper bound of the added smooth error must be within the limit. Of policies
+    that were searched on these videos the cheapest is likely to be a lucky one, so the bound holds for all of them
+    together. Policies fitted on other videos are tested one after the other instead, from the most expensive to the
+    first that fails. Of policies of about the same cost the one that uses the fewest exits is chosen, since an exit
+    also takes calls and reads weights, which GMACs do not show. If no policy is within the limit, which happens where
+    thresholds are fixed or all exits are poor, the one with the lowest bound is chosen.
     """
-    limit = max_loss / 100
-    allowed = [candidate for candidate in candidates if candidate.bound(len(candidates)) <= limit]
+    limit, tests = max_loss / 100, _tests(candidates)
+    allowed = _within(limit, candidates, confidence)
     for cheapest in sorted(allowed, key=lambda candidate: candidate.gmacs):
         near = [candidate for candidate in allowed if cheapest.gmacs <= candidate.gmacs <= NEAR * cheapest.gmacs]
-        near = [candidate for candidate in near if score(candidate.policy) >= score(full.policy) - limit]
+        near = [candidate for candidate in near if score(candidate) >= score(full) - limit]
         if near:
             return min(near, key=lambda candidate: (candidate.policy.num_exits_used(), candidate.gmacs))
-    return min(candidates, key=lambda candidate: candidate.bound(len(candidates)))
+    return min(candidates, key=lambda candidate: candidate.bound(confidence, tests))
 
 
-def afford(candidates: list[Candidate], max_gmacs: float) -> Candidate:
+def afford(candidates: list[Candidate], max_gmacs: float, confidence: float) -> Candidate:
     """Choose the policy with the lowest bound of the added error of those that cost at most ``max_gmacs``.
 
     The cost counts by its upper bound too: a mean that just fits is exceeded on every other set of videos. If none
     fits, the cheapest is chosen.
     """
-    fit = [candidate for candidate in candidates if candidate.gmacs_bound <= max_gmacs]
+    fit, tests = [each for each in candidates if each.gmacs_bound(confidence) <= max_gmacs], _tests(candidates)
     if not fit:
         return min(candidates, key=lambda candidate: candidate.gmacs)
-    return min(fit, key=lambda candidate: (candidate.bound(len(candidates)), candidate.gmacs))
+    return min(fit, key=lambda candidate: (candidate.bound(confidence, tests), candidate.gmacs))
+
+
+def _tests(candidates: list[Candidate]) -> int:
+    """Return the number of policies for which a bound must hold at once: one where they are tested in a fixed order."""
+    return 1 if _ordered(candidates) else len(candidates)
+
+
+def _ordered(candidates: list[Candidate]) -> bool:
+    return all(candidate.unseen for candidate in candidates)
+
+
+def _within(limit: float, candidates: list[Candidate], confidence: float) -> list[Candidate]:
+    """Return the candidates whose bound is within the limit; where they are ordered, those before the first failure."""
+    tests = _tests(candidates)
+    ordered = sorted(candidates, key=lambda candidate: -candidate.gmacs)
+    holds = [candidate.bound(confidence, tests) <= limit for candidate in ordered]
+    if _ordered(candidates) and False in holds:
+        return ordered[: holds.index(False)]
+    return [candidate for candidate, within in zip(ordered, holds, strict=True) if within]
+
+
+def _deviations(confidence: float, policies: int = 1) -> float:
+    """Return the number of standard errors from a mean to the bound that holds for ``policies`` means at once."""
+    return float(norm.isf((1 - confidence) / policies))
 
 
 def _standard_error(values: torch.Tensor) -> float:

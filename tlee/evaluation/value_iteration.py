@@ -2,9 +2,9 @@
 
 At an exit a video can be answered, the frame left for the next one, or run deeper. The value of an answer is the
 chance that it is correct, that of going on is the expected value at the next exit less the price of reaching it. Both
-are regressed on the ``evidence`` at the exit, from the last exit of the last frame to the first (Longstaff and Schwartz,
-Review of Financial Studies 2001, for American options; Tsitsiklis and Van Roy, IEEE Transactions on Neural Networks
-2001). The price of computation is the only number to choose.
+are regressed on the ``evidence`` at the exit, from the last exit of the last frame to the first (Longstaff and
+Schwartz, Review of Financial Studies 2001, for American options; Tsitsiklis and Van Roy, IEEE Transactions on Neural
+Networks 2001). The price of computation is the only number to choose.
 """
 
 import math
@@ -19,28 +19,8 @@ from tlee.readout import Accumulated
 
 #: Prices of a run of the full network, in correct answers: from conservative to aggressive.
 PRICES = (
-    0.002,
-    0.005,
-    0.01,
-    0.02,
-    0.03,
-    0.05,
-    0.07,
-    0.1,
-    0.14,
-    0.2,
-    0.3,
-    0.4,
-    0.6,
-    0.8,
-    1.2,
-    1.6,
-    2.4,
-    3.2,
-    5,
-    8,
-    12,
-    20,
+    *(0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3),
+    *(0.4, 0.6, 0.8, 1.2, 1.6, 2.4, 3.2, 5.0, 8.0, 12.0, 20.0),
 )
 
 SHRINKAGE = 0.01  #: of the weights of standardised evidence, as a share of its variance (ridge regression)
@@ -136,7 +116,7 @@ def collect(split: Split, seed: int) -> Paths:
 
 
 def regress(shown: torch.Tensor, target: torch.Tensor) -> Weights:
-    """Fit ``target [P]`` by a linear function of the evidence ``[P, F]``, whose first column is one (ridge regression)."""
+    """Fit ``target [P]`` by ridge regression on the evidence ``[P, F]``, whose first column is one."""
     mean, spread = shown.mean(0), shown.std(0)
     constant = spread < math.sqrt(torch.finfo(torch.float).eps)
     scaled = (shown - mean) / spread.masked_fill(constant, 1)

@@ -52,12 +52,14 @@ COMMON: Settings = {
     "gates.learning_rate": 0.001,
     "gates.weight_decay": 0.01,
     "gates.beta": 0.001,
+    "evaluate.rule": "thresholds",
     "evaluate.layer_threshold": "auto",
     "evaluate.first_threshold": "auto",
     "evaluate.gate_threshold": "auto",
     "evaluate.stop_threshold": "auto",
     "evaluate.metric": "top1",
     "evaluate.max_loss": 1.0,
+    "evaluate.confidence": 0.95,
     "evaluate.max_gmacs": None,
     "evaluate.folds": 4,
     "evaluate.bootstrap": 2000,
@@ -96,6 +98,7 @@ FEW_CLIPS: Settings = {
     "gates.epochs": 30,
     "gates.batch_clips": 16,
     "gates.beta": 0.5,
+    "evaluate.rule": "optimal_stopping",
     "evaluate.max_loss": 5.0,  # one clip of the about twenty in val
 }
 
