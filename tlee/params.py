@@ -108,7 +108,12 @@ class ClipTrainingParams(TrainingParams):
 
 
 class PretrainParams(ClipTrainingParams):
+    head_rate: Positive
+    batch_norm: Literal["trained", "frozen"]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     joint: bool
+    distillation: Share
     frozen_layers: CountOrZero
 
 
@@ -178,6 +183,12 @@ class Params(Section):
             sampled = getattr(self, stage).frames
             if sampled > self.extract.frames:
                 raise ValueError(f"`{stage}.frames` is {sampled}, more than `extract.frames`, {self.extract.frames}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_frozen_statistics(self) -> "Params":
+        if self.pretrain.batch_norm == "frozen" and not (self.model.weights or self.model.trained):
+            raise ValueError("`pretrain.batch_norm` is 'frozen', but `model.weights` is null: it has no statistics yet")
         return self
 
     @model_validator(mode="after")

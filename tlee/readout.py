@@ -125,14 +125,18 @@ class Readout(nn.Module):
         """Class probabilities ``[..., C]``: softmax, or sigmoid where videos have several labels."""
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 
-    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
         """Cross-entropy of each of ``logits [..., C]``, or the mean binary cross-entropy over all classes.
 
-        ``targets`` are class indices ``[...]``, for several labels zeros and ones ``[..., C]``.
+        ``targets`` are class indices ``[...]``, for several labels zeros and ones ``[..., C]``. ``smoothing`` is the
+        share of label smoothing (Szegedy et al., CVPR 2016), which is spread evenly over classes.
         """
         if self.multi_label:
-            return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
-        losses = nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
+            smooth = targets * (1 - smoothing) + smoothing / 2
+            return nn.functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none").mean(-1)
+        losses = nn.functional.cross_entropy(
+            logits.flatten(0, -2), targets.flatten(), reduction="none", label_smoothing=smoothing
+        )
         return losses.unflatten(0, logits.shape[:-1])
 
     def prefix_logits(self, features: torch.Tensor, depths: torch.Tensor | int) -> torch.Tensor:

@@ -37,7 +37,7 @@ from tlee.policies.stops import StopAbove
 from tlee.policies.thresholds import Thresholds
 from tlee.records import load_json, save_metrics, save_table
 from tlee.stage_code import code_files
-from tlee.training.loop import fit
+from tlee.training.loop import Task, fit
 from tlee.weights import load_tensors, read_weights, save_tensors
 
 POLICIES = {
@@ -141,7 +141,7 @@ def _load_pickle() -> list:
     return _content(read_weights("weights.pth", "a remedy")[0])
 
 
-class _Task(nn.Module):
+class _Task(Task):
     def __init__(self, epochs: int = 99):
         super().__init__()
         torch.manual_seed(0)
@@ -157,7 +157,7 @@ class _Task(nn.Module):
 _STATE = Path("runs/gates-0.pt")
 
 
-def _train(task: nn.Module) -> Any:
+def _train(task: Task) -> Any:
     generator = torch.Generator().manual_seed(0)
     data = TensorDataset(torch.randn(8, 3, generator=generator), torch.randn(8, 1, generator=generator))
     params = small_params({"gates.epochs": 3, "gates.batch_clips": 4}).gates

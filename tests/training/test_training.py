@@ -19,7 +19,7 @@ from tlee.resumption import remove_recorded
 from tlee.training.backbone import PretrainTask, to_fastest_layout
 from tlee.training.branches import STRATEGIES, BranchTask, random_depths
 from tlee.training.gates import GateTask, exit_label, random_layer_thresholds
-from tlee.training.loop import fit, fit_stage, state_file
+from tlee.training.loop import Task, fit, fit_stage, state_file
 
 PARAMS = small_params({"pretrain.epochs": 5, "pretrain.batch_clips": 4})
 
@@ -27,7 +27,7 @@ PARAMS = small_params({"pretrain.epochs": 5, "pretrain.batch_clips": 4})
 # --- the loop -----------------------------------------------------------------------------------------
 
 
-class Regression(nn.Module):
+class Regression(Task):
     """A small task with dropout, so that randomness has to be resumed too."""
 
     def __init__(self):
@@ -301,7 +301,7 @@ def test_labels_are_given_at_each_depth_and_step(monkeypatch):
     assert pairs.correct.all()  # of equal scores the first counts
 
 
-class Recorder(nn.Module):
+class Recorder(Task):
     """A gate that notes the first numbers of what it compares."""
 
     def __init__(self):

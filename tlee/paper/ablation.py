@@ -20,12 +20,12 @@ from tlee.costs import count_costs
 from tlee.evaluation.evaluate import evaluate
 from tlee.evaluation.replay import Split
 from tlee.features import FeatureTable, load_features, split_features
-from tlee.model import TLEE, load_trained
+from tlee.model import TLEE, load_trained, without_initial_weights
 from tlee.params import Params, TrainingParams, change
 from tlee.paths import SPLITS
 from tlee.training.branches import BranchTask, random_depths
 from tlee.training.gates import GateTask
-from tlee.training.loop import fit, state_file
+from tlee.training.loop import Task, fit, state_file
 
 READOUT_EPOCHS, BRANCH_EPOCHS = 20, 10
 
@@ -104,7 +104,7 @@ def _assemble(params: Params, trained: TLEE, num_classes: int) -> TLEE:
     Without branches the backbone is not cut: only the costs of such a network are used, whatever its weights.
     """
     torch.manual_seed(params.seed)
-    network = TLEE(change(params, {"model.weights": None}), num_classes)
+    network = TLEE(without_initial_weights(params), num_classes)
     if params.model.num_branches:
         network.backbone, network.mlp, network.branches = trained.backbone, trained.mlp, trained.branches
     return network
@@ -124,7 +124,7 @@ def _train_branches(branches: nn.ModuleList, trained: TLEE, params: Params) -> n
     return branches
 
 
-class ReadoutTask(nn.Module):
+class ReadoutTask(Task):
     """Loss of reuse and classifiers over all prefixes, with frames left at each single depth and at random depths."""
 
     def __init__(self, network: TLEE):
@@ -146,7 +146,7 @@ def _train_readout(network: TLEE, table: FeatureTable, params: Params, features:
         _fit(f"gates-{features}", GateTask(network), data, settings, params)
 
 
-def _fit(name: str, task: nn.Module, data: Dataset, settings: TrainingParams, params: Params) -> None:
+def _fit(name: str, task: Task, data: Dataset, settings: TrainingParams, params: Params) -> None:
     state = state_file(f"ablation-{name}", params)
     fit(task, data, settings, seed=params.seed, validate=dict, state=state)
     state.unlink(missing_ok=True)

@@ -15,29 +15,69 @@ from tlee.metrics import top1
 from tlee.model import TLEE, load_whole, save_trained
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
-from tlee.training.loop import add_up, fit_stage, to_fastest_layout
+from tlee.training.loop import Task, add_up, fit_stage, to_fastest_layout
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-class PretrainTask(nn.Module):
-    """Mean loss after 1, 2, ... T frames, all at full depth (TLEE section III-E, FrameExit 3.3)."""
+class PretrainTask(Task):
+    """Mean loss after 1, 2, ... T frames, all at full depth (TLEE section III-E, FrameExit 3.3).
+
+    Few clips are soon memorised. What helps against that is in the parameters: dropout of the features, label
+    smoothing, batch norm that keeps the statistics of the initial weights, a learning rate of its own for the backbone.
+    Joint training adds the loss at each branch, and learns a share ``distillation`` of it from the predictions at full
+    depth instead of the labels (Zhang et al., Be your own teacher, ICCV 2019).
+    """
 
     def __init__(self, model: TLEE):
         super().__init__()
-        self.model = model
-        settings = model.params.pretrain
-        self.joint, self.frozen = settings.joint, model.backbone.first_layers(settings.frozen_layers)
+        self.model, self.settings = model, model.params.pretrain
+        self.frozen = model.backbone.first_layers(self.settings.frozen_layers)
         self.frozen.requires_grad_(False)
+
+    def rates(self) -> dict[float, list[nn.Parameter]]:
+        """Return backbone and heads apart; the heads learn ``head_rate`` times as fast."""
+        if self.settings.head_rate == 1:
+            return super().rates()
+        backbone = [parameter for parameter in self.model.backbone.parameters() if parameter.requires_grad]
+        inside = set(backbone)
+        heads = [each for each in self.parameters() if each.requires_grad and each not in inside]
+        return {1.0: backbone, self.settings.head_rate: heads} if backbone else {self.settings.head_rate: heads}
 
     def train(self, mode: bool = True) -> "PretrainTask":
         """Set the mode of all layers but the frozen ones, which stay in evaluation mode (batch norm too)."""
         super().train(mode)
         self.frozen.eval()
+        if self.settings.batch_norm == "frozen":
+            for layer in self.model.backbone.modules():
+                if isinstance(layer, BATCH_NORMS):
+                    layer.eval()
         return self
 
     def forward(self, clips: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        features = self.model.exit_features(clips) if self.joint else self.model.full_features(clips)
-        losses = (self.model.readout.prefix_loss(features, b, targets) for b in range(features.shape[2]))
+        model, settings = self.model, self.settings
+        features = model.exit_features(clips) if settings.joint else model.full_features(clips)
+        features = nn.functional.dropout(features, settings.dropout, self.training)
+        *early, full = [model.readout.prefix_logits(features, depth) for depth in range(features.shape[2])]
+        losses = [self._label_loss(logits, targets) for logits in (*early, full)]
+        if settings.distillation:
+            taught = (self._distance(logits, full.detach()) for logits in early)
+            share = settings.distillation
+            losses[:-1] = [(1 - share) * own + share * each for own, each in zip(losses[:-1], taught, strict=True)]
         return add_up(losses)
+
+    def _label_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean loss of ``logits [N, T, C]`` over videos and steps."""
+        expanded = targets.unsqueeze(1).expand(-1, logits.shape[1], *targets.shape[1:])
+        return self.model.readout.loss(logits, expanded, self.settings.label_smoothing).mean()
+
+    def _distance(self, logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """Mean Kullback-Leibler divergence of the predictions of ``logits [N, T, C]`` from those of ``teacher``."""
+        if self.model.readout.multi_label:
+            loss = nn.functional.binary_cross_entropy_with_logits
+            return loss(logits, teacher.sigmoid()) - loss(teacher, teacher.sigmoid())
+        ours, theirs = logits.log_softmax(-1).flatten(0, 1), teacher.log_softmax(-1).flatten(0, 1)
+        return nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 
 
 @dataclass(frozen=True)

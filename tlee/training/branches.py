@@ -24,13 +24,13 @@ from tlee.metrics import top1
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
-from tlee.training.loop import NO_HISTORY, add_up, fit_stage, to_fastest_layout
+from tlee.training.loop import NO_HISTORY, Task, add_up, fit_stage, to_fastest_layout
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
 UNCHANGED = "unchanged"  # imported or jointly trained branches, or none
 
 
-class BranchTask(nn.Module):
+class BranchTask(Task):
     """Sum of the losses of all strategies, which share only the frozen network."""
 
     def __init__(self, model: TLEE, heads: dict[str, nn.ModuleList]):

@@ -16,7 +16,7 @@ from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
 from tlee.readout import Accumulated
 from tlee.records import save_metrics, save_table
-from tlee.training.loop import NO_HISTORY, fit_stage
+from tlee.training.loop import NO_HISTORY, Task, fit_stage
 
 
 def exit_label(loss: torch.Tensor, t: int, patience: float, beta: float) -> torch.Tensor:
@@ -28,7 +28,7 @@ def exit_label(loss: torch.Tensor, t: int, patience: float, beta: float) -> torc
     return (loss <= beta * math.exp(t / patience)).to(loss.dtype)
 
 
-class GateTask(nn.Module):
+class GateTask(Task):
     """Binary cross-entropy of the gate over the pairs ``(z_tb, z)`` that occur at inference.
 
     ``z`` depends on the depths at which earlier frames were left, so each video of a batch gets a random layer policy

@@ -24,6 +24,15 @@ from tlee.weights import load_pickle
 
 Network = TypeVar("Network", bound=nn.Module)
 
+
+class Task(nn.Module):
+    """A network with its loss, ``forward(*batch)``, that ``fit`` trains."""
+
+    def rates(self) -> dict[float, list[nn.Parameter]]:
+        """Return the parameters to train by the factor of the learning rate that they are trained with."""
+        return {1.0: [parameter for parameter in self.parameters() if parameter.requires_grad]}
+
+
 VALIDATE_EVERY = 5  # epochs
 
 NO_HISTORY = pd.DataFrame({"epoch": [], "loss": []})  #: of a stage that trained nothing
@@ -57,7 +66,7 @@ def add_up(losses: Iterable[torch.Tensor]) -> torch.Tensor:
 
 def fit_stage(
     stage: str,
-    task: nn.Module,
+    task: Task,
     data: Dataset,
     training: TrainingParams,
     params: Params,
@@ -71,7 +80,7 @@ def fit_stage(
 
 
 def fit(
-    task: nn.Module,
+    task: Task,
     data: Dataset,
     params: TrainingParams,
     *,
@@ -79,7 +88,7 @@ def fit(
     validate: Callable[[], dict[str, float]],
     state: Path,
 ) -> pd.DataFrame:
-    """Train ``task``, whose ``forward(*batch)`` is the loss, with AdamW and a one-cycle learning rate.
+    """Train ``task`` with AdamW and a one-cycle learning rate.
 
     A line is printed after every epoch, and after all but the last the state of training is written to the file
     ``state``. If it exists at the start, training resumes from it and ends as if it had not been interrupted: the last
@@ -92,12 +101,14 @@ def fit(
     fabric = Fabric(accelerator="auto", devices=1)
     batch = min(params.batch_clips, len(cast(Sized, data)))
     loader = cast(DataLoader, fabric.setup_dataloaders(DataLoader(data, batch, shuffle=True, drop_last=True)))
-    trainable = [parameter for parameter in task.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, params.learning_rate, weight_decay=params.weight_decay)
-    task, optimizer = fabric.setup(task, optimizer)
+    rates = task.rates()
+    peaks = [rate * params.learning_rate for rate in rates]
+    groups = [{"params": part, "lr": peak} for part, peak in zip(rates.values(), peaks, strict=True)]
+    optimizer = torch.optim.AdamW(groups, weight_decay=params.weight_decay)
+    network, optimizer = fabric.setup(task, optimizer)
     steps = params.epochs * len(loader)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.learning_rate, steps, pct_start=0.1)
-    progress: dict[str, Any] = {"task": task, "optimizer": optimizer, "schedule": schedule, "history": []}
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, steps, pct_start=0.1)
+    progress: dict[str, Any] = {"task": network, "optimizer": optimizer, "schedule": schedule, "history": []}
     if _is_intact(state):
         fabric.load(state, progress)
         print(f"resuming after epoch {len(progress['history'])} from {state}", flush=True)
@@ -105,7 +116,7 @@ def fit(
     for epoch in range(len(history), params.epochs):
         seed_everything(seed + epoch, verbose=False)  # the same epoch, resumed or not
         start = time.perf_counter()
-        loss = _train_epoch(fabric, task, loader, optimizer, schedule)
+        loss = _train_epoch(fabric, network, loader, optimizer, schedule)
         if not math.isfinite(loss):
             raise UserError(f"the loss became {loss} in epoch {epoch + 1}: lower this stage's learning_rate")
         due = (epoch + 1) % VALIDATE_EVERY == 0 or epoch + 1 == params.epochs
