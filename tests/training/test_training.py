@@ -206,6 +206,73 @@ def test_more_frozen_layers_than_there_are_name_the_parameter():
         PretrainTask(random_network(small_params({"pretrain.frozen_layers": 8})))
 
 
+@five_layers
+def test_frozen_statistics_stay_and_the_weights_still_learn():
+    model = random_network(small_params())
+    settings = model.params.pretrain.model_copy(update={"batch_norm": "frozen"})
+    model.params = model.params.model_copy(update={"pretrain": settings})
+    before = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
+    one_step(PretrainTask(model), *clips_and_labels(model))
+    after = model.backbone.state_dict()
+    kept = {name.rpartition(".")[2] for name in after if torch.equal(after[name], before[name])}
+    changed = {name.rpartition(".")[2] for name in after if not torch.equal(after[name], before[name])}
+    assert {"running_mean", "running_var", "num_batches_tracked"} <= kept
+    assert {"weight", "bias"} <= changed
+
+
+def test_statistics_that_do_not_exist_cannot_be_frozen():
+    with pytest.raises(UserError, match=r"`pretrain.batch_norm` is 'frozen', but `model.weights` is null"):
+        small_params({"pretrain.batch_norm": "frozen"})
+
+
+@five_layers
+@pytest.mark.parametrize("rate", [1.0, 10.0])
+def test_the_heads_have_a_learning_rate_of_their_own(rate):
+    model = random_network(small_params({"pretrain.head_rate": rate, "pretrain.frozen_layers": 2}))
+    rates = PretrainTask(model).rates()
+    heads = {id(parameter) for parameter in rates[rate]}
+    assert {id(parameter) for parameter in model.readout.classifiers.parameters()} <= heads
+    trained = [each for each in model.parameters() if each.requires_grad]
+    assert sum(len(part) for part in rates.values()) == len(trained)
+    assert all((id(each) in heads) == (rate == 1) for each in model.backbone.body[2].parameters())
+
+
+@five_layers
+def test_dropout_and_label_smoothing_change_the_loss_of_training_as_published():
+    model = random_network(small_params({"pretrain.dropout": 0.5, "pretrain.label_smoothing": 0.2}))
+    task, batch = PretrainTask(model), clips_and_labels(model)
+    drawn = {task.train()(*batch).item() for _ in range(3)}
+    assert len(drawn) == 3
+    logits = model.eval().readout.prefix_logits(model.full_features(batch[0]), 0)
+    right = logits.log_softmax(-1).gather(2, batch[1][:, None, None].expand(-1, T, 1))[..., 0]
+    smooth = -(0.8 * right + 0.2 * logits.log_softmax(-1).mean(-1)).mean()
+    torch.testing.assert_close(task.eval()(*batch), smooth)
+
+
+def test_label_smoothing_of_several_labels_moves_them_to_one_half():
+    readout = identity_readout()
+    readout.multi_label = True
+    logits, targets = torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 0.0]])
+    expected = nn.functional.binary_cross_entropy_with_logits(logits, torch.tensor([[0.9, 0.1]]))
+    torch.testing.assert_close(readout.loss(logits, targets, smoothing=0.2), expected[None])
+
+
+@five_layers
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_branches_learn_a_share_from_the_full_depth_and_it_learns_nothing_from_them(multi_label):
+    model = random_network(small_params({"pretrain.joint": True, "pretrain.distillation": 1.0}))
+    model.readout.multi_label = multi_label
+    clips, labels, rows = clips_and_labels(model)
+    targets = nn.functional.one_hot(labels, 3).float() if multi_label else labels
+    task = PretrainTask(model).eval()
+    features = model.exit_features(clips)
+    full = model.readout.prefix_loss(features, 2, targets)
+    assert task(clips, targets, rows) > full
+    same = features[:, :, 2:].expand(-1, -1, 3, -1)  # branches that predict what the full depth does
+    model.exit_features = lambda clips: same
+    torch.testing.assert_close(task(clips, targets, rows), full)
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"model.backbone": "x3d_s", "extract.clip_frames": 13}], ids=["frames", "clips"]
 )
