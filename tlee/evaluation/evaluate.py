@@ -21,6 +21,7 @@ from tlee.params import EvaluateParams, Params
 from tlee.policies.files import save_policies
 from tlee.policies.given import GivenExits, RandomExits
 from tlee.policies.inference import Outcomes
+from tlee.policies.optimal_stopping import OptimalStopping
 from tlee.policies.policy import Policy
 from tlee.policies.thresholds import Thresholds
 from tlee.records import save_metrics, save_table
@@ -44,13 +45,34 @@ class Evaluation:
     def classes(self) -> list[str]:
         return self.test.table.classes
 
-    def thresholds(self) -> pd.DataFrame:
-        """Thresholds of the method's policy, one row a decision, one column a depth; the chance of random exits."""
+    def policy_parameters(self) -> pd.DataFrame:
+        """Parameters of the method's policy: thresholds, one row a decision and one column a depth, or one number."""
         policy = self.policies[self.method]
+        if isinstance(policy, OptimalStopping):
+            return pd.DataFrame({"price": [policy.price]}, index=["full network"])
         if isinstance(policy, RandomExits):
             return pd.DataFrame({"chance": [policy.chance]}, index=["every exit"])
         rows = {name: pd.Series(values) for name, values in vars(policy).items()}
         return pd.DataFrame(rows).T.add_prefix("depth ").rename_axis("threshold")
+
+    def decisions(self) -> pd.DataFrame:
+        """Decisions of the method's policy, one row for each depth at which it leaves the first, a later or the last frame.
+
+        ``reached`` is the number of times that a frame runs to this depth; ``answer``, ``next frame`` and ``deeper`` are
+        the shares of these that end the video there, continue with the next frame, or run deeper.
+        """
+        depths, last = self.outcomes[self.method].exit_depths, self.test.num_frames - 1
+        stops = torch.cat([depths[:, 1:] < 0, torch.ones(len(depths), 1, dtype=torch.bool)], dim=1)
+        rows = []
+        for frame, steps in {"first": slice(0, 1), "later": slice(1, last), "last": slice(max(last, 1), None)}.items():
+            left, stopped = depths[:, steps], stops[:, steps]
+            for depth in sorted({*left.flatten().tolist()} - {-1}):
+                here, reached = left == depth, int((left >= depth).sum())
+                counts = (here & stopped).sum(), (here & ~stopped).sum(), (left > depth).sum()
+                shares = [count.item() / reached for count in counts]
+                rows.append((frame, depth, reached, *shares))
+        columns = ["frame", "depth", "reached", "answer", "next frame", "deeper"]
+        return pd.DataFrame(rows, columns=columns).set_index(["frame", "depth"])
 
     def exit_shares(self) -> np.ndarray:
         """Share of all videos whose ``t``-th visited frame was left at depth ``b``, ``[T, B + 1]``."""
@@ -124,12 +146,13 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
     method, settings, seed = params.model.method, params.evaluate, params.seed
     search = Search(val)
     found = {name: candidates(name, search, params) for name in family_names(params, val)}
-    policies = {name: simplest(pick(tried, search, settings).policy) for name, tried in found.items()}
+    chosen = {name: pick(tried, search, settings) for name, tried in found.items()}
+    policies = {name: simplest(candidate.policy) for name, candidate in chosen.items()}
     outcomes = {name: test.run(policy) for name, policy in policies.items()} | {"oracle": oracle(test)}
     full = outcomes["full"]
     rows = [
         policy_row(name, test, outcome, full, settings.bootstrap, seed)
-        | (_on_val(val, policies[name]) if name in policies else {})
+        | ({"val_score": search.score(chosen[name]), "val_gmacs": chosen[name].gmacs} if name in chosen else {})
         for name, outcome in outcomes.items()
     ]
     fronts = [(name, candidate) for name, tried in found.items() for candidate in frontier(tried)]
@@ -147,19 +170,19 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
 
 
 def family_names(params: Params, split: Split) -> list[str]:
-    """Names of the families compared: the full network, those of the method, and those of the literature."""
+    """Return the families compared: the full network, those of the method, and those of the literature."""
     own, spaces = params.model.method, threshold_families(params, split)
     learned = [own] if decides_by_value(params) else []
     return ["full", *spaces, *learned, *(name for name in baselines.FAMILIES if name not in spaces)]
 
 
 def decides_by_value(params: Params) -> bool:
-    """True if the policy of the method is one of ``OptimalStopping``, which only TLEE's can be."""
+    """True if the method's policy is of the kind ``OptimalStopping``, which only TLEE's can be."""
     return params.model.method == "tlee" and params.evaluate.rule == "optimal_stopping"
 
 
 def threshold_families(params: Params, split: Split) -> dict[str, tuple[Coordinate, ...]]:
-    """Families of thresholds of the method, see ``search.families``; its own is named apart if values decide."""
+    """Families of thresholds of the method, see ``search.families``; its own has another name if values decide."""
     own = params.model.method
     spaces = families(own, split.num_exits, gated=bool(split.readout.gates))
     return {f"{name}_thresholds" if name == own and decides_by_value(params) else name: spaces[name] for name in spaces}
@@ -178,10 +201,10 @@ def candidates(family: str, search: Search, params: Params) -> list[Candidate]:
 
 
 def learned(search: Search, params: Params) -> list[Candidate]:
-    """Fit the policies of ``ValueIteration`` on the split of ``search``, one for each price.
+    """Fit the policies of ``ValueIteration`` on the split of ``search``, one for each price; the first never exits.
 
-    With ``evaluate.folds``, and more than one group, each is judged by what the policies of its price, fitted on other
-    groups, do on a fold.
+    With ``evaluate.folds``, and more than one group, each is judged by cross-validation: by the outcomes, on each fold,
+    of the policy that is fitted at its price on the groups of the other folds.
     """
     split, count = search.split, params.evaluate.folds
 
@@ -191,9 +214,11 @@ def learned(search: Search, params: Params) -> list[Candidate]:
 
     policies = fit(split)
     if not can_cross_validate(split, params):
-        return search.measure_all(policies)
+        return search.measure_all([search.full.policy, *policies])
     outcomes = out_of_fold(split, fit, count, params.seed)
-    return [search.judge_unseen(*each) for each in zip(policies, outcomes, strict=True)]
+    never = split.run(search.full.policy)
+    judged = [(search.full.policy, never), *zip(policies, outcomes, strict=True)]
+    return [search.judge_unseen(*each) for each in judged]
 
 
 def can_cross_validate(split: Split, params: Params) -> bool:
@@ -227,11 +252,6 @@ def fixed_thresholds(params: EvaluateParams) -> dict[str, float]:
     """Thresholds that the user has set to one number for all depths, by field of ``Thresholds``."""
     values = {field.name: getattr(params, f"{field.name}_threshold") for field in fields(Thresholds)}
     return {name: float(value) for name, value in values.items() if value != "auto"}
-
-
-def _on_val(val: Split, policy: Policy | GivenExits) -> dict[str, float]:
-    point = val.point("", val.run(policy))
-    return {"val_score": point["score"], "val_gmacs": point["gmacs"]}
 
 
 def _areas(curves: pd.DataFrame, val: Split, full: Outcomes) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Search for thresholds on ``val``: a local search over per-depth thresholds that keeps every policy it has run.
+"""Search on ``val``: a local search over per-depth thresholds that keeps every policy it has run, and the choice.
 
 The score of a few hundred videos is discrete and noisy, so the search minimises a smooth error: the
 mean of the 0/1 error and of ``1 - p(true class)``, averaged where a video has several classes.
@@ -32,7 +32,7 @@ Coordinate = tuple[str, int]  #: field of ``Thresholds``, depth
 
 @dataclass(frozen=True)
 class Candidate:
-    """A policy with its error and cost on the videos of a search."""
+    """A policy with its error and cost on the videos of a search, measured there or by cross-validation."""
 
     policy: Policy | GivenExits
     error: float  #: smooth error
@@ -40,20 +40,20 @@ class Candidate:
     spread: float  #: standard error of ``added``
     gmacs: float  #: mean GMACs of a video
     gmacs_spread: float = 0.0  #: standard error of ``gmacs``
-    unseen_score: float | None = None  #: metric, if the policy was fitted on other videos than these
+    unseen_score: float | None = None  #: metric, if all these are of policies fitted on other videos
 
     @property
     def unseen(self) -> bool:
-        """True if the policy was fitted on other videos than it is judged by."""
+        """True if no video was used to fit the policy that it is judged by."""
         return self.unseen_score is not None
 
     def bound(self, confidence: float, policies: int = 1) -> float:
         """Upper bound of the added error that holds for all of ``policies`` policies at once (Bonferroni)."""
-        return self.added + _deviations(confidence, policies) * self.spread
+        return self.added + _margin(self.spread, confidence, policies)
 
     def gmacs_bound(self, confidence: float) -> float:
         """Upper bound of the mean cost, for this policy alone."""
-        return self.gmacs + _deviations(confidence) * self.gmacs_spread
+        return self.gmacs + _margin(self.gmacs_spread, confidence)
 
 
 #: Families of policies that are searched for each method; the one of its own name is its policy.
@@ -252,9 +252,10 @@ def _within(limit: float, candidates: list[Candidate], confidence: float) -> lis
     return [candidate for candidate, within in zip(ordered, holds, strict=True) if within]
 
 
-def _deviations(confidence: float, policies: int = 1) -> float:
-    """Return the number of standard errors from a mean to the bound that holds for ``policies`` means at once."""
-    return float(norm.isf((1 - confidence) / policies))
+def _margin(standard_error: float, confidence: float, policies: int = 1) -> float:
+    """Return the distance from a mean to its upper bound, where bounds hold for ``policies`` means at once."""
+    deviations = float(norm.isf((1 - confidence) / policies))
+    return deviations * standard_error if deviations else 0.0  # a standard error may be infinite
 
 
 def _standard_error(values: torch.Tensor) -> float:

@@ -1,10 +1,10 @@
-"""Fitted value iteration: what going on is worth at each exit, learned backwards from the last one.
+"""Fitted value iteration: the values of the choices at each exit, estimated backwards from the last one.
 
-At an exit a video can be answered, the frame left for the next one, or run deeper. The value of an answer is the
-chance that it is correct, that of going on is the expected value at the next exit less the price of reaching it. Both
-are regressed on the ``evidence`` at the exit, from the last exit of the last frame to the first (Longstaff and
-Schwartz, Review of Financial Studies 2001, for American options; Tsitsiklis and Van Roy, IEEE Transactions on Neural
-Networks 2001). The price of computation is the only number to choose.
+At an exit the video can be answered, the frame left for the next one, or run deeper. The value of an answer is the
+probability that it is correct; that of the other two is the expected value at the next exit, less the price of
+reaching it. They are regressed on the ``evidence`` at the exit, from the last exit of the last frame to the first exit
+of the first (Longstaff and Schwartz, Review of Financial Studies 2001, and Tsitsiklis and Van Roy, IEEE Transactions on
+Neural Networks 2001, both for American options). The price of computation is the only number to choose.
 """
 
 import math
@@ -16,6 +16,7 @@ from tlee.evaluation.replay import Split
 from tlee.policies.evidence import NUM_EVIDENCE, evidence
 from tlee.policies.optimal_stopping import NO_CHOICE, OptimalStopping, Weights
 from tlee.readout import Accumulated
+from tlee.subsets import spread
 
 #: Prices of a run of the full network, in correct answers: from conservative to aggressive.
 PRICES = (
@@ -23,22 +24,27 @@ PRICES = (
     *(0.4, 0.6, 0.8, 1.2, 1.6, 2.4, 3.2, 5.0, 8.0, 12.0, 20.0),
 )
 
-SHRINKAGE = 0.01  #: of the weights of standardised evidence, as a share of its variance (ridge regression)
-PATHS = 8  #: ways through each video by which the evidence is collected, if there are few videos
-OBSERVED = 20_000  #: paths at most
+SHRINKAGE = 0.01  #: ridge penalty of the weights of standardised evidence
+PATHS = 8  #: random paths through each video, unless there are many videos
+MAX_PATHS = 20_000  #: over all videos
 
 
 @dataclass(frozen=True)
 class Paths:
-    """What ``P`` videos show along random layer exits."""
+    """Evidence and answers along ``P`` random paths through videos."""
 
-    shown: list[list[torch.Tensor]]  #: ``[T][B + 1]``, evidence at each exit of a frame, ``[P, F]``
-    reward: torch.Tensor  #: ``[P, T, B + 1]``, value of answering there
-    left: torch.Tensor  #: ``[P, T]``, depth at which each frame was left
+    evidence: list[list[torch.Tensor]]  #: ``[T][B + 1]``, of ``[P, F]`` at each exit of each frame
+    correct: torch.Tensor  #: ``[P, T, B + 1]``, one where the answer is correct, else zero
+    exit_depths: torch.Tensor  #: ``[P, T]``, depth at which each frame is left
+
+    def leaving(self, t: int, b: int) -> torch.Tensor:
+        """Select the paths that leave frame ``t`` at depth ``b``; all, if so few videos have none that does."""
+        left = self.exit_depths[:, t] == b
+        return left if left.any() else torch.ones_like(left)
 
 
 class ValueIteration:
-    """The policies that a split teaches, one for each price."""
+    """Fits policies to a split, one for each price of computation."""
 
     def __init__(self, split: Split, seed: int):
         self._split, self._paths = split, collect(split, seed)
@@ -49,15 +55,16 @@ class ValueIteration:
         self._segments = [segment / full for segment in costs.segments]
         self._heads = [(head + costs.reuse + costs.classifier + 3 * NUM_EVIDENCE) / full for head in costs.heads]
         self._answers = [
-            [regress(shown, self._paths.reward[:, t, b]) for b, shown in enumerate(frame)]
-            for t, frame in enumerate(self._paths.shown)
+            [regress(shown, self._paths.correct[:, t, b]) for b, shown in enumerate(frame)]
+            for t, frame in enumerate(self._paths.evidence)
         ]
 
     def policy(self, price: float) -> OptimalStopping:
         """Fit the values at ``price``.
 
-        A depth at which no video of the split stops or leaves the first frame is not used there, and one at which none
-        leaves any later frame is not used there; if none gets so far, all are.
+        They are fitted with all exits first, and then without those that the resulting policy does not need: a depth at
+        which no video of the split leaves the first frame is not used at the first frame, and one at which none leaves
+        a later frame is not used at later frames. If all videos stop at the first frame, later frames use all depths.
         """
         exits = list(range(self._exits))
         taken = self._split.run(self._iterate(price, [exits] * self._frames)).exit_depths
@@ -67,38 +74,43 @@ class ValueIteration:
     def _iterate(self, price: float, used: list[list[int]]) -> OptimalStopping:
         """Fit the values backwards, with the exits ``used`` of each frame."""
         paths, values = self._paths, list[tuple]()
-        ahead = torch.empty(0)  # value of going on to the next frame, for each path; none after the last
+        ahead = torch.empty(0)  # value of the next frame to each path; empty at the last
         for t in reversed(range(self._frames)):
-            exits = used[t][:1] if self._first_exit_ends(t, self._frames) else used[t]
+            exits = used[t - 1][:1] if self._first_exit_ends(t, self._frames) else used[t]  # as `evaluates` has it
             weights: list[tuple[Weights, Weights, Weights] | None] = [None] * self._exits
-            value, below = torch.empty(0), -1
+            value, next_exit = torch.empty(0), -1  # value of the next exit of the frame; empty at its last
             for b in reversed(exits):
-                shown, left = paths.shown[t][b], paths.left[:, t] == b
-                answer = self._answers[t][b]
-                onward = regress(shown[left], ahead[left]) if len(ahead) else NO_CHOICE
-                deeper = regress(shown, value - price * self._reach(below, b)) if len(value) else NO_CHOICE
-                worth = torch.stack([_of(shown, answer).clamp(0, 1), _of(shown, onward), _of(shown, deeper)])
-                value, below, weights[b] = worth.amax(0), b, (answer, onward, deeper)
-            ahead = value - price * self._reach(below)
+                shown, answer, next_frame, deeper = paths.evidence[t][b], self._answers[t][b], NO_CHOICE, NO_CHOICE
+                if len(ahead):
+                    left = paths.leaving(t, b)
+                    next_frame = regress(shown[left], ahead[left])
+                if len(value):
+                    deeper = regress(shown, value - price * self._reach(next_exit, b))
+                choices = [estimate(shown, answer).clamp(0, 1), estimate(shown, next_frame), estimate(shown, deeper)]
+                value, next_exit, weights[b] = torch.stack(choices).amax(0), b, (answer, next_frame, deeper)
+            ahead = value - price * self._reach(next_exit)
             values.insert(0, tuple(weights))
         return OptimalStopping(price, tuple(values))
 
     def _reach(self, depth: int, last: int = -1) -> float:
-        """Cost of reaching the exit ``depth`` from the exit ``last`` of the same frame, of the full network's."""
+        """Cost of going from the exit ``last`` of a frame to ``depth``, as a share of the full network's."""
         return sum(self._segments[last + 1 : depth + 1]) + self._heads[depth]
 
 
 def collect(split: Split, seed: int) -> Paths:
-    """Take random layer exits of the videos of ``split``; half of the paths keep to one depth."""
+    """Take the videos of ``split`` along random paths, each over all frames; half of the paths keep to one depth.
+
+    The answers of every exit of a frame are observed, whichever of them the path leaves it by.
+    """
     readout, frames, exits = split.readout, split.num_frames, split.num_exits
     generator = torch.Generator().manual_seed(seed)
-    copies = max(1, min(PATHS, OBSERVED // split.num_videos))
-    rows = torch.arange(split.num_videos).repeat(copies)[:OBSERVED]
-    left = torch.randint(exits, (len(rows), frames), generator=generator)
-    left[::2] = left[::2, :1]
+    copies = max(1, min(PATHS, MAX_PATHS // split.num_videos))
+    rows = torch.tensor(spread(split.num_videos, MAX_PATHS)).repeat(copies)
+    exit_depths = torch.randint(exits, (len(rows), frames), generator=generator)
+    exit_depths[::2] = exit_depths[::2, :1]
     temperatures = split.temperatures or (1.0,) * exits
     features, truth = split.table.features, split.table.truth[rows]
-    shown, reward = [], torch.zeros(len(rows), frames, exits, dtype=torch.double)
+    shown, correct = list[list[torch.Tensor]](), torch.zeros(len(rows), frames, exits, dtype=torch.double)
     known, before = Accumulated.nothing(len(rows)), None
     with torch.inference_mode():
         for t in range(frames):
@@ -107,27 +119,31 @@ def collect(split: Split, seed: int) -> Paths:
                 last = readout.accumulate(readout.base(known, last, t), features[rows, t, b])
                 states.append(last)
                 answers.append(readout.probabilities(readout.classify(last.z, t) / temperatures[b]))
-                reward[:, t, b] = truth.gather(1, answers[b].argmax(1, keepdim=True))[:, 0]
+                correct[:, t, b] = truth.gather(1, answers[b].argmax(1, keepdim=True))[:, 0]
             shown.append([evidence(each, before).double() for each in answers])
             for b in range(exits):
-                known = known.where((left[:, t] == b)[:, None], states[b])
-            before = torch.stack(answers, dim=1)[torch.arange(len(rows)), left[:, t]]
-    return Paths(shown, reward, left)
+                known = known.where((exit_depths[:, t] == b)[:, None], states[b])
+            before = torch.stack(answers, dim=1)[torch.arange(len(rows)), exit_depths[:, t]]
+    return Paths(shown, correct, exit_depths)
 
 
 def regress(shown: torch.Tensor, target: torch.Tensor) -> Weights:
-    """Fit ``target [P]`` by ridge regression on the evidence ``[P, F]``, whose first column is one."""
-    mean, spread = shown.mean(0), shown.std(0)
-    constant = spread < math.sqrt(torch.finfo(torch.float).eps)
-    scaled = (shown - mean) / spread.masked_fill(constant, 1)
+    """Fit ``target [P]`` by ridge regression on the evidence ``[P, F]``, whose first column is one.
+
+    The mean is not shrunk, and a constant column has no weight.
+    """
+    mean, deviation = shown.mean(0), shown.std(0) if len(shown) > 1 else torch.zeros_like(shown[0])
+    constant = deviation < math.sqrt(torch.finfo(torch.float).eps)
+    scaled = (shown - mean) / deviation.masked_fill(constant, 1)
     penalty = SHRINKAGE * torch.eye(shown.shape[1], dtype=shown.dtype)
     slopes = torch.linalg.solve(
         scaled.T @ scaled / len(shown) + penalty, scaled.T @ (target - target.mean()) / len(shown)
     )
-    weights = (slopes / spread.masked_fill(constant, 1)).masked_fill(constant, 0)
+    weights = (slopes / deviation.masked_fill(constant, 1)).masked_fill(constant, 0)
     weights[0] = target.mean() - weights @ mean
     return tuple(weights.tolist())
 
 
-def _of(shown: torch.Tensor, weights: Weights) -> torch.Tensor:
+def estimate(shown: torch.Tensor, weights: Weights) -> torch.Tensor:
+    """Return the value that ``weights`` estimate from evidence ``[P, F]``, ``[P]``."""
     return shown @ torch.tensor(weights, dtype=shown.dtype)
