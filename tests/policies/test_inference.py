@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,8 +13,10 @@ from torch import nn
 from tlee.levels import ALWAYS, NEVER
 from tlee.modules import GATES, REUSES
 from tlee.policies import inference
+from tlee.policies.evidence import NUM_EVIDENCE
 from tlee.policies.given import RandomExits
 from tlee.policies.inference import Outcomes, follow, run, run_together
+from tlee.policies.optimal_stopping import NO_CHOICE, OptimalStopping
 from tlee.policies.policy import Policy
 from tlee.policies.reference import run_one_video
 from tlee.policies.sources import StoredFeatures
@@ -198,9 +200,30 @@ def random_policies(count: int = 30) -> list[Thresholds]:
     ]
 
 
-def random_readout(**model: str) -> Readout:
+def random_values(count: int = 30) -> list[OptimalStopping]:
+    """Policies of optimal stopping with random weights, each with its own exits at the first and at later frames."""
+    generator = np.random.default_rng(0)
+
+    def values(used: np.ndarray, last_frame: bool) -> tuple:
+        rows = []
+        for b in range(3):
+            answer, next_frame, deeper = (generator.normal(0, 0.5, NUM_EVIDENCE) for _ in range(3))
+            choices = (answer, NO_CHOICE if last_frame else next_frame, NO_CHOICE if b == used[-1] else deeper)
+            rows.append(tuple(tuple(map(float, each)) for each in choices) if b in used else None)
+        return tuple(rows)
+
+    policies = []
+    for _ in range(count):
+        first, later = (np.sort(generator.choice(3, generator.integers(1, 4), replace=False)) for _ in range(2))
+        frames = [values(later if t else first, t == T - 1) for t in range(T)]
+        policies.append(OptimalStopping(0.1, tuple(frames)))
+    return policies
+
+
+def random_readout(**model: Any) -> Readout:
     torch.manual_seed(0)
-    return Readout(2, 2, small_params(**model)).eval()
+    overrides = {"dataset.labels": model.pop("labels", "single")}
+    return Readout(2, 2, small_params(overrides, **model)).eval()
 
 
 #: Every kind of readout: reuse and accumulation, gate and steps.
@@ -209,6 +232,7 @@ KINDS = [
     *({"gate": gate, "readout": per} for gate, per in product(sorted(set(GATES) - {"random"}), ("shared", "per_step"))),
     {"method": "frameexit"},
     {"reuse": "mean", "accumulate": "visited", "gate": "frameexit", "readout": "per_step"},
+    {"labels": "multi"},
 ]
 
 
@@ -217,17 +241,29 @@ def any_readout(request: pytest.FixtureRequest) -> Readout:
     return random_readout(**request.param)
 
 
+def agrees_with_the_reference(policy: Thresholds | OptimalStopping, readout: Readout) -> Outcomes:
+    features = random_features(videos=12)
+    outcomes = run(StoredFeatures(features), readout, policy, COSTS)
+    for row, clip in enumerate(features):
+        path, logits = run_one_video(clip, readout, policy)
+        assert outcomes.exit_depths[row, : len(path)].tolist() == path
+        assert outcomes.exit_depths[row, len(path) :].eq(-1).all()
+        torch.testing.assert_close(outcomes.logits[row], logits)
+    return outcomes
+
+
 @torch.inference_mode()
 def test_inference_agrees_with_the_reference_loop(any_readout):
-    features = random_features(videos=12)
     for policy in random_policies(15):
-        policy = policy if any_readout.gates else replace(policy, gate=OFF)
-        outcomes = run(StoredFeatures(features), any_readout, policy, COSTS)
-        for row, clip in enumerate(features):
-            path, logits = run_one_video(clip, any_readout, policy)
-            assert outcomes.exit_depths[row, : len(path)].tolist() == path
-            assert outcomes.exit_depths[row, len(path) :].eq(-1).all()
-            torch.testing.assert_close(outcomes.logits[row], logits)
+        agrees_with_the_reference(policy if any_readout.gates else replace(policy, gate=OFF), any_readout)
+
+
+@torch.inference_mode()
+def test_optimal_stopping_agrees_with_the_reference_loop(any_readout):
+    outcomes = [agrees_with_the_reference(policy, any_readout) for policy in random_values(15)]
+    paths = {tuple(path) for each in outcomes for path in each.exit_depths.tolist()}
+    assert len(paths) > 10
+    assert {sum(b >= 0 for b in path) for path in paths} == {1, 2, 3, 4}  # they stop after every number of frames
 
 
 @torch.inference_mode()
@@ -270,12 +306,12 @@ def test_no_policy_runs_more_of_the_backbone_than_the_full_network(any_readout):
 
 
 def test_no_policy_costs_more_than_all_parts_at_all_exits(any_readout):
-    """A look costs a head, a reuse, the classifier and the gate at most, an exit all segments up to it."""
-    looks = T * (sum(WITH_REUSE.heads) + 3 * (WITH_REUSE.reuse + WITH_REUSE.classifier + WITH_REUSE.gate))
+    """An exit in use costs a head, a reuse, the classifier and the gate at most, a frame all segments."""
+    decisions = T * (sum(WITH_REUSE.heads) + 3 * (WITH_REUSE.reuse + WITH_REUSE.classifier + WITH_REUSE.gate))
     for policy in random_policies():
         policy = policy if any_readout.gates else replace(policy, gate=OFF)
         outcomes = run(StoredFeatures(random_features()), any_readout, policy, WITH_REUSE)
-        assert outcomes.macs.le(T * sum(WITH_REUSE.segments) + looks).all()
+        assert outcomes.macs.le(T * sum(WITH_REUSE.segments) + decisions).all()
 
 
 def same(together: Outcomes, alone: list[Outcomes]) -> None:
@@ -302,6 +338,7 @@ def some_policies(readout: Readout) -> list[Policy]:
     weights = (0.5, 1.0, 2.0)
     return [
         *(policy if readout.gates else replace(policy, gate=OFF) for policy in random_policies(10)),
+        *random_values(5),
         *(StopAbove.between("confidence", level, T, 0, 2) for level in (0.6, 0.8)),
         *(StopAbove.between("agreement", (streak - 0.5) / T, T, 1, 1) for streak in (1, 2, 3)),
         *(StopAbove.between("ensemble", 0.9, T, shallowest, 2, weights) for shallowest in (0, 1)),

@@ -56,10 +56,10 @@ class Evaluation:
         return pd.DataFrame(rows).T.add_prefix("depth ").rename_axis("threshold")
 
     def decisions(self) -> pd.DataFrame:
-        """Decisions of the method's policy, one row for each depth at which it leaves the first, a later or the last frame.
+        """Decisions of the method's policy, one row for each depth at which it leaves the first, later or last frames.
 
-        ``reached`` is the number of times that a frame runs to this depth; ``answer``, ``next frame`` and ``deeper`` are
-        the shares of these that end the video there, continue with the next frame, or run deeper.
+        ``reached`` is the number of frames that run to this depth; ``answer``, ``next frame`` and ``deeper`` are the
+        shares of these where the video ends there, continues with the next frame, or runs deeper.
         """
         depths, last = self.outcomes[self.method].exit_depths, self.test.num_frames - 1
         stops = torch.cat([depths[:, 1:] < 0, torch.ones(len(depths), 1, dtype=torch.bool)], dim=1)

@@ -1,4 +1,4 @@
-"""What an exit shows about its own answer: a few numbers from the class probabilities there and before the frame."""
+"""Evidence on the answer of an exit: a few numbers from the class probabilities there and before the frame."""
 
 import math
 
@@ -10,13 +10,17 @@ _SMALLEST = 1e-6  #: probabilities are clamped this far from 0 and 1, so that lo
 
 
 def evidence(probabilities: torch.Tensor, before: torch.Tensor | None) -> torch.Tensor:
-    """Describe the exit of ``n`` videos by ``[n, F]``.
+    """Describe an exit of ``n`` videos by ``[n, F]``.
 
     ``probabilities [n, C]`` are those of the classes at the exit, ``before [n, C]`` those at the exit by which the
-    frame before was left; None at the first frame, where the numbers that compare the two are zero. In this order: one;
-    the log-odds of the confidence, a tenth of its square, the logarithm of its ratio to the second largest
-    probability; the entropy as a share of its maximum, and its product with the log-odds; the probability ``before``
-    of the class predicted now, its product with a fifth of the log-odds, and the total variation between the two.
+    previous frame was left; None at the first frame, where the numbers that compare the two are zero. The numbers are
+
+    - one;
+    - the log-odds of the confidence, a tenth of their square, and the logarithm of the ratio between the largest and
+      the second largest probability;
+    - the entropy over the classes as a share of ``log C``, and its product with the log-odds;
+    - the probability ``before`` of the class predicted now, its product with a fifth of the log-odds, and the total
+      variation between the two.
     """
     classes = probabilities.shape[1]
     largest, order = probabilities.topk(min(2, classes), dim=1)

@@ -1,4 +1,4 @@
-"""A policy that weighs what an answer is worth now against what it will be worth after more frames or layers."""
+"""A policy that compares the value of answering now with that of processing another frame or more layers."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,19 @@ import torch
 from tlee.policies.evidence import NUM_EVIDENCE, evidence
 from tlee.policies.policy import Observation, Policy
 
-NO_CHOICE = (-1e3,) + (0.0,) * (NUM_EVIDENCE - 1)  #: weights of the value of what an exit does not allow
+NO_CHOICE = (-1e3,) + (0.0,) * (NUM_EVIDENCE - 1)  #: weights of a choice that an exit does not have
 
-Weights = tuple[float, ...]  #: ``F``, of a value that is linear in the evidence at an exit
+Weights = tuple[float, ...]  #: ``[F]``, of a value that is linear in the evidence at an exit
 
 
 @dataclass(frozen=True)
 class OptimalStopping(Policy):
-    """Stop, leave the frame or go deeper, whichever is worth most at the exit.
+    """Stop the video, leave the frame or go deeper, whichever has the highest estimated value at the exit.
 
     ``values[t][b]`` has three rows of ``F`` weights, whose products with the ``evidence`` at the exit estimate the
-    value of answering now, of leaving for the next frame and of going deeper: the chance of a correct answer, less the
-    ``price`` of what must still run, in answers a run of the full network. None where the exit is not used.
-    ``evaluation.value_iteration`` fits them.
+    values of answering now, of leaving for the next frame and of going deeper: the probability of a correct answer,
+    less the computation still needed for it, at ``price`` correct answers for a run of the full network. It is None
+    where the exit is not used. ``evaluation.value_iteration`` fits the weights.
     """
 
     price: float
@@ -32,7 +32,7 @@ class OptimalStopping(Policy):
         return sum(each is not None for frame in self.values[:2] for each in frame)
 
     def memory(self, classes: int) -> int:
-        return 2 * classes  # probabilities at the exit by which the frame before was left, and at the last exit seen
+        return 2 * classes  # probabilities at the exit by which the previous frame was left, and at the last exit used
 
     def observe(self, seen: Observation) -> None:
         before, last = seen.memory.tensor_split(2, dim=1)
