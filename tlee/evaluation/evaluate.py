@@ -11,6 +11,7 @@ from tlee.evaluation import baselines
 from tlee.evaluation.comparison import area_under, chance_level, paired, policy_row
 from tlee.evaluation.cross_validation import out_of_fold
 from tlee.evaluation.oracle import oracle, oracle_curve
+from tlee.evaluation.per_video import per_video
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import Candidate, Coordinate, Search, afford, choose, families, frontier
 from tlee.evaluation.value_iteration import PRICES, ValueIteration
@@ -40,6 +41,7 @@ class Evaluation:
     table: pd.DataFrame  #: one row a policy
     curves: pd.DataFrame  #: ``method, gmacs, score, frames, val_gmacs``: the frontiers found on val
     paired: pd.DataFrame  #: the method against each other policy, see ``comparison.paired``
+    videos: pd.DataFrame  #: see ``per_video``
 
     @property
     def classes(self) -> list[str]:
@@ -112,6 +114,7 @@ class Evaluation:
         save_table("evaluate", "methods", self.table)
         save_table("evaluate", "paired", self.paired)
         save_table("evaluate", "trade_off", self.curves)
+        save_table("evaluate", "videos", self.videos, checked=True)
         save_table("evaluate", "agreement", agreement.rename_axis("method").reset_index())
         save_table("evaluate", "exits", shares.melt("frame", var_name="exit", value_name="share"))
         save_table("evaluate", "trace", pd.concat([self.trace(method) for method in self.outcomes]), checked=True)
@@ -166,7 +169,8 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
     curves = pd.concat([pd.DataFrame(points), *bound], ignore_index=True)
     table = pd.DataFrame(rows).merge(_areas(curves, val, full), on="method", how="left")
     versus = paired(method, test, outcomes, settings.bootstrap, seed)
-    return Evaluation(method, test, policies, outcomes, table, curves, versus)
+    videos = per_video(found, search, test, settings).assign(split=params.dataset.split, seed=seed)
+    return Evaluation(method, test, policies, outcomes, table, curves, versus, videos)
 
 
 def family_names(params: Params, split: Split) -> list[str]:

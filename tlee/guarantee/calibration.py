@@ -13,10 +13,10 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from tlee import intervals
-from tlee.evaluation.comparison import at_budgets, chance_level
 from tlee.evaluation.evaluate import candidates, pick
+from tlee.evaluation.per_video import video_areas
 from tlee.evaluation.replay import Split
-from tlee.evaluation.search import COMPARED, Candidate, Search, frontier
+from tlee.evaluation.search import COMPARED, Search, frontier
 from tlee.methods import display_name
 from tlee.metrics import calibration_error, is_correct
 from tlee.params import Params
@@ -127,21 +127,13 @@ def compare_trade_offs(val: Split, test: Split, temperatures: tuple[float, ...],
 
 def _trade_offs(names: list[str], val: Split, test: Split, params: Params) -> dict[str, tuple[dict, np.ndarray]]:
     """Return the results of each family, and each test video's contribution to the area under its frontier."""
-    search, chance, found = Search(val), chance_level(val.table.truth), {}
+    search, found = Search(val), {}
     for name in names:
         tried = candidates(name, search, params)
         point = test.point(name, test.run(pick(tried, search, params.evaluate).policy))
-        areas = _areas(frontier(tried), test, search.full.gmacs, chance)
+        areas = video_areas(frontier(tried), search, test)
         found[name] = {"score": point["score"], "gmacs": point["gmacs"], "area": areas.mean()}, areas
     return found
-
-
-def _areas(curve: list[Candidate], test: Split, full_gmacs: float, chance: float) -> np.ndarray:
-    """Return ``comparison.area_under`` in top-1 for each test video alone, ``[N]``; their mean is the area."""
-    outcomes = test.sweep([each.policy for each in curve])
-    correct = np.stack([test.correct(each) for each in outcomes])
-    gmacs = np.array([each.gmacs for each in curve])
-    return at_budgets(gmacs, correct, full_gmacs, chance).mean(axis=0)
 
 
 def _verdict(row: pd.Series) -> str:

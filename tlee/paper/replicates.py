@@ -1,0 +1,129 @@
+"""Several runs of one comparison, over splits and seeds: means, with intervals over seeds and groups of videos.
+
+Each run is the table ``videos`` of stage ``evaluate`` (see ``evaluation.per_video``). A resample draws seeds, and
+groups of videos with all their results in every run, with replacement; differences and ratios are paired.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tlee.checksums import unsealed_lines
+from tlee.errors import UserError
+from tlee.evaluation.per_video import LIMITS
+from tlee.methods import display_name, in_order
+
+RESAMPLES = 5_000
+
+
+def read_replicates(paths: Sequence[Path]) -> pd.DataFrame:
+    """Read the tables ``videos.csv`` of several runs. Raises ``UserError`` if one cannot be read or occurs twice."""
+    tables = []
+    for path in paths:
+        try:
+            tables.append(pd.read_csv(io.StringIO(unsealed_lines(path.read_text(encoding="utf-8")))))
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}): name the file of a run") from None
+        except ValueError:
+            raise UserError(f"{path} is damaged or of an older kit: run it again") from None
+    runs = [tuple(table.loc[0, ["split", "seed"]]) for table in tables]
+    if len(set(runs)) < len(runs):
+        raise UserError("two files are of the same split and seed: name each run once")
+    return pd.concat(tables, ignore_index=True)
+
+
+class Replicates:
+    """Results of several runs: the same methods on the test videos of each.
+
+    ``own`` is the method with which all others are compared.
+    """
+
+    def __init__(self, videos: pd.DataFrame, own: str = "tlee", seed: int = 0):
+        self.own, self.methods = own, in_order(videos["method"])
+        rows = ["split", "seed", "video"]
+        self._wide = videos.pivot(index=[*rows, "group"], columns="method").sort_index()
+        index = self._wide.index
+        self.num_runs = len(index.droplevel(["video", "group"]).unique())
+        _, groups = np.unique(index.get_level_values("group"), return_inverse=True)
+        _, seeds = np.unique(index.get_level_values("seed"), return_inverse=True)
+        self.num_groups, self.num_seeds = groups.max() + 1, seeds.max() + 1
+        rng = np.random.default_rng(seed)
+        drawn = [
+            rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
+            for count in (self.num_groups, self.num_seeds)
+        ]
+        self._cells = groups * self.num_seeds + seeds
+        self._weights = np.einsum("rg,rs->rgs", *drawn).reshape(RESAMPLES, -1)
+
+    def areas(self) -> pd.DataFrame:
+        """Return one row a method: mean ``area`` with ``low`` and ``high``, and ``gain`` of ``own`` over it.
+
+        ``gain_low`` to ``gain_high`` is the interval of the gain. All are shares, from 0 to 1.
+        """
+        own = self._column("area", self.own)
+        rows = []
+        for method in self.methods:
+            other = self._column("area", method)
+            area, gain = self._mean(other), self._mean(own - other)
+            names = ("area", "low", "high", "gain", "gain_low", "gain_high")
+            rows.append({"method": method} | dict(zip(names, (*area, *gain), strict=True)))
+        return pd.DataFrame(rows)
+
+    def losses(self, limit: float) -> pd.DataFrame:
+        """Return one row a method: what its policies chosen to lose ``limit`` points lost and cost.
+
+        ``loss`` in points, with ``loss_low`` and ``loss_high``; ``share`` of the full network's GMACs; ``ratio``, the
+        cost of ``own`` as a share of that of the method, with ``ratio_low`` and ``ratio_high``; ``worst_run``, the
+        largest loss of a run.
+        """
+        own = self._column(f"share_{limit:g}", self.own)
+        rows = []
+        for method in self.methods:
+            full, correct = self._column("full", method), self._column(f"correct_{limit:g}", method)
+            share, lost = self._column(f"share_{limit:g}", method), 100 * (full - correct)
+            by_run = pd.Series(lost, self._wide.index).groupby(["split", "seed"]).mean()
+            names = ("loss", "loss_low", "loss_high", "ratio", "ratio_low", "ratio_high")
+            numbers = dict(zip(names, (*self._mean(lost), *self._ratio(own, share)), strict=True))
+            rows.append({"method": method, "share": share.mean(), "worst_run": by_run.max()} | numbers)
+        return pd.DataFrame(rows)
+
+    def _column(self, name: str, method: str) -> np.ndarray:
+        return self._wide[name, method].to_numpy(float)
+
+    def _mean(self, values: np.ndarray) -> tuple[float, float, float]:
+        return self._ratio(values, np.ones(len(values)))
+
+    def _ratio(self, numerator: np.ndarray, denominator: np.ndarray) -> tuple[float, float, float]:
+        """Return the ratio of two sums and its 95% interval (percentiles of the resamples)."""
+        top, bottom = (self._resampled(values) for values in (numerator, denominator))
+        low, high = np.percentile(top / bottom, [2.5, 97.5])
+        return float(numerator.sum() / denominator.sum()), float(low), float(high)
+
+    def _resampled(self, values: np.ndarray) -> np.ndarray:
+        sums = np.bincount(self._cells, values, minlength=self._weights.shape[1])
+        return self._weights @ sums
+
+
+def markdown(replicates: Replicates) -> str:
+    """Format the areas and the losses as Markdown."""
+    own, losses = display_name(replicates.own), [replicates.losses(limit) for limit in LIMITS]
+    limits = " | ".join(f"lost, asked {limit:g} | GMACs" for limit in LIMITS)
+    lines = [
+        f"{replicates.num_runs} runs, {replicates.num_seeds} seeds, {replicates.num_groups} groups of test videos.",
+        "",
+        f"| policy | area | 95% interval | {own}'s gain | 95% interval | {limits} |",
+        "|---|" + "---|" * (4 + 2 * len(LIMITS)),
+    ]
+    for index, row in replicates.areas().iterrows():
+        cells = [f"{100 * row[name]:.1f}" for name in ("area", "low", "high", "gain", "gain_low", "gain_high")]
+        area, low, high, gain, gain_low, gain_high = cells
+        chosen = [f"{table.at[index, 'loss']:.1f} | {table.at[index, 'share']:.0%}" for table in losses]
+        lines.append(
+            f"| {display_name(row['method'])} | {area} | {low} to {high} | {gain} | {gain_low} to {gain_high} | "
+            + " | ".join(chosen)
+            + " |"
+        )
+    return "\n".join(lines)
