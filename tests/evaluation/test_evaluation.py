@@ -10,21 +10,35 @@ from support.small import T, identity_readout, small_params
 
 from tlee.costs import Costs
 from tlee.evaluation.comparison import policy_row
-from tlee.evaluation.evaluate import Evaluation, cross_validate, evaluate, family_names, fixed_thresholds
+from tlee.evaluation.evaluate import (
+    Evaluation,
+    candidates,
+    cross_validate,
+    evaluate,
+    family_names,
+    fixed_thresholds,
+    pick,
+)
 from tlee.evaluation.oracle import oracle, oracle_curve
 from tlee.evaluation.replay import Split
+from tlee.evaluation.search import Search
+from tlee.evaluation.value_iteration import PRICES
 from tlee.features import FeatureTable
 from tlee.methods import NAMES
 from tlee.metrics import mean_average_precision
 from tlee.params import METHOD_SETTINGS, Params
 from tlee.policies.files import read_policy
 from tlee.policies.inference import Outcomes, follow
+from tlee.policies.optimal_stopping import OptimalStopping
+from tlee.policies.thresholds import Thresholds
 from tlee.readout import Readout
 from tlee.records import load_json
 
 pytestmark = pytest.mark.slow
 
 COSTS = Costs(segments=(10, 20), heads=(1, 0), reuse=0, classifier=5, gate=7)
+THRESHOLDS = {"evaluate.rule": "thresholds"}
+THREE_POINTS = {"evaluate.max_loss": 3.0}  #: less is not certain of 60 videos
 
 
 @pytest.fixture
@@ -144,7 +158,8 @@ def splits(params: Params, metric: str = "top1") -> tuple[Split, Split]:
     readout = Readout(2, 2, params)
     readout.classifiers.load_state_dict(identity_readout(readout=params.model.readout).classifiers.state_dict())
     depths = params.model.num_branches + 1
-    costs = Costs((10,) * depths, (1,) * (depths - 1) + (0,), 0, 5, 7 if readout.gates else 0)
+    # Large enough that the arithmetic of a policy is small.
+    costs = Costs((10_000,) * depths, (1000,) * (depths - 1) + (0,), 0, 5000, 7000 if readout.gates else 0)
     val, test = (noisy(60, seed) for seed in (0, 1))
     val, test = (split(x[:, :, -depths:], y, readout.eval(), costs, metric) for y, x in (val, test))
     return val, test
@@ -155,8 +170,9 @@ def found(params: Params, metric: str = "top1") -> Evaluation:
 
 
 def test_the_comparison_has_every_policy_and_repeats_exactly():
-    first, second = (found(small_params(num_branches=1)) for _ in range(2))
-    assert list(first.table["method"]) == [*family_names("tlee", first.test), "oracle"]
+    params = small_params(THREE_POINTS, num_branches=1)
+    first, second = (found(params) for _ in range(2))
+    assert list(first.table["method"]) == [*family_names(params, first.test), "oracle"]
     assert set(first.table["method"]) == set(NAMES)
     assert first.table.equals(second.table)
     assert first.curves.equals(second.curves)
@@ -166,16 +182,37 @@ def test_the_comparison_has_every_policy_and_repeats_exactly():
     assert first.exit_shares().shape == (T, 2)
     assert first.exit_shares()[0].sum() == pytest.approx(1)
     assert first.confusion().sum() == 60
-    assert list(first.thresholds().index) == ["layer", "first", "gate", "stop"]
-    assert first.thresholds().shape == (4, 2)
+    assert first.policy_parameters().at["full network", "price"] in PRICES
+
+
+def test_with_the_rule_of_thresholds_they_are_the_policy_of_tlee():
+    params = small_params(THRESHOLDS, num_branches=1)
+    evaluation = found(params)
+    assert list(evaluation.table["method"]) == [*family_names(params, evaluation.test), "oracle"]
+    assert set(evaluation.table["method"]) == set(NAMES) - {"tlee_thresholds"}
+    assert isinstance(evaluation.policies["tlee"], Thresholds)
+    assert list(evaluation.policy_parameters().index) == ["layer", "first", "gate", "stop"]
+    assert evaluation.policy_parameters().shape == (4, 2)
+
+
+def test_the_rule_decides_only_which_policy_is_called_tlee():
+    """Either way the thresholds found are the same, and all other rows are."""
+    by_value, by_thresholds = (
+        found(small_params(rule, num_branches=1)) for rule in (THREE_POINTS, THREE_POINTS | THRESHOLDS)
+    )
+    assert isinstance(by_value.policies["tlee"], OptimalStopping)
+    others = {"tlee_thresholds": by_thresholds.policies["tlee"], "tlee": by_value.policies["tlee"]}
+    assert by_value.policies == by_thresholds.policies | others
 
 
 @pytest.mark.parametrize("method", METHOD_SETTINGS)
 def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exits = METHOD_SETTINGS[method].get("num_branches", 1)
-    evaluation = found(small_params(method=method, num_branches=exits))
-    policies = [*family_names(method, evaluation.test), "oracle"]
+    params = small_params(method=method, num_branches=exits)
+    evaluation = found(params)
+    policies = [*family_names(params, evaluation.test), "oracle"]
+    assert ("tlee_thresholds" in policies) == (method == "tlee")  # the rule is for TLEE alone
     assert list(evaluation.table["method"]) == policies
     assert set(policies) <= set(NAMES)
     assert set(evaluation.curves["method"]) == set(policies)
@@ -187,7 +224,8 @@ def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkey
     assert trace["correct"].mean() == pytest.approx(known.at[method, "score"])
     assert trace["gmacs"].mean() == pytest.approx(known.at[method, "gmacs"])
     assert trace["frames"].tolist() == [len(path.split()) for path in trace["exit_depths"]]
-    assert evaluation.thresholds().notna().any(axis=None)
+    assert evaluation.policy_parameters().notna().any(axis=None)
+    assert evaluation.decisions().loc["first", "reached"].max() == 60
 
     evaluation.write(agreement=pd.Series({"full": 1.0, method: 0.5}))
     written = load_json(tmp_path / "results" / "metrics" / "evaluate.json", "evaluate")
@@ -199,7 +237,8 @@ def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkey
 def test_readouts_per_step_and_visited_exits_are_evaluated_too():
     rules = ({"accumulate": "visited", "reuse": "mean"}, {"accumulate": "published"})
     for settings in (*rules, {"readout": "per_step"}, {"gate": "confidence"}):
-        evaluation = found(small_params(num_branches=1, **settings))
+        evaluation = found(small_params(THREE_POINTS, num_branches=1, **settings))
+        assert isinstance(evaluation.policies["tlee"], OptimalStopping)
         assert evaluation.table.set_index("method").at["tlee", "share_of_full"] < 1
         assert ("tlee_gate" in evaluation.policies) == (settings.get("gate") != "confidence")
 
@@ -210,19 +249,70 @@ def test_the_metric_of_the_parameters_is_compared():
     assert (table["low"] <= table["score"]).all() and (table["score"] <= table["high"]).all()
 
 
-def test_a_budget_is_kept():
-    params = small_params({"evaluate.max_gmacs": 40e-9, "evaluate.bootstrap": 50}, num_branches=1)
-    rows = found(params).table.set_index("method")
-    assert rows.at["full", "val_gmacs"] > 40e-9  # it has no choice
-    assert rows.at["fixed_frames", "val_gmacs"] == pytest.approx(25e-9)  # one frame
-    assert (rows.loc[["tlee", "temporal", "confidence"], "val_gmacs"] < 40e-9).all()
-    larger = found(small_params({"evaluate.max_gmacs": 80e-9, "evaluate.bootstrap": 50}, num_branches=1))
-    assert 40e-9 < larger.table.set_index("method").at["tlee", "val_gmacs"] < 80e-9  # more cost, more accuracy
+def within_budget(gmacs: float, rule: str) -> pd.DataFrame:
+    overrides = {"evaluate.max_gmacs": gmacs, "evaluate.bootstrap": 50, "evaluate.rule": rule}
+    return found(small_params(overrides, num_branches=1)).table.set_index("method")
 
 
-def test_cross_validation_runs_each_video_on_a_policy_that_has_not_seen_it():
-    """All policies of ``random`` cost more or less whatever the video, so the folds' choices show."""
-    params = small_params({"evaluate.folds": 3}, num_branches=1)
+@pytest.mark.parametrize("rule", ["optimal_stopping", "thresholds"])
+def test_a_budget_is_kept(rule):
+    rows = within_budget(40e-6, rule)
+    assert rows.at["full", "val_gmacs"] > 40e-6  # it has no choice
+    assert rows.at["fixed_frames", "val_gmacs"] == pytest.approx(25e-6)  # one frame
+    assert (rows.loc[["tlee", "temporal", "confidence"], "val_gmacs"] < 40e-6).all()
+
+
+def test_a_larger_budget_is_used():
+    assert 40e-6 < within_budget(80e-6, "thresholds").at["tlee", "val_gmacs"] < 80e-6  # more cost, more accuracy
+
+
+def test_a_policy_is_reported_with_the_estimate_that_it_was_chosen_by():
+    """By cross-validation, not on the videos that it was fitted on; a threshold policy was searched on all of them."""
+    params = small_params(THREE_POINTS, num_branches=1)
+    val, _ = splits(params)
+    search, evaluation = Search(val), found(params)
+    rows = evaluation.table.set_index("method")
+    for name in ("tlee", "tlee_gate"):
+        chosen = pick(candidates(name, search, params), search, params.evaluate)
+        assert rows.at[name, "val_score"] == search.score(chosen)
+        assert rows.at[name, "val_gmacs"] == chosen.gmacs
+        fitted = val.run(evaluation.policies[name]).gmacs.mean().item()
+        assert (fitted == chosen.gmacs) == (name == "tlee_gate")
+
+
+def test_without_folds_or_groups_policies_are_judged_on_the_videos_that_they_were_fitted_on():
+    params = small_params(num_branches=1)
+    val, _ = splits(params)
+    one_group = replace(val, table=replace(val.table, groups=["g"] * 60))
+    no_folds = small_params({"evaluate.folds": 0}, num_branches=1)
+    for split, settings in ((one_group, params), (val, no_folds)):
+        seen = candidates("tlee", Search(split), settings)
+        assert not any(each.unseen for each in seen)
+        assert [each.gmacs for each in seen] == [split.run(each.policy).gmacs.mean().item() for each in seen]
+    judged = candidates("tlee", Search(val), params)
+    assert all(each.unseen for each in judged)
+    assert [each.policy for each in judged] == [each.policy for each in seen]  # fitted on all videos either way
+
+
+def test_the_decisions_by_hand():
+    """Four videos of four frames: two leave the first frame at depth 0, one of these stops; one uses all frames."""
+    evaluation = found(small_params(num_branches=1))
+    paths = torch.tensor([[0, -1, -1, -1], [0, 1, 1, 0], [1, 0, -1, -1], [1, 1, -1, -1]])
+    outcomes = {"tlee": replace(evaluation.outcomes["tlee"], exit_depths=paths)}
+    table = replace(evaluation, outcomes=outcomes).decisions()
+    assert table.reset_index().values.tolist() == [
+        ["first", 0, 4, 0.25, 0.25, 0.5],
+        ["first", 1, 2, 0.0, 1.0, 0.0],
+        ["later", 0, 4, 0.25, 0.0, 0.75],
+        ["later", 1, 3, pytest.approx(1 / 3), pytest.approx(2 / 3), 0.0],
+        ["last", 0, 1, 1.0, 0.0, 0.0],
+    ]
+
+
+@pytest.mark.parametrize("rule", [{}, THRESHOLDS])
+def test_cross_validation_runs_each_video_on_a_policy_that_has_not_seen_it(rule):
+    """The folds choose other policies than all of val does, so costs differ."""
+    params = small_params({"evaluate.folds": 3} | THREE_POINTS | rule, num_branches=1)
     val, _ = splits(params)
     unseen = cross_validate(val, params)
     assert unseen.logits.shape == (60, 2)

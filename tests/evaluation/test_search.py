@@ -1,5 +1,6 @@
 """The threshold search: what it may not miss, and what it may not do."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from tlee.readout import Readout
 
 CLASSES = 3
 LEVELS = (ALWAYS, 0.7, 0.9, 0.99, NEVER)
+CONFIDENCE = 0.95
 
 
 @pytest.fixture
@@ -95,19 +97,20 @@ def spaces() -> dict:
 @pytest.mark.parametrize("max_loss", [0.0, 1.0, 5.0])
 def test_more_exits_never_make_it_worse(search, max_loss):
     chosen = {
-        name: choose(search.explore(space, {}), search.full, max_loss, search.score) for name, space in spaces().items()
+        name: choose(search.explore(space, {}), search.full, max_loss, CONFIDENCE, search.score)
+        for name, space in spaces().items()
     }
     assert chosen["tlee"].gmacs == min(candidate.gmacs for candidate in chosen.values())
     assert max_loss == 0 or chosen["tlee"].gmacs < search.full.gmacs
     for candidate in chosen.values():
         assert candidate.added <= max_loss / 100
-        assert search.score(candidate.policy) >= search.score(search.full.policy) - max_loss / 100
+        assert search.score(candidate) >= search.score(search.full) - max_loss / 100
 
 
 def test_an_exit_that_does_not_pay_is_switched_off(readout):
     """The first head is uninformative, so that using it only costs."""
     search = Search(split(*easy_and_hard_videos(skill=(0.0, 6.0, 7.0)), readout))
-    policy = choose(search.explore(spaces()["tlee"], {}), search.full, 1.0, search.score).policy
+    policy = choose(search.explore(spaces()["tlee"], {}), search.full, 1.0, CONFIDENCE, search.score).policy
     assert not any(policy.uses_exit(t, 0, frames=4) for t in range(4))
     assert policy.uses_exit(0, 1, frames=4)
 
@@ -136,8 +139,8 @@ def test_the_score_is_the_metric_that_counts(readout):
     """Three videos: two are correct by top-1; by mean average precision classes are ranked over videos."""
     features = torch.tensor([(4.0, 0.0, 0.0), (0.0, 1.0, 0.0), (3.0, 2.0, 0.0)])[:, None, None].expand(3, 4, 3, 3)
     truth = torch.tensor([[True, False, False], [False, True, False], [False, True, False]])
-    never = Thresholds.never(3)
-    scores = {metric: Search(split(features, truth, readout, metric)).score(never) for metric in ("top1", "map")}
+    searches = {metric: Search(split(features, truth, readout, metric)) for metric in ("top1", "map")}
+    scores = {metric: search.score(search.full) for metric, search in searches.items()}
     # p of class 0: 0.96, 0.21, 0.71; of class 1: 0.02, 0.58, 0.26; nobody has class 2.
     assert scores == {"top1": pytest.approx(2 / 3), "map": pytest.approx(1.0)}
 
@@ -147,9 +150,9 @@ def test_several_labels_are_searched_too(readout):
     features, truth = easy_and_hard_videos(skill=(3.0, 6.0, 7.0))
     truth = truth | truth.roll(1, 1)  # of each video, a second class that its features do not show
     search = Search(split(features, truth, readout, "map"), LEVELS)
-    chosen = choose(search.explore(spaces()["tlee"], {}), search.full, 5.0, search.score)
+    chosen = choose(search.explore(spaces()["tlee"], {}), search.full, 5.0, CONFIDENCE, search.score)
     assert chosen.gmacs < search.full.gmacs
-    assert search.score(chosen.policy) >= search.score(search.full.policy) - 0.05
+    assert search.score(chosen) >= search.score(search.full) - 0.05
 
 
 def test_the_smooth_error_by_hand(readout):
@@ -179,33 +182,94 @@ def test_a_choice_by_hand():
     perhaps_lucky, good = candidate(2, 0.10, added=0.015), candidate(3, 0.10, added=0.008)
     scores = {full: 0.92, wrong: 0.85, perhaps_lucky: 0.92, good: 0.92}
 
-    def score(policy: Thresholds) -> float:
-        return next(value for each, value in scores.items() if each.policy == policy)
-
-    assert choose([wrong, perhaps_lucky, good], full, 1.0, score) is good
-    assert choose([wrong, perhaps_lucky, good], full, 2.0, score) is perhaps_lucky
-    assert choose([wrong, perhaps_lucky], full, 1.0, score) is perhaps_lucky
+    assert choose([wrong, perhaps_lucky, good], full, 1.0, CONFIDENCE, scores.__getitem__) is good
+    assert choose([wrong, perhaps_lucky, good], full, 2.0, CONFIDENCE, scores.__getitem__) is perhaps_lucky
+    assert choose([wrong, perhaps_lucky], full, 1.0, CONFIDENCE, scores.__getitem__) is perhaps_lucky
     scores[perhaps_lucky] = 0.89  # the bound is kept, the metric is not
-    assert choose([wrong, perhaps_lucky, good], full, 2.0, score) is good
+    assert choose([wrong, perhaps_lucky, good], full, 2.0, CONFIDENCE, scores.__getitem__) is good
 
 
 def test_a_budget_by_hand():
-    """The least added error, by its bound, of those whose cost surely fits; the cheapest if none does."""
+    """The least added error, by its bound, of those whose cost fits by its bound; the cheapest if none does."""
     cheap, good, expensive = candidate(1, 0.3, added=0.2), candidate(2, 0.15, added=0.05), candidate(4, 0.1)
     lucky = candidate(2, 0.14, added=0.04, spread=0.03)
     unsure = replace(candidate(2.9, 0.11, added=0.01), gmacs_spread=0.1)
     everyone = [cheap, good, expensive, lucky, unsure]
-    assert afford(everyone, 3.0) is good  # `unsure` may cost 2.9 + 1.645 * 0.1
-    assert afford(everyone, 3.1) is unsure
-    assert afford(everyone, 5.0) is expensive
-    assert afford(everyone, 0.5) is cheap
+    assert afford(everyone, 3.0, CONFIDENCE) is good  # `unsure` may cost 2.9 + 1.645 * 0.1
+    assert afford(everyone, 3.1, CONFIDENCE) is unsure
+    assert afford(everyone, 5.0, CONFIDENCE) is expensive
+    assert afford(everyone, 0.5, CONFIDENCE) is cheap
 
 
 def test_the_bound_holds_for_all_policies_at_once():
     """5% in all: 1.645 standard errors for one policy, 3.291 for a hundred."""
     measured = candidate(2, 0.1, added=0.01, spread=0.002)
-    assert measured.bound(1) == pytest.approx(0.01 + 1.645 * 0.002, abs=1e-6)
-    assert measured.bound(100) == pytest.approx(0.01 + 3.2905 * 0.002, abs=1e-6)
+    assert measured.bound(0.95) == pytest.approx(0.01 + 1.645 * 0.002, abs=1e-6)
+    assert measured.bound(0.95, 100) == pytest.approx(0.01 + 3.2905 * 0.002, abs=1e-6)
+
+
+def test_with_a_confidence_of_one_half_the_bound_is_the_mean():
+    """Also where the standard error is not known, of a single video."""
+    for spread in (0.0, 0.002, math.inf):
+        measured = replace(candidate(2, 0.1, added=0.01, spread=spread), gmacs_spread=spread)
+        assert (measured.bound(0.5), measured.gmacs_bound(0.5)) == (0.01, 2)
+    assert measured.bound(0.95) == measured.gmacs_bound(0.95) == math.inf
+
+
+# --- choosing among policies fitted on other videos ---------------------------------------------------
+
+
+def unseen(gmacs: float, added: float, spread: float = 0.0, score: float = 0.9) -> Candidate:
+    return replace(candidate(gmacs, 0.1, added, spread), unseen_score=score)
+
+
+def chosen_of(candidates: list[Candidate], max_loss: float, confidence: float = CONFIDENCE) -> Candidate:
+    full = unseen(10, 0.0)
+    return choose(candidates, full, max_loss, confidence, lambda each: each.unseen_score)
+
+
+def test_unseen_policies_are_tested_from_the_most_expensive_to_the_first_failure():
+    """The third fails, so the fourth is not tested, though it would pass; the order given is of no account."""
+    policies = [unseen(8, 0.001), unseen(6, 0.008), unseen(4, 0.012), unseen(2, 0.009)]
+    for order in (policies, policies[::-1]):
+        assert chosen_of(order, max_loss=1.0).gmacs == 6
+        assert chosen_of(order, max_loss=1.2).gmacs == 2
+    searched = [replace(each, unseen_score=None) for each in policies]  # any of them may be chosen
+    assert choose(searched, policies[0], 1.0, CONFIDENCE, lambda each: 0.9).gmacs == 2
+
+
+def test_the_bound_of_an_unseen_policy_is_its_own():
+    """One test at a time: 0.004 + 1.645 * 0.002 = 0.0073; for two policies at once it would be 0.0079."""
+    policies = [unseen(8, 0.0), unseen(2, 0.004, spread=0.002)]
+    assert chosen_of(policies, max_loss=0.75).gmacs == 2
+    assert chosen_of(policies, max_loss=0.7).gmacs == 8
+    searched = [replace(each, unseen_score=None) for each in policies]
+    assert choose(searched, policies[0], 0.75, CONFIDENCE, lambda each: 0.9).gmacs == 8
+
+
+def test_the_confidence_decides_between_the_expected_loss_and_its_bound():
+    policies = [unseen(8, 0.001), unseen(6, 0.004, spread=0.004)]
+    assert chosen_of(policies, max_loss=0.5, confidence=0.5).gmacs == 6
+    assert chosen_of(policies, max_loss=0.5, confidence=0.95).gmacs == 8
+
+
+def test_an_unseen_policy_must_keep_the_metric_too():
+    assert chosen_of([unseen(8, 0.001), unseen(2, 0.001, score=0.88)], max_loss=1.0).gmacs == 8
+
+
+def test_if_the_first_test_fails_the_policy_with_the_lowest_bound_is_chosen():
+    assert chosen_of([unseen(8, 0.02), unseen(6, 0.011, spread=0.003), unseen(4, 0.012)], max_loss=1.0).gmacs == 4
+
+
+def test_a_policy_is_judged_by_the_outcomes_of_others_like_it(search):
+    """It is the policy that is kept, and their outcomes that count."""
+    cheap = Thresholds((ALWAYS, NEVER), *[(NEVER,) * 3] * 3)
+    others = search.split.run(cheap)
+    judged, measured = search.judge_unseen(search.full.policy, others), search.measure(cheap)
+    assert judged.policy == search.full.policy
+    assert (judged.error, judged.added, judged.gmacs) == (measured.error, measured.added, measured.gmacs)
+    assert search.score(judged) == search.score(measured) < search.score(search.full)
+    assert (judged.unseen, measured.unseen) == (True, False)
 
 
 def test_at_about_the_same_cost_fewer_exits_are_chosen():
@@ -215,19 +279,19 @@ def test_at_about_the_same_cost_fewer_exits_are_chosen():
     full, many = policy(NEVER, 10), policy(0.9, 2.0)
     near, far = policy(NEVER, 2.09), policy(NEVER, 2.11)
     assert many.policy.num_exits_used() == near.policy.num_exits_used() + 1
-    assert choose([many, near], full, 1.0, lambda policy: 0.9) is near
-    assert choose([many, far], full, 1.0, lambda policy: 0.9) is many
+    assert choose([many, near], full, 1.0, CONFIDENCE, lambda candidate: 0.9) is near
+    assert choose([many, far], full, 1.0, CONFIDENCE, lambda candidate: 0.9) is many
 
 
 def test_thresholds_that_the_user_fixed_are_kept_even_if_they_lose(search):
-    chosen = choose(search.explore(spaces()["layer"], {"layer": ALWAYS}), search.full, 0.0, search.score)
+    chosen = choose(search.explore(spaces()["layer"], {"layer": ALWAYS}), search.full, 0.0, CONFIDENCE, search.score)
     assert chosen.policy.layer == (ALWAYS, ALWAYS)
     assert chosen.added > 0
 
 
 def test_the_bound_of_the_added_error_by_hand(search):
-    assert search.full.added == search.full.spread == search.full.bound(1000) == 0
+    assert search.full.added == search.full.spread == search.full.bound(CONFIDENCE, 1000) == 0
     policy = Thresholds((ALWAYS, NEVER), *[(NEVER,) * 3] * 3)
     found = search.measure(policy)
     assert found.added == pytest.approx(found.error - search.full.error)
-    assert found.bound(2) > found.bound(1) > found.added > 0
+    assert found.bound(CONFIDENCE, 2) > found.bound(CONFIDENCE) > found.bound(0.5) == found.added > 0

@@ -13,13 +13,17 @@ from tlee.features import FeatureTable, load_features, save_description
 from tlee.paths import FEATURES, POLICY
 from tlee.policies.files import read_policy, save_policies
 from tlee.policies.given import FixedExits, RandomExits
+from tlee.policies.optimal_stopping import NO_CHOICE, OptimalStopping
 from tlee.policies.stops import StopAbove
 from tlee.policies.thresholds import Thresholds
 from tlee.weights import save_tensors
 
+WEIGHTS = tuple(tuple(row) for row in torch.rand(3, 9, dtype=torch.double).div(3).tolist())  #: no digit may be lost
+
 POLICIES = {
     "tlee": Thresholds((0.5,), (1.0, 0.9), (1.0, 0.5), (1.0, 1.0)),
     "random": RandomExits(0.2, 4),
+    "values": OptimalStopping(0.1, ((None, WEIGHTS), ((WEIGHTS[0], NO_CHOICE, NO_CHOICE), None))),
     "fixed_frames": FixedExits(3, 1),
     "confidence": StopAbove.between("confidence", 0.9, 3, 0, 1),
     "ensemble": StopAbove.between("ensemble", 0.9, 3, 1, 1, (0.0, 1.5)),

@@ -8,14 +8,15 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-#: Colours of the policies that share axes, from the colour-blind safe palette of Okabe and Ito: TLEE is orange, its
-#: temporal and layer halves are blue. Policies that are not listed have axes of their own.
+#: Colours of the policies that share axes, from the colour-blind safe palette of Okabe and Ito: TLEE is orange, also
+#: with other rules, and its temporal and layer halves are blue. Policies that are not listed have axes of their own.
 COLORS = {
     "full": "#222222",
     "frameexit": "#CC79A7",
     "temporal": "#0072B2",
     "layer": "#56B4E9",
     "tlee_gate": "#E69F00",
+    "tlee_thresholds": "#8C5A00",
     "tlee": "#D55E00",
     "confidence": "#7B5AA6",
     "random": "#999999",
@@ -28,6 +29,7 @@ MARKERS = {
     "temporal": "^",
     "layer": "v",
     "tlee_gate": "P",
+    "tlee_thresholds": "d",
     "tlee": "o",
     "confidence": "p",
     "random": "X",

@@ -1,0 +1,288 @@
+"""Fitted value iteration: which policies it finds on videos that are known, and that it finds any for all networks."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from support.small import T, identity_readout, random_features, small_params
+
+from tlee.costs import GIGA, Costs
+from tlee.evaluation import value_iteration
+from tlee.evaluation.cross_validation import out_of_fold
+from tlee.evaluation.replay import Split
+from tlee.evaluation.value_iteration import PRICES, ValueIteration, collect, estimate, regress
+from tlee.features import FeatureTable
+from tlee.policies.evidence import NUM_EVIDENCE
+from tlee.policies.given import FixedExits
+from tlee.policies.inference import Outcomes
+from tlee.policies.optimal_stopping import OptimalStopping
+from tlee.policies.stops import StopAbove
+from tlee.policies.thresholds import Thresholds
+from tlee.readout import Readout
+
+COSTS = Costs(segments=(10_000, 20_000, 30_000), heads=(1000, 2000, 0), reuse=0, classifier=500, gate=700)
+COST = {frames: COSTS.full_network(frames) / GIGA for frames in (1, 2, T)}  #: of the full network
+
+
+def split(
+    features: torch.Tensor, labels: torch.Tensor, readout: Readout, costs: Costs = COSTS, group: int = 1
+) -> Split:
+    names = [str(row) for row in range(len(features))]
+    groups = [str(row // group) for row in range(len(features))]
+    truth = torch.eye(readout.classes, dtype=torch.bool)[labels]
+    table = FeatureTable(features, labels, truth, names, groups, list("abcdef")[: readout.classes])
+    return Split(table, readout, costs, "top1")
+
+
+def noisy(skill: tuple[float, ...], videos: int = 300, frames: int = T, seed: int = 0, **model: Any) -> Split:
+    """Videos of two classes, which stand out by ``skill`` of the depth in half of the frames, and not in the others."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(2, (videos,), generator=generator)
+    shown = torch.rand(videos, frames, 1, 1, generator=generator) < 0.5
+    signal = torch.eye(2)[labels][:, None, None] * torch.tensor(skill)[:, None]
+    noise = torch.randn(videos, frames, len(skill), 2, generator=generator)
+    depths = len(skill)
+    costs = replace(COSTS, segments=COSTS.segments[:depths], heads=(*COSTS.heads[: depths - 1], 0))
+    return split(shown * signal + noise, labels, identity_readout(**model), costs)
+
+
+def depths_used(policy: OptimalStopping, t: int) -> list[int]:
+    return [b for b, weights in enumerate(policy.values[t]) if weights is not None]
+
+
+# --- regression ----------------------------------------------------------------------------------------
+
+
+def test_a_linear_function_is_recovered():
+    """But for the ridge: slopes of independent standardised columns shrink by 1 / (1 + 0.01)."""
+    generator = torch.Generator().manual_seed(0)
+    columns = torch.randn(20_000, NUM_EVIDENCE - 1, generator=generator, dtype=torch.double)
+    shown = torch.cat([torch.ones(20_000, 1), 3 + 2 * columns], dim=1)
+    weights = torch.linspace(-1, 1, NUM_EVIDENCE, dtype=torch.double)
+    found = torch.tensor(regress(shown, shown @ weights), dtype=torch.double)
+    torch.testing.assert_close(found[1:], weights[1:] / 1.01, rtol=0, atol=0.002)
+    assert estimate(shown, tuple(found.tolist())).mean() == pytest.approx((shown @ weights).mean().item())
+
+
+def test_a_constant_column_has_no_weight():
+    generator = torch.Generator().manual_seed(0)
+    shown = torch.rand(50, NUM_EVIDENCE, generator=generator, dtype=torch.double)
+    shown[:, 0], shown[:, 4] = 1, 0.3
+    found = regress(shown, shown[:, 1] + 2)
+    assert found[4] == 0
+    assert found[1] > 0.9
+    assert regress(shown, torch.full((50,), 0.7, dtype=torch.double)) == pytest.approx((0.7, *[0] * 8))
+
+
+@pytest.mark.parametrize("paths", [1, 2])
+def test_one_or_two_paths_give_finite_values(paths):
+    shown, target = torch.rand(paths, NUM_EVIDENCE, dtype=torch.double), torch.ones(paths, dtype=torch.double)
+    shown[:, 0] = 1
+    assert estimate(shown, regress(shown, target)).tolist() == pytest.approx([1.0] * paths)
+
+
+# --- paths -----------------------------------------------------------------------------------------------
+
+
+def test_paths_are_random_and_half_of_them_keep_to_one_depth():
+    data = noisy((1.0, 2.0, 3.0), videos=301)
+    paths = collect(data, seed=0)
+    assert paths.exit_depths.shape == (8 * 301, T)
+    assert (paths.exit_depths[::2] == paths.exit_depths[::2, :1]).all()
+    assert paths.exit_depths.unique().tolist() == [0, 1, 2]
+    assert torch.equal(paths.exit_depths, collect(data, seed=0).exit_depths)
+    assert not torch.equal(paths.exit_depths, collect(data, seed=1).exit_depths)
+
+
+def test_many_videos_are_sampled_evenly(monkeypatch):
+    """The classes of a list may come one after the other."""
+    monkeypatch.setattr(value_iteration, "MAX_PATHS", 40)
+    data = split(random_features(100), torch.arange(100) // 50, identity_readout())
+    data.table.features[50:] = torch.tensor([0.0, 99.0])  # the second class is always correct
+    data.table.features[:50] = torch.tensor([0.0, 99.0])  # the first never
+    assert collect(data, seed=0).correct.mean(0).tolist() == [[0.5] * 3] * T
+    assert len(collect(data, seed=0).exit_depths) == 40
+
+
+# --- prices ------------------------------------------------------------------------------------------------
+
+
+def test_where_computation_costs_nothing_nothing_of_the_accuracy_is_lost():
+    for seed in range(3):
+        data = noisy((1.0, 2.0, 3.0), seed=seed)
+        free = data.run(ValueIteration(data, 0).policy(1e-9))
+        assert data.score(free) >= data.score(data.run(Thresholds.never(3))) - 0.01
+
+
+def test_where_computation_is_too_expensive_every_video_stops_at_the_first_exit():
+    data = noisy((1.0, 2.0, 3.0))
+    policy = ValueIteration(data, 0).policy(1000.0)
+    outcomes = data.run(policy)
+    assert outcomes.exit_depths.tolist() == [[0, -1, -1, -1]] * 300
+    assert outcomes.macs.unique().tolist() == [10_000 + 1000 + 500 + 3 * NUM_EVIDENCE]
+    assert depths_used(policy, 0) == [0]
+
+
+def test_a_higher_price_costs_less():
+    data = noisy((1.0, 2.0, 3.0), videos=600)
+    iteration = ValueIteration(data, 0)
+    costs = torch.tensor([data.run(iteration.policy(price)).gmacs.mean() for price in PRICES])
+    assert (costs[1:] <= 1.03 * costs[:-1]).all()
+    assert costs[-1] < 0.2 * costs[0]
+
+
+def test_an_uninformative_exit_is_not_used():
+    """Its answer at the first frame is noise, so that the head there only costs.
+
+    With few videos some still leave the frame there, by chance; at later frames it is the cheapest way to leave one.
+    """
+    for skill, uninformative, informative in (((0.0, 5.0, 6.0), 0, 1), ((5.0, 0.0, 6.0), 1, 0)):
+        used = depths_used(ValueIteration(noisy(skill, videos=1500), 0).policy(0.1), 0)
+        assert uninformative not in used
+        assert informative in used
+
+
+def test_the_same_seed_fits_the_same_policies():
+    data = noisy((1.0, 2.0, 3.0), videos=50)
+    first, second, other = (ValueIteration(data, seed).policy(0.1) for seed in (0, 0, 1))
+    assert first == second != other
+
+
+# --- all kinds of networks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {},
+        {"readout": "per_step"},
+        {"accumulate": "visited", "reuse": "mean"},
+        {"accumulate": "published"},
+        {"gate": "confidence"},
+    ],
+    ids=lambda model: "-".join(model.values()),
+)
+@pytest.mark.parametrize("frames", [1, 2, T])
+def test_for_every_network_the_cost_saved_is_worth_more_than_the_accuracy_lost(model, frames):
+    """At the price of the policy, on fresh videos; against the full network and against the first exit."""
+    price = 0.1
+    train, fresh = (noisy((2.0, 4.0, 5.0), 400, frames, seed, **model) for seed in (0, 1))
+    policy = ValueIteration(train, 0).policy(price)
+    outcomes = [fresh.run(each) for each in (policy, Thresholds.never(3), FixedExits(1, 0))]
+    found, full, first_exit = (fresh.score(each) - price * each.gmacs.mean() / COST[frames] for each in outcomes)
+    assert found > max(full, first_exit) + 0.005
+
+
+def test_without_branches_only_frames_are_skipped():
+    data = noisy((3.0,))
+    policy = ValueIteration(data, 0).policy(0.1)
+    outcomes = data.run(policy)
+    assert set(outcomes.exit_depths.flatten().tolist()) == {-1, 0}
+    assert 1 < outcomes.frames.double().mean() < T
+    assert data.score(outcomes) > data.score(data.run(FixedExits(1, 0))) + 0.1
+
+
+def test_one_frame_of_one_exit():
+    data = noisy((3.0,), frames=1)
+    assert data.run(ValueIteration(data, 0).policy(0.1)).exit_depths.tolist() == [[0]] * 300
+
+
+@pytest.mark.parametrize("videos", [1, 2, 3])
+def test_very_few_videos_give_finite_values(videos):
+    policy = ValueIteration(noisy((1.0, 2.0, 3.0), videos), 0).policy(0.1)
+    weights = torch.tensor([row for frame in policy.values for each in frame if each for row in each])
+    assert weights.isfinite().all()
+
+
+def test_several_labels():
+    """An answer is correct if it is any of the video's classes."""
+    data = noisy((2.0, 4.0, 5.0))
+    data.readout.multi_label = True
+    anything = replace(data, table=replace(data.table, truth=torch.ones(300, 2, dtype=torch.bool)))
+    assert collect(anything, 0).correct.eq(1).all()
+    assert anything.run(ValueIteration(anything, 0).policy(0.01)).exit_depths[:, 0].eq(0).all()
+    outcomes, full = data.run(ValueIteration(data, 0).policy(0.1)), data.run(Thresholds.never(3))
+    assert data.score(outcomes) >= data.score(full) - 0.05
+    assert outcomes.gmacs.mean() < 0.5 * full.gmacs.mean()
+
+
+def test_temperatures_change_the_evidence_but_no_answer():
+    """With all temperatures halved, the evidence is that of features twice as large."""
+    data = noisy((1.0, 2.0, 3.0), videos=50)
+    cool = replace(data, temperatures=(0.5,) * 3)
+    large = replace(data, table=replace(data.table, features=2 * data.table.features))
+    plain, scaled, doubled = (collect(each, 0) for each in (data, cool, large))
+    assert torch.equal(scaled.correct, plain.correct)
+    torch.testing.assert_close(scaled.evidence[1][2], doubled.evidence[1][2])
+    assert not torch.allclose(scaled.evidence[1][2], plain.evidence[1][2])
+    policies = [ValueIteration(each, 0).policy(0.1) for each in (cool, large)]
+    outcomes = [each.run(policy) for each, policy in zip((cool, large), policies, strict=True)]
+    assert outcomes[0].exit_depths.eq(outcomes[1].exit_depths).double().mean() > 0.99
+
+
+# --- videos that were not fitted ------------------------------------------------------------------------------
+
+
+def test_every_video_is_run_by_a_policy_that_has_not_seen_its_group():
+    """The policy of a fold stops at its first exit if the fold's others have video 7, so only its group goes deep."""
+    data = split(random_features(24), torch.zeros(24, dtype=torch.long), identity_readout(), group=4)
+
+    def by_video_7(part: Split) -> list[FixedExits]:
+        return [FixedExits(1, 0), FixedExits(T, 0 if "7" in part.table.videos else 2)]
+
+    first, second = out_of_fold(data, by_video_7, count=6, seed=0)
+    assert first.exit_depths.tolist() == [[0, -1, -1, -1]] * 24
+    unseen = [(0, 2)[4 <= row < 8] for row in range(24)]
+    assert second.exit_depths[:, 0].tolist() == unseen
+    alone = data.run(FixedExits(T, 0)), data.run(FixedExits(T, 2))
+    for row, depth in enumerate(unseen):  # and rows are those of their videos
+        assert torch.equal(second.logits[row], alone[depth // 2].logits[row])
+        assert second.macs[row] == alone[depth // 2].macs[row]
+
+
+def test_a_single_group_has_no_folds():
+    data = split(random_features(8), torch.zeros(8, dtype=torch.long), identity_readout(), group=8)
+    with pytest.raises(ValueError, match="n_splits=1"):
+        out_of_fold(data, lambda part: [FixedExits(1, 0)], count=4, seed=0)
+
+
+# --- the point of it ----------------------------------------------------------------------------------------
+
+
+def misleading(videos: int, seed: int) -> Split:
+    """Videos of six classes whose confidence misleads, with one exit and the features of the current frame alone.
+
+    A third shows its class, with log-odds 2.5 or so, from the first frame on. Another looks like class 2 at first, with
+    log-odds of about 6, and shows its class, 3, from the second frame on. The last is of class 4 or 5 with log-odds of
+    0.5 at all frames: no frame settles which. So the most confident videos are those that another frame corrects.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    kind = torch.randint(3, (videos,), generator=generator)
+    coin = torch.randint(2, (videos,), generator=generator)
+    labels = torch.where(kind == 0, coin, torch.where(kind == 1, 3, 4 + coin))
+    logits = torch.zeros(videos, T, 1, 6)
+    strength = torch.tensor([4.0, 6.0, 0.0])[kind][:, None].expand(videos, T)
+    logits[:, :, 0].scatter_(2, labels[:, None, None].expand(videos, T, 1), strength[..., None])
+    early = kind == 1
+    logits[early, 0, 0] = torch.tensor([0, 0, 7.5, 0, 0, 0])
+    unsure = kind == 2
+    logits[unsure] = torch.tensor([-3.0, -3.0, -3.0, -3.0, 0.5, 0.5])
+    logits += 0.5 * torch.randn(videos, T, 1, 6, generator=generator)
+    readout = Readout(6, 6, small_params(reuse="none"))
+    readout.classifiers[0].weight.data, readout.classifiers[0].bias.data = torch.eye(6), torch.zeros(6)
+    return split(logits, labels, readout, Costs((60_000,), (0,), 0, 500, 0))
+
+
+def test_where_confidence_misleads_it_is_more_accurate_at_equal_cost_than_any_threshold():
+    """Thresholds answer the confident errors and spend frames on videos that no frame settles."""
+    train, fresh = misleading(600, seed=0), misleading(2000, seed=1)
+    outcomes = fresh.run(ValueIteration(train, 0).policy(0.2))
+    accuracy, cost = fresh.score(outcomes), outcomes.gmacs.mean()
+    levels = [StopAbove.between("confidence", level, T, 0, 0) for level in torch.linspace(0, 1, 201).tolist()]
+    by_threshold = list(fresh.sweep(levels))
+    affordable = [fresh.score(each) for each in by_threshold if each.gmacs.mean() <= 1.01 * cost]
+    assert len(affordable) > 10
+    assert accuracy > max(affordable) + 0.1
+    saved: list[Outcomes] = [each for each in by_threshold if fresh.score(each) >= accuracy - 0.01]
+    assert all(cost < 0.8 * each.gmacs.mean() for each in saved)
