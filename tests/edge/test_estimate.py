@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from support.bundles import as_pixels
+from support.bundles import as_pixels, values_amid
 from support.margins import policy_amid
 from support.small import T, random_clips, random_network, small_params
 from torch import nn
 
 from tlee.costs import GIGA, count_costs
 from tlee.edge.estimate import FILE, NETWORKS, UNITS, count_work, estimate_nano, fit_published, work_of_videos
-from tlee.edge.graphs import Program, compile_policy
+from tlee.edge.graphs import Exportable, Program, compile_policy
 from tlee.model import TLEE
 from tlee.policies.given import RandomExits
 from tlee.policies.inference import follow, run
@@ -77,10 +77,10 @@ def test_the_rates_of_an_exactly_linear_device_are_recovered(tmp_path):
 # --- the network ---------------------------------------------------------------------------------------
 
 
-def program_of(model: TLEE, policy: Thresholds | RandomExits, exit_depths: list[list[int]]) -> Program:
+def program_of(model: TLEE, policy: Exportable, exit_depths: list[list[int]]) -> Program:
     """The parts of a bundle that define what runs."""
     return {
-        "decides": isinstance(policy, Thresholds),
+        "decides": not isinstance(policy, RandomExits),
         "accumulate": model.params.model.accumulate,
         "exits": [[each.program for each in exits] for exits in compile_policy(policy, model, T)],
         "videos": [{"exit_depths": each} for each in exit_depths],
@@ -92,10 +92,11 @@ def program_of(model: TLEE, policy: Thresholds | RandomExits, exit_depths: list[
     ("accumulate", "reuse"),
     [("exit", "max"), ("exit", "attention"), ("visited", "attention"), ("published", "attention")],
 )
-def test_work_equals_the_cost_of_the_policy(accumulate, reuse):
+@pytest.mark.parametrize("kind", [policy_amid, values_amid])
+def test_work_equals_the_cost_of_the_policy(accumulate, reuse, kind):
     model = random_network(small_params(accumulate=accumulate, reuse=reuse))
     clips, costs = as_pixels(random_clips(model, VIDEOS)), count_costs(model)
-    policy = policy_amid(model, clips)
+    policy = kind(model, clips)
     outcomes = [run(LiveFeatures(model, clip), model.readout, policy, costs) for clip in clips]
     found = work_of_videos(model, program_of(model, policy, [each.exit_depths[0].tolist() for each in outcomes]))
     assert list(found) == ["full", "depth_0", "depth_1", "real", "ideal"]

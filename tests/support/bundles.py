@@ -1,26 +1,34 @@
 """Exported networks, loaded to run on ONNX Runtime."""
 
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import onnx
 import torch
-from support.margins import policy_amid
+from support.margins import WIDE, policy_amid
 from support.small import in_place_of_resnet18, random_clips, random_network, small_params
 
+from tlee.costs import count_costs
 from tlee.edge.bundle import Videos, write_bundle, write_manifest
 from tlee.edge.export import export, export_uncut
-from tlee.edge.graphs import Program
+from tlee.edge.graphs import Exportable, Program
+from tlee.edge.margins import Watched
 from tlee.edge.runner import Bundle, Engine, OnnxRuntime, UncutNetwork
 from tlee.model import TLEE
+from tlee.policies.evidence import NUM_EVIDENCE, evidence
 from tlee.policies.given import RandomExits
-from tlee.policies.thresholds import Thresholds
+from tlee.policies.inference import run
+from tlee.policies.optimal_stopping import NO_CHOICE, OptimalStopping
+from tlee.policies.sources import StoredFeatures
 
 OPSET = 13
 
 #: Some of the operators that TensorRT 8.2 reads, by docs/operators.md and docs/Changelog.md of onnx/onnx-tensorrt.
 TENSORRT_8_2 = {
     *("Abs", "Add", "And", "ArgMax", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat", "Constant"),
-    *("ConstantOfShape", "Conv", "Div", "Elu", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gemm"),
+    *("ConstantOfShape", "Conv", "Div", "Elu", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather"),
+    *("GatherElements", "Gemm"),
     *("GlobalAveragePool", "GlobalMaxPool", "Greater", "HardSigmoid", "Identity", "LeakyRelu", "Less", "Log", "MatMul"),
     *("Max", "MaxPool", "Mean", "Min", "Mul", "Neg", "Not", "Or", "PRelu", "Pad", "Pow", "Reciprocal", "ReduceMax"),
     *(
@@ -53,7 +61,7 @@ def loaded(program: Program, folder: Path) -> tuple[OnnxRuntime, Program]:
     return OnnxRuntime(bundle, "fp32", threads=1), bundle.program
 
 
-def engine_of(model: TLEE, policy: Thresholds | RandomExits, folder: Path) -> Engine:
+def engine_of(model: TLEE, policy: Exportable, folder: Path) -> Engine:
     return Engine(*loaded(export(model, policy, model.params.extract.frames, folder, OPSET), folder))
 
 
@@ -73,7 +81,7 @@ def as_pixels(clips: torch.Tensor) -> torch.Tensor:
     return (clips * 255).round() / 255
 
 
-def bundle_of(model: TLEE, policy: Thresholds | RandomExits, folder: Path, videos: int = 4) -> Path:
+def bundle_of(model: TLEE, policy: Exportable, folder: Path, videos: int = 4) -> Path:
     """Write a bundle with random clips to ``folder``, which is returned."""
     clips = as_pixels(random_clips(model, videos))
     given_exits = None
@@ -89,3 +97,40 @@ def small_bundle(folder: Path, videos: int) -> Path:
     with in_place_of_resnet18():
         model = random_network(small_params())
         return bundle_of(model, policy_amid(model, as_pixels(random_clips(model, videos))), folder, videos)
+
+
+# --- policies with values --------------------------------------------------------------------------------
+
+
+def values_amid(model: TLEE, clips: torch.Tensor, used: Sequence[Sequence[int]] | None = None) -> OptimalStopping:
+    """Return random values that stop some of ``clips`` early and take every exit, and by which no decision is close.
+
+    ``used`` are the exits in use of each frame, all if it is not given.
+    """
+    used = used or [range(model.num_exits)] * model.params.extract.frames
+    costs, features = count_costs(model), StoredFeatures(model.exit_features(clips))
+    for seed in range(200):
+        watched = Watched(_random_values(model, features.table, used, seed))
+        outcomes = run(features, model.readout, watched, costs)
+        if watched.margin > 10 * WIDE and {*outcomes.exit_depths.flatten().tolist()} == {-1, *chain(*used)}:
+            return watched.policy
+    raise AssertionError("some exit is never taken, or some decision is always close: try other clips")
+
+
+@torch.no_grad()
+def _random_values(model: TLEE, features: torch.Tensor, used: Sequence[Sequence[int]], seed: int) -> OptimalStopping:
+    """Values that vary from clip to clip around the same mean, of answering a bit less than of going on."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.stack([model.readout.prefix_logits(features, b) for b in range(model.num_exits)])
+    probabilities, values = model.readout.probabilities(logits), []
+    for t, exits in enumerate(used):
+        frame = [None] * model.num_exits
+        for b in exits:
+            shown = evidence(probabilities[b, :, t], probabilities[exits[-1], :, t - 1] if t else None)
+            weights = torch.randn(3, NUM_EVIDENCE, generator=generator) / 5
+            weights[:, 0] += torch.tensor([0.45, 0.5, 0.5]) - (shown @ weights.T).mean(0)
+            answer, onward, deeper = (tuple(row.tolist()) for row in weights)
+            last = t == len(used) - 1
+            frame[b] = answer, NO_CHOICE if last else onward, NO_CHOICE if b == exits[-1] else deeper
+        values.append(tuple(frame))
+    return OptimalStopping(0.1, tuple(values))

@@ -14,8 +14,8 @@ It contains the graphs as ONNX and as TorchScript, ``runner.py``, which runs the
 ``prefixes``, ``batch``,              the graphs to compare with: see ``runner.UncutNetwork``
 ``video_classifier``
 ``videos``                            for each of the clips its exit depths, label and logits by PyTorch (``int8``: by
-                                      ONNX Runtime), and its ``margin``: the smallest distance, in log-odds, of a score
-                                      to a threshold and of its label to the next class
+                                      ONNX Runtime), and its ``margin``: the smallest distance, in log-odds, of a
+                                      decision (see ``tlee.edge.margins``) and of its label to the next class
 ``timing``                            default number of threads, warmup videos and repeats of the runner
 ``files``                             SHA-256 of each file
 ``crc32``                             checksum of all the other values
@@ -24,7 +24,6 @@ It contains the graphs as ONNX and as TorchScript, ``runner.py``, which runs the
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,19 +38,16 @@ from tlee.checksums import save_sealed
 from tlee.costs import Costs, count_costs
 from tlee.edge import runner
 from tlee.edge.export import export, export_uncut
-from tlee.edge.graphs import Program
+from tlee.edge.graphs import Exportable, Program
+from tlee.edge.margins import MAX_MARGIN, Watched
 from tlee.edge.runner import CLIPS, MANIFEST, prepare_frames
 from tlee.frames import visiting_order
-from tlee.levels import ALWAYS, NEVER
 from tlee.model import TLEE
 from tlee.policies.given import RandomExits
 from tlee.policies.inference import follow, run
-from tlee.policies.policy import Observation, Policy
 from tlee.policies.sources import LiveFeatures
-from tlee.policies.thresholds import Thresholds
 
 RUNNER = "runner.py"
-MAX_MARGIN = 99.0  #: larger margins are not distinguished
 
 
 @dataclass(frozen=True)
@@ -66,9 +62,7 @@ class Videos:
     exit_depths: Sequence[list[int]] | None = None
 
 
-def write_bundle(
-    model: TLEE, policy: Thresholds | RandomExits, videos: Videos, classes: list[str], folder: Path
-) -> None:
+def write_bundle(model: TLEE, policy: Exportable, videos: Videos, classes: list[str], folder: Path) -> None:
     """Write the bundle of ``policy`` to ``folder``, with the parameters that ``model`` was built with."""
     params = model.params
     frames, opset = params.extract.frames, params.latency.opset
@@ -131,20 +125,20 @@ def to_pixels(clip: torch.Tensor) -> np.ndarray:
 
 
 def expected_result(
-    model: TLEE, policy: Thresholds | RandomExits, clip: torch.Tensor, costs: Costs, given_exits: list[int] | None
+    model: TLEE, policy: Exportable, clip: torch.Tensor, costs: Costs, given_exits: list[int] | None
 ) -> dict[str, Any]:
     """Compute ``exit_depths``, ``label``, ``logits`` and ``margin`` of one clip by PyTorch, see ``videos`` above."""
     source, margin = LiveFeatures(model, clip), MAX_MARGIN
-    if isinstance(policy, Thresholds):
+    if isinstance(policy, RandomExits):
+        outcomes = follow(source, model.readout, torch.tensor([given_exits]), costs)
+    else:
         watched = Watched(policy)
         outcomes, margin = run(source, model.readout, watched, costs), watched.margin
-    else:
-        outcomes = follow(source, model.readout, torch.tensor([given_exits]), costs)
     return describe_result(outcomes.logits[0].numpy(), outcomes.exit_depths[0].tolist(), margin)
 
 
 def describe_result(logits: np.ndarray, exit_depths: list[int], score_margin: float) -> dict[str, Any]:
-    """Describe a result as in ``bundle.json``; ``score_margin`` is the distance of scores to thresholds."""
+    """Describe a result as in ``bundle.json``; ``score_margin`` is that of its decisions."""
     second, first = np.sort(logits)[-2:]
     return {
         "exit_depths": exit_depths,
@@ -152,28 +146,3 @@ def describe_result(logits: np.ndarray, exit_depths: list[int], score_margin: fl
         "logits": [float(f"{value:.6g}") for value in logits.tolist()],
         "margin": round(min(MAX_MARGIN, score_margin, float(first - second)), 6),
     }
-
-
-class Watched(Policy):
-    """A policy that records the smallest distance, in log-odds, of the scores that it compares to its thresholds."""
-
-    def __init__(self, policy: Thresholds):
-        self._policy, self.margin = policy, MAX_MARGIN
-
-    def uses_exit(self, t: int, b: int, frames: int) -> bool:
-        return self._policy.uses_exit(t, b, frames)
-
-    def stop_video(self, seen: Observation) -> torch.Tensor:
-        confidence, gate = self._policy.stop_above(seen.t, seen.b, seen.num_frames)
-        self._record(seen, "confidence", confidence)
-        self._record(seen, "gate_score", gate)
-        return self._policy.stop_video(seen)
-
-    def leave_frame(self, seen: Observation) -> torch.Tensor:
-        self._record(seen, "confidence", self._policy.layer[seen.b])
-        return self._policy.leave_frame(seen)
-
-    def _record(self, seen: Observation, score: str, threshold: float) -> None:
-        if ALWAYS < threshold < NEVER:
-            distance = getattr(seen, score).double().logit() - math.log(threshold / (1 - threshold))
-            self.margin = min(self.margin, distance.abs().min().item())

@@ -35,6 +35,7 @@ from tlee.edge.runner import (
     summary_statistics,
 )
 from tlee.model import TLEE
+from tlee.policies.evidence import NUM_EVIDENCE
 
 FILE = Path(__file__).parent / "jetson_nano.csv"
 NANO = "Jetson Nano (estimate)"
@@ -127,7 +128,8 @@ def work_of_videos(model: TLEE, program: Program) -> dict[str, np.ndarray]:
     """Return the work ``[N, 3]``, in ``UNITS``, of each system on the videos of a bundle with this ``program``."""
     exit_depths = torch.tensor([video["exit_depths"] for video in program["videos"]])
     costs = [measure_costs(model, partial(_count_quantity, index)) for index in range(len(UNITS))]
-    work = [_along_systems(each, program, exit_depths) for each in costs]
+    values = _work_of_values()
+    work = [_along_systems(each, program, exit_depths, values[index]) for index, each in enumerate(costs)]
     return {system: np.stack([each[system] for each in work], axis=1) / UNITS for system in work[0]}
 
 
@@ -136,7 +138,14 @@ def _count_quantity(index: int, network: nn.Module, run: Callable[[], torch.Tens
     return result, int(work[index])
 
 
-def _along_systems(costs: Costs, program: Program, exit_depths: torch.Tensor) -> dict[str, np.ndarray]:
+def _work_of_values() -> np.ndarray:
+    """Return the work of the weights of an exit with values, ``int [3]``: a matrix product with the evidence."""
+    with torch.device("meta"):
+        layer = nn.Linear(NUM_EVIDENCE, 3, bias=False)
+        return count_work(layer, partial(layer, torch.zeros(1, NUM_EVIDENCE)))[1]
+
+
+def _along_systems(costs: Costs, program: Program, exit_depths: torch.Tensor, values: float) -> dict[str, np.ndarray]:
     """Add up one quantity ``[N]`` for each system."""
     features_only = replace(costs, reuse=0, classifier=0)
     fixed = [
@@ -145,13 +154,16 @@ def _along_systems(costs: Costs, program: Program, exit_depths: torch.Tensor) ->
     return {
         FULL: fixed[-1],
         **{fixed_depth(depth): each for depth, each in enumerate(fixed[:-1])},
-        REAL: np.array([_cost_of_engine(costs, program, depths) for depths in exit_depths.tolist()]),
+        REAL: np.array([_cost_of_engine(costs, program, depths, values) for depths in exit_depths.tolist()]),
         IDEAL: features_only.of_paths(exit_depths, taken_alone).numpy(),
     }
 
 
-def _cost_of_engine(costs: Costs, program: Program, exit_depths: list[int]) -> float:
-    """Cost of a video in the engine, whose readouts classify at every exit that is evaluated."""
+def _cost_of_engine(costs: Costs, program: Program, exit_depths: list[int], values: float) -> float:
+    """Cost of a video in the engine, whose readouts classify at every exit that is evaluated.
+
+    ``values`` is that of the weights of an exit that has them.
+    """
     passed = [accumulates_passed(program["accumulate"], t) for t in range(len(exit_depths))]
     first, *later = (
         [each for each in frame if each["depth"] <= depth and (program["decides"] or every or each["depth"] == depth)]
@@ -161,8 +173,8 @@ def _cost_of_engine(costs: Costs, program: Program, exit_depths: list[int]) -> f
     combined = len(evaluated) - (1 if passed[0] else len(first))
     segments = sum(sum(costs.segments[: depth + 1]) for depth in exit_depths)
     heads = sum(costs.heads[each["depth"]] for each in evaluated)
-    gates = sum(each["gate"] < NEVER for each in evaluated) * costs.gate
-    return segments + heads + len(evaluated) * costs.classifier + gates + combined * costs.reuse
+    decisions = sum(values if "values" in each else costs.gate * (each["gate"] < NEVER) for each in evaluated)
+    return segments + heads + len(evaluated) * costs.classifier + decisions + combined * costs.reuse
 
 
 def estimate_nano(model: TLEE, program: Program) -> pd.DataFrame:

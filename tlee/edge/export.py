@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from tlee.edge.graph_modules import ChunkModule, ReadoutModule, SegmentModule, VideoClassifier, WithConstants
-from tlee.edge.graphs import Program, compile_policy
+from tlee.edge.graphs import Exportable, Program, compile_policy
 from tlee.edge.runner import (
     BASE,
+    BEFORE,
     CHUNK,
     CLIP,
     COUNT,
@@ -24,14 +25,13 @@ from tlee.edge.runner import (
     MEMORY,
     NEXT,
     PAST,
-    SCORES,
+    VALUES,
     Kind,
-    Z,
     chunk_feature,
 )
 from tlee.model import TLEE
+from tlee.policies.evidence import NUM_EVIDENCE
 from tlee.policies.given import RandomExits
-from tlee.policies.thresholds import Thresholds
 
 CHUNK_FRAMES = 3  #: number of frames that a chunked run processes together before the first decision
 
@@ -48,7 +48,7 @@ def tap(depth: int) -> str:
 
 def export(
     model: TLEE,
-    policy: Thresholds | RandomExits,
+    policy: Exportable,
     frames: int,
     folder: Path,
     opset: int,
@@ -66,10 +66,10 @@ def export(
         writer.write_segments(Kind.SEGMENTS, segments.name, segments.start, segments.depth, output_tap)
     for readout in dict.fromkeys(each.readout for frame in exits for each in frame):
         module = ReadoutModule(model.readout, readout)
-        writer.write(Kind.READOUT, readout.name, module, readout.inputs, [Z, LOGITS, SCORES])
+        writer.write(Kind.READOUT, readout.name, module, readout.inputs, readout.outputs)
     depths = sorted({each.segments.depth for frame in exits[:CHUNK_FRAMES] for each in frame})
     return writer.program | {
-        "decides": isinstance(policy, Thresholds),
+        "decides": not isinstance(policy, RandomExits),
         "accumulate": model.params.model.accumulate,
         "chunk": None if writer.has_memories else writer.write_chunk(min(CHUNK_FRAMES, frames), depths),
         "exits": [[each.program for each in frame] for frame in exits],
@@ -107,6 +107,8 @@ class GraphWriter:
             FRAME: frame,
             **dict.fromkeys((FEATURE, PAST, BASE), vector),
             COUNT: torch.ones(1, 1),
+            BEFORE: torch.zeros(1, model.readout.classes),
+            VALUES: torch.zeros(3, NUM_EVIDENCE),
             FEATURES: torch.zeros(frames, width),
             CLIP: torch.zeros(frames, *model.input_shape),
         }

@@ -4,7 +4,10 @@ import torch
 from torch import nn
 
 from tlee.edge.graphs import ReadoutGraph
+from tlee.edge.runner import BEFORE, COUNT, FEATURE, VALUES
 from tlee.model import TLEE
+from tlee.policies.evidence import evidence
+from tlee.policies.optimal_stopping import decision_scores
 from tlee.readout import Accumulated, Readout
 
 
@@ -36,7 +39,7 @@ class ChunkModule(SegmentModule):
 
 
 class ReadoutModule(nn.Module):
-    """The readout of ``graph``: ``(feature[, count, base or past[, past]]) -> (z, logits, scores)``."""
+    """The readout of ``graph``, from its ``inputs`` to its ``outputs``."""
 
     no_gate: torch.Tensor
 
@@ -45,21 +48,18 @@ class ReadoutModule(nn.Module):
         self.readout, self.graph = readout, graph
         self.register_buffer("no_gate", torch.zeros(1, 1))
 
-    def forward(
-        self,
-        feature: torch.Tensor,
-        count: torch.Tensor | None = None,
-        base: torch.Tensor | None = None,
-        past: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, ...]:
-        known = Accumulated.nothing(1) if base is None or count is None else Accumulated(base, count)
-        z = self.readout.accumulate(known, feature).z
-        logits = self.readout.classify(z, self.graph.step)
-        confidence, gate = self.readout.probabilities(logits).amax(1, keepdim=True), self.no_gate
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given, step = dict(zip(self.graph.inputs, inputs, strict=True)), self.graph.step
+        known = Accumulated.nothing(1) if self.graph.first else Accumulated(given[self.graph.base], given[COUNT])
+        z = self.readout.accumulate(known, given[FEATURE]).z
+        logits = self.readout.classify(z, step)
+        probabilities = self.readout.probabilities(logits)
+        if self.graph.weighs:
+            shown = evidence(probabilities, given.get(BEFORE))
+            return z, logits, decision_scores(shown, given[VALUES]), probabilities
+        confidence, gate = probabilities.amax(1, keepdim=True), self.no_gate
         if self.graph.gate:
-            compared = base if self.graph.compared == self.graph.base else past
-            assert compared is not None  # the first readout has no gate
-            gate = self.readout.gate(z, compared, self.graph.step).sigmoid()[:, None]
+            gate = self.readout.gate(z, given[self.graph.compared], step).sigmoid()[:, None]
         return z, logits, torch.cat([confidence, gate], dim=1)
 
 

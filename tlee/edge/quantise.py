@@ -2,7 +2,7 @@
 
 Weights of convolutions and linear layers become ``int8`` with a scale per channel, activations ``uint8`` with a scale
 and zero point per tensor, which are set by calibration clips. Segments and uncut graphs are quantised. Readouts and the
-video classifier stay in single precision: they are tiny, and their scores are compared with thresholds.
+video classifier stay in single precision: they are tiny, and their scores decide.
 
 The runner treats such a bundle like any other, and runs it on ONNX Runtime.
 """
@@ -12,19 +12,33 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from scipy.special import logit
 
 from tlee.checksums import save_sealed
-from tlee.edge.bundle import MAX_MARGIN, RUNNER, describe_result, write_manifest
+from tlee.edge.bundle import RUNNER, describe_result, write_manifest
 from tlee.edge.graphs import Program
-from tlee.edge.runner import CLIPS, FRAME, MANIFEST, Bundle, Engine, Kind, OnnxRuntime, UncutNetwork
+from tlee.edge.margins import MAX_MARGIN, threshold_margin, value_margins
+from tlee.edge.runner import (
+    BEFORE,
+    CLIPS,
+    FRAME,
+    MANIFEST,
+    PROBABILITIES,
+    SCORES,
+    Bundle,
+    Engine,
+    Kind,
+    OnnxRuntime,
+    UncutNetwork,
+)
 from tlee.levels import ALWAYS, NEVER
 
 QUANTISED = (Kind.SEGMENTS, Kind.PREFIX)
@@ -36,7 +50,7 @@ def quantise(folder: Path, clips: Sequence[np.ndarray]) -> Path:
     """Write the bundle in ``folder`` in int8 to its folder ``FOLDER``, which is returned.
 
     ``clips`` are for calibration, each ``float32 [T, *input_shape]`` in 0..1 and visiting order. The results that the
-    new bundle expects of its videos are those of ONNX Runtime on this machine, with unchanged thresholds.
+    new bundle expects of its videos are those of ONNX Runtime on this machine, with unchanged thresholds or values.
     """
     source, target = Bundle(folder), folder / FOLDER
     target.mkdir(exist_ok=True)
@@ -139,20 +153,45 @@ def _without_stops(program: Program) -> Program:
 
 def expected_results(bundle: Bundle) -> list[dict[str, Any]]:
     """Compute the results of the videos of ``bundle`` by ONNX Runtime: see ``videos`` in ``tlee.edge.bundle``."""
-    program = bundle.program
-    engine, results = Engine(OnnxRuntime(bundle, "int8", threads=1), program), []
+    program, backend, results = bundle.program, _ObservedBackend(bundle), []
+    engine = Engine(backend, program)
     for number, video in enumerate(bundle.videos):
-        logits, exit_depths, scores, _ = engine.run(bundle.clip(number), bundle.given_exits(number))
-        frames = zip(program["exits"], exit_depths, strict=True)
-        evaluated = [each for frame, depth in frames for each in frame if each["depth"] <= depth]
-        margin = min(map(_margin, evaluated, scores), default=MAX_MARGIN)  # given exits have no scores
+        backend.observed.clear()
+        logits, exit_depths, _, _ = engine.run(bundle.clip(number), bundle.given_exits(number))
+        margin = MAX_MARGIN
+        if program["decides"]:
+            frames = zip(program["exits"], exit_depths, strict=True)
+            evaluated = [each for frame, depth in frames for each in frame if each["depth"] <= depth]
+            margin = min(chain.from_iterable(map(_margins, evaluated, backend.observed)))
         results.append({"video": video["video"], **describe_result(logits, exit_depths, margin)})
     return results
 
 
-def _margin(exit_: dict[str, Any], scores: tuple[float, float]) -> float:
-    """Smallest distance of the scores of an exit to its thresholds, in log-odds."""
-    confidence, gate = map(float, scores)
-    pairs = ((confidence, exit_["stop"]), (gate, exit_["gate"]), (confidence, exit_["layer"]))
-    distances = (abs(float(logit(score) - logit(at))) for score, at in pairs if ALWAYS < at < NEVER)
-    return min(distances, default=MAX_MARGIN)
+class _ObservedBackend(OnnxRuntime):
+    """``observed``: the tensors by which each exit decides, in order."""
+
+    def __init__(self, bundle: Bundle):
+        super().__init__(bundle, "int8", threads=1)
+        self.observed: list[dict[str, torch.Tensor]] = []
+
+    def load(self, name: str) -> Callable[[], None]:
+        run, graph = super().load(name), self.bundle.program["graphs"][name]
+        if graph["kind"] != Kind.READOUT:
+            return run
+        names = {SCORES, PROBABILITIES, BEFORE} & {*graph["inputs"], *graph["outputs"]}
+        return partial(self._observe, run, names)
+
+    def _observe(self, run: Callable[[], None], names: set[str]) -> None:
+        run()
+        self.observed.append({name: torch.from_numpy(self.get(name).copy()) for name in names})
+
+
+def _margins(exit_: dict[str, Any], observed: dict[str, torch.Tensor]) -> list[float]:
+    """Margins of the decisions that an exit takes."""
+    thresholds = [exit_[name] for name in ("layer", "gate", "stop")]
+    if exit_.get("values"):
+        found = value_margins(observed[PROBABILITIES], observed.get(BEFORE), exit_["values"])
+        return [MAX_MARGIN, *(margin for margin, at in zip(found, thresholds, strict=False) if at < NEVER)]
+    first, second = observed[SCORES].unbind(1)
+    pairs = zip((first, second, first), thresholds, strict=True)
+    return [MAX_MARGIN, *(threshold_margin(score, at) for score, at in pairs if ALWAYS < at < NEVER)]

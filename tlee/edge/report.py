@@ -9,7 +9,7 @@ from tlee.datasets import read_dataset
 from tlee.edge.bundle import Videos, write_bundle
 from tlee.edge.estimate import NANO, estimate_nano
 from tlee.edge.failures import as_user_errors
-from tlee.edge.graphs import Program
+from tlee.edge.graphs import Exportable, Program
 from tlee.edge.latency import Parity, measure_parity, ratios, time_decoding, time_parts
 from tlee.edge.precisions import FP32, INT8, Precisions, compare_precisions
 from tlee.edge.quantise import quantise
@@ -36,7 +36,6 @@ from tlee.params import Params
 from tlee.paths import EDGE
 from tlee.policies.files import read_policy
 from tlee.policies.given import RandomExits
-from tlee.policies.thresholds import Thresholds
 from tlee.records import save_metrics, save_table
 from tlee.subsets import spread
 
@@ -205,7 +204,7 @@ def time_policy(params: Params) -> LatencyReport:
     test = load_clips("test", params)
     rows = spread(len(test), latency.videos)
     names, policy, given_exits = [test.store.videos[row] for row in rows], read_policy(method), None
-    assert isinstance(policy, Thresholds | RandomExits)  # the kinds of all methods
+    assert isinstance(policy, Exportable)  # the kinds of all methods
     if isinstance(policy, RandomExits):
         given_exits = policy.exit_depths(len(test), params.extract.frames, model.num_exits)[rows].tolist()
     videos = Videos(names, lambda row: test[rows[row]][0], given_exits)

@@ -56,7 +56,10 @@ BASE = "base"  #: ``z`` that the feature is combined with, ``[1, D]``; used wher
 COUNT = "count"  #: number of features in that ``z``, ``[1, 1]``
 Z = "z"  #: ``z`` of this exit, ``[1, D]``
 LOGITS = "logits"  #: ``[1, C]``
-SCORES = "scores"  #: the confidence (largest class probability) and the gate's score (0 without a gate), ``[1, 2]``
+PROBABILITIES = "probabilities"  #: of the classes at this exit, ``[1, C]``
+BEFORE = "before"  #: those at the exit by which the frame before was left, ``[1, C]``
+VALUES = "values"  #: weights of the values that an exit decides by, ``[3, F]``
+SCORES = "scores"  #: of an exit: two numbers that are compared with its thresholds, see ``Engine``, ``[1, 2]``
 MEMORY = "memory"  #: prefix of the tensors that segments keep of the frame before
 NEXT = "next_"  #: prefix of such a name: its value for the next frame
 
@@ -397,7 +400,7 @@ class TensorRT:
     Engines are built once and kept in ``engines/`` in the folder of the bundle, by graph, precision, version of
     TensorRT and device. A file of theirs (a plan) begins with a line of JSON that names these and the SHA-256 of the
     rest; TensorRT is never given any other file. Readouts are never run in half precision: they are tiny, and their
-    scores are compared with thresholds.
+    scores decide.
     """
 
     name, precisions, blocking = "tensorrt", ("fp16", "fp32"), False
@@ -701,7 +704,7 @@ class Decision(typing.NamedTuple):
 
     logits: np.ndarray  #: ``[C]``, at the exit where the video stopped
     exit_depths: list  #: ``[T]``, depth at which each frame was left; -1: not processed
-    scores: list  #: confidence and gate's score at each exit that was evaluated, in order; empty with given exits
+    scores: list  #: the two scores of each exit that was evaluated, in order; empty with given exits
     segments_run: list  #: names of the graphs of segments that were run frame by frame, in order
 
 
@@ -741,34 +744,31 @@ class Engine:
     shape), for each frame the ``exits`` in use from shallow to deep, and ``accumulate``: ``visited`` if all exits
     evaluated are accumulated, ``published`` if all but those of the first frame on the way to the exit taken, ``exit``
     if only the exit taken is. An exit runs two graphs, ``segments`` and
-    ``readout``, at a ``depth``; then the video stops if the confidence is above ``stop`` or the gate's score above
-    ``gate``, and the frame is left if the confidence is above ``layer``.
+    ``readout``, at a ``depth``; then the video stops if the first score is above ``stop`` or the second above
+    ``gate``, and the frame is left if the first is above ``layer``, or if it has no exit after this one. The scores are
+    the confidence (largest class probability) and the gate's score (0 without a gate). If an exit has ``values``, they
+    are instead those of leaving the frame and of stopping, which the readout computes with these weights.
     There is a ``chunk`` (see ``Chunk``) where frames do not depend on the frames before.
+    Raises ``RunnerError`` if an exit is not as described.
     """
 
     def __init__(self, backend, program):
         self._backend, self._accumulate = backend, program["accumulate"]
-        exits = [each for frame in program["exits"] for each in frame]
-        names = [name for each in exits for name in (each["segments"], each["readout"])]
-        graphs = {name: Graph(backend, name, program["graphs"][name]["outputs"]) for name in dict.fromkeys(names)}
+        try:
+            exits = [each for frame in program["exits"] for each in frame]
+            names = [name for each in exits for name in (each["segments"], each["readout"])]
+            graphs = {name: Graph(backend, name, program["graphs"][name]["outputs"]) for name in dict.fromkeys(names)}
+            self._exits = [[_exit(each, graphs, program["tensors"]) for each in frame] for frame in program["exits"]]
+        except (KeyError, TypeError, ValueError) as error:
+            manifest = backend.bundle.folder / MANIFEST
+            raise RunnerError(f"{manifest} has an exit that cannot be run ({error}): export it again") from None
         self._graphs = list(graphs.values())
-        self._exits = [
-            [
-                (
-                    each["depth"],
-                    graphs[each["segments"]],
-                    graphs[each["readout"]],
-                    *(_threshold(each[name]) for name in ("stop", "gate", "layer")),
-                )
-                for each in frame
-            ]
-            for frame in program["exits"]
-        ]
         self.chunk = Chunk(backend, program["chunk"], program["graphs"]) if program["chunk"] else None
         if self.chunk:
             self._graphs += [graph for _, graph in self.chunk.stages]
         inputs = {tensor for graph in graphs for tensor in program["graphs"][graph]["inputs"]}
         self._uses_past, self._uses_base, self._uses_count = PAST in inputs, BASE in inputs, COUNT in inputs
+        self._uses_before = BEFORE in inputs
 
     @property
     def seconds(self):
@@ -802,9 +802,11 @@ class Engine:
             passed = accumulates_passed(self._accumulate, t)
             if given_exits is not None:
                 exits = exits[0 if passed else given_exits[t] : given_exits[t] + 1]
-            for depth, segments, readout, stop_above, gate_above, layer_above in exits:
+            for depth, segments, readout, values, stop_above, gate_above, layer_above in exits:
                 if self._uses_count:
                     backend.put(COUNT, count)
+                if values is not None:
+                    backend.put(VALUES, values)
                 if t < num_chunked:
                     self.chunk.reach(t, depth)
                 else:
@@ -817,15 +819,17 @@ class Engine:
                 if self._uses_base:
                     backend.copy(Z, BASE)
                 if given_exits is None:
-                    confidence, gate = backend.get(SCORES)[0]
-                    scores.append((confidence, gate))
-                    stop = confidence > stop_above or gate > gate_above
-                    if stop or confidence > layer_above:
+                    first, second = backend.get(SCORES)[0]
+                    scores.append((first, second))
+                    stop = first > stop_above or second > gate_above
+                    if stop or first > layer_above:
                         break
             if stop or (given_exits is not None and t + 1 < len(given_exits) and given_exits[t + 1] < 0):
                 break
             if self._uses_past:
                 backend.copy(Z, PAST)
+            if self._uses_before:
+                backend.copy(PROBABILITIES, BEFORE)
             if not passed:
                 count += 1
         return Decision(backend.get(LOGITS)[0].copy(), exit_depths, scores, segments_run)
@@ -834,6 +838,18 @@ class Engine:
 def accumulates_passed(accumulate, t):
     """Return True if the exits evaluated on the way to a deeper one are accumulated at frame ``t``, by the rule."""
     return accumulate == "visited" or (accumulate == "published" and t > 0)
+
+
+def _exit(exit_, graphs, tensors):
+    """Return an exit of a program as ``Engine`` runs it. Raises an error if it is not one."""
+    values = exit_.get("values")
+    if values is not None:
+        values = np.array(values, float)
+        if list(values.shape) != tensors[VALUES] or not (np.abs(values) < np.finfo(np.float32).max).all():
+            raise ValueError(f"its values are not finite numbers of shape {tensors[VALUES]}")
+        values = values.astype(np.float32)
+    thresholds = [_threshold(exit_[name]) for name in ("stop", "gate", "layer")]
+    return (exit_["depth"], graphs[exit_["segments"]], graphs[exit_["readout"]], values, *thresholds)
 
 
 def _threshold(value):
@@ -931,8 +947,8 @@ class Runner:
 
 # --- checking ----------------------------------------------------------------------------------------------
 
-#: Largest difference of logits as a share of a video's largest logit, and distance to a threshold below which a score
-#: may fall on either side. In int8 a value that is rounded differently is a whole step away, so that kernels of one
+#: Largest difference of logits as a share of a video's largest logit, and with it the margin (in log-odds) below which
+#: a decision may differ. In int8 a value that is rounded differently is a whole step away, so that kernels of one
 #: network differ by 0.04.
 TOLERANCE = {"fp32": 0.002, "fp16": 0.02, "int8": 0.1}
 
@@ -940,7 +956,7 @@ TOLERANCE = {"fp32": 0.002, "fp16": 0.02, "int8": 0.1}
 def check_results(runner, chunked=False):
     """Compare the engine's exits, labels and logits with those that the bundle expects, on all of its videos.
 
-    Returns a ``Check``. Raises ``RunnerError`` where one differs although no score was near a threshold.
+    Returns a ``Check``. Raises ``RunnerError`` where one differs although no decision was close.
     """
     bundle, same, largest = runner.bundle, 0, 0.0
     wrong = f"wrong result, other than in {bundle.folder / MANIFEST}, and nothing is timed"
