@@ -27,8 +27,8 @@ def test_an_exit_is_used_where_a_decision_can_be_made():
         "gate": (Thresholds((NEVER,), off, (0.5, NEVER), off), [False, True, True, False]),
         "stop": (Thresholds((NEVER,), off, off, (0.9, NEVER)), [False, True, True, False]),
     }
-    for name, (policy, looks) in cases.items():
-        assert [policy.uses_exit(t, 0, frames=4) for t in range(4)] == looks, name
+    for name, (policy, used) in cases.items():
+        assert [policy.uses_exit(t, 0, frames=4) for t in range(4)] == used, name
 
 
 def test_thresholds_that_cannot_be_reached_do_not_matter():
