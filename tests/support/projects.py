@@ -48,7 +48,7 @@ def make_project(root: Path) -> dict[str, pd.DataFrame]:
         policies = {"tlee": policy_amid(model, clips), "full": Thresholds.never(3), "random": RandomExits(0.3, seed=0)}
         save_policies(policies)
         outcomes = {name: test.run(policy) for name, policy in policies.items()}
-        evaluation = Evaluation("tlee", test, policies, outcomes, *[pd.DataFrame()] * 3)
+        evaluation = Evaluation("tlee", test, policies, outcomes, *[pd.DataFrame()] * 4)
         return {name: evaluation.trace(name) for name in policies}
 
 

@@ -205,24 +205,28 @@ def candidates(family: str, search: Search, params: Params) -> list[Candidate]:
 
 
 def learned(search: Search, params: Params) -> list[Candidate]:
-    """Fit the policies of ``ValueIteration`` on the split of ``search``, one for each price; the first never exits.
+    """Return TLEE's own policies on the split of ``search``, as paths from conservative to aggressive.
 
-    With ``evaluate.folds``, and more than one group, each is judged by cross-validation: by the outcomes, on each fold,
-    of the policy that is fitted at its price on the groups of the other folds.
+    They are those of ``ValueIteration``, one for each price, and, since few videos may teach less than confidence
+    knows, those with one confidence threshold, from each depth on; and the full network. With ``evaluate.folds``, and
+    more than one group, the former are judged by cross-validation: by the outcomes, on each fold, of the policy that is
+    fitted at its price on the groups of the other folds.
     """
-    split, count = search.split, params.evaluate.folds
+    split = search.split
 
     def fit(part: Split) -> list[Policy]:
         iteration = ValueIteration(part, params.seed)
         return [iteration.policy(price) for price in PRICES]
 
-    policies = fit(split)
-    if not can_cross_validate(split, params):
-        return search.measure_all([search.full.policy, *policies])
-    outcomes = out_of_fold(split, fit, count, params.seed)
-    never = split.run(search.full.policy)
-    judged = [(search.full.policy, never), *zip(policies, outcomes, strict=True)]
-    return [search.judge_unseen(*each) for each in judged]
+    policies, crosses = fit(split), can_cross_validate(split, params)
+    outcomes = out_of_fold(split, fit, params.evaluate.folds, params.seed) if crosses else split.sweep(policies)
+    paths: list[list[tuple[Policy | GivenExits, Outcomes]]] = [list(zip(policies, outcomes, strict=True))]
+    for shallowest in range(split.num_exits):
+        levels = [Thresholds.one_confidence(level, shallowest, split.num_exits) for level in baselines.LEVELS]
+        paths.append(list(zip(levels, split.sweep(levels), strict=True)))
+    never = search.full.policy
+    paths.append([(never, split.run(never))])
+    return [candidate for path in paths for candidate in search.judge_path(path)]
 
 
 def can_cross_validate(split: Split, params: Params) -> bool:

@@ -27,6 +27,8 @@ PRICES = (1.0, 3.0, 10.0, 30.0, 100.0)
 
 NEAR = 1.05  #: policies within this factor of the cheapest cost are equal; the one with fewer exits is chosen
 
+ROUNDING = 1e-9  #: of scores, which are shares of whole numbers of videos
+
 Coordinate = tuple[str, int]  #: field of ``Thresholds``, depth
 
 
@@ -36,7 +38,7 @@ class Candidate:
 
     policy: Policy | GivenExits
     error: float  #: smooth error
-    added: float  #: smooth error minus that of the full network, on the same videos
+    added: float  #: smooth error minus that of the full network, on the same videos; of a path: the score lost
     spread: float  #: standard error of ``added``
     gmacs: float  #: mean GMACs of a video
     gmacs_spread: float = 0.0  #: standard error of ``gmacs``
@@ -109,9 +111,29 @@ class Search:
             self.seen[policy] = self._judge(policy, outcomes)
         return [self.seen[policy] for policy in policies]
 
-    def judge_unseen(self, policy: Policy | GivenExits, outcomes: Outcomes) -> Candidate:
-        """Judge a policy by ``outcomes`` of policies made like it, each on videos that it was not fitted on."""
-        return replace(self._judge(policy, outcomes), unseen_score=self.split.score(outcomes))
+    def judge_path(self, path: Sequence[tuple[Policy | GivenExits, Outcomes]]) -> list[Candidate]:
+        """Judge policies that one number makes more or less aggressive, by outcomes that they were not fitted to.
+
+        The score that each loses is a noisy sample of a function that falls with cost: the loss is that function,
+        fitted to all of them and to the full network (isotonic regression), so that no policy is chosen for its luck.
+        """
+        from sklearn.isotonic import IsotonicRegression  # slow to import
+
+        full = self.split.run(self.full.policy)
+        judged = [self._judge(policy, outcomes) for policy, outcomes in path]
+        scores = [self.split.score(outcomes) for outcomes in (full, *(outcomes for _, outcomes in path))]
+        gmacs = [each.gmacs for each in (self.full, *judged)]
+        fitted = IsotonicRegression(increasing=False).fit_transform(gmacs, [scores[0] - score for score in scores])
+        lost = fitted - fitted[0]
+        return [
+            replace(each, added=loss, spread=self._spread_of_loss(outcomes, full), unseen_score=scores[0] - loss)
+            for each, (_, outcomes), loss in zip(judged, path, lost[1:].tolist(), strict=True)
+        ]
+
+    def _spread_of_loss(self, outcomes: Outcomes, full: Outcomes) -> float:
+        """Standard error of the loss in the metric, by top-1: a video more has changed than is observed."""
+        changed = (self.split.correct(outcomes) != self.split.correct(full)).sum().item()
+        return math.sqrt(changed + 1) / self.split.num_videos
 
     def score(self, candidate: Candidate) -> float:
         """Metric of a candidate on the videos of the split."""
@@ -204,18 +226,18 @@ def choose(
 ) -> Candidate:
     """Choose the cheapest policy that loses at most ``max_loss`` points to the full network.
 
-    Both the loss in ``score`` and the upper bound of the added smooth error must be within the limit. Of policies
-    that were searched on these videos the cheapest is likely to be a lucky one, so the bound holds for all of them
-    together. Policies fitted on other videos are tested one after the other instead, from the most expensive to the
-    first that fails. Of policies of about the same cost the one that uses the fewest exits is chosen, since an exit
-    also takes calls and reads weights, which GMACs do not show. If no policy is within the limit, which happens where
-    thresholds are fixed or all exits are poor, the one with the lowest bound is chosen.
+    Both the loss in ``score`` and the upper bound of the added error must be within the limit. Of policies that were
+    searched on these videos the cheapest is likely to be a lucky one, so the bound holds for all of them together;
+    that of policies on a path (see ``Search.judge_path``) for each alone. Of policies of about the same cost the one
+    that uses the fewest exits is chosen, since an exit also takes calls and reads weights, which GMACs do not show. If
+    no policy is within the limit, which happens where thresholds are fixed or all exits are poor, the one with the
+    lowest bound is chosen.
     """
     limit, tests = max_loss / 100, _tests(candidates)
-    allowed = _within(limit, candidates, confidence)
+    allowed = [candidate for candidate in candidates if candidate.bound(confidence, tests) <= limit + ROUNDING]
     for cheapest in sorted(allowed, key=lambda candidate: candidate.gmacs):
         near = [candidate for candidate in allowed if cheapest.gmacs <= candidate.gmacs <= NEAR * cheapest.gmacs]
-        near = [candidate for candidate in near if score(candidate) >= score(full) - limit]
+        near = [candidate for candidate in near if score(candidate) >= score(full) - limit - ROUNDING]
         if near:
             return min(near, key=lambda candidate: (candidate.policy.num_exits_used(), candidate.gmacs))
     return min(candidates, key=lambda candidate: candidate.bound(confidence, tests))
@@ -234,22 +256,8 @@ def afford(candidates: list[Candidate], max_gmacs: float, confidence: float) -> 
 
 
 def _tests(candidates: list[Candidate]) -> int:
-    """Return the number of policies for which a bound must hold at once: one where they are tested in a fixed order."""
-    return 1 if _ordered(candidates) else len(candidates)
-
-
-def _ordered(candidates: list[Candidate]) -> bool:
-    return all(candidate.unseen for candidate in candidates)
-
-
-def _within(limit: float, candidates: list[Candidate], confidence: float) -> list[Candidate]:
-    """Return the candidates whose bound is within the limit; where they are ordered, those before the first failure."""
-    tests = _tests(candidates)
-    ordered = sorted(candidates, key=lambda candidate: -candidate.gmacs)
-    holds = [candidate.bound(confidence, tests) <= limit for candidate in ordered]
-    if _ordered(candidates) and False in holds:
-        return ordered[: holds.index(False)]
-    return [candidate for candidate, within in zip(ordered, holds, strict=True) if within]
+    """Return the number of policies for which a bound must hold at once."""
+    return 1 if all(candidate.unseen for candidate in candidates) else len(candidates)
 
 
 def _margin(standard_error: float, confidence: float, policies: int = 1) -> float:

@@ -10,6 +10,7 @@ Neural Networks 2001, both for American options). The price of computation is th
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from tlee.evaluation.replay import Split
@@ -24,7 +25,9 @@ PRICES = (
     *(0.4, 0.6, 0.8, 1.2, 1.6, 2.4, 3.2, 5.0, 8.0, 12.0, 20.0),
 )
 
-SHRINKAGE = 0.01  #: ridge penalty of the weights of standardised evidence
+SHRINKAGE = 0.01  #: ridge penalty of the weights of standardised evidence, for values of going on
+PENALTY = 3.0  #: the same for the log-odds of a correct answer, in the sum over paths
+_CERTAIN = 7.0  #: log-odds of answers that are all correct
 PATHS = 8  #: random paths through each video, unless there are many videos
 MAX_PATHS = 20_000  #: over all videos
 
@@ -44,7 +47,10 @@ class Paths:
 
 
 class ValueIteration:
-    """Fits policies to a split, one for each price of computation."""
+    """Fits policies to a split, one for each price of computation.
+
+    ``answers[t][b]`` are the weights of the value of answering at that exit, whatever the price.
+    """
 
     def __init__(self, split: Split, seed: int):
         self._split, self._paths = split, collect(split, seed)
@@ -54,8 +60,8 @@ class ValueIteration:
         full = costs.full_network(split.num_frames)
         self._segments = [segment / full for segment in costs.segments]
         self._heads = [(head + costs.reuse + costs.classifier + 3 * NUM_EVIDENCE) / full for head in costs.heads]
-        self._answers = [
-            [regress(shown, self._paths.correct[:, t, b]) for b, shown in enumerate(frame)]
+        self.answers = [
+            [classify(shown, self._paths.correct[:, t, b]) for b, shown in enumerate(frame)]
             for t, frame in enumerate(self._paths.evidence)
         ]
 
@@ -80,13 +86,13 @@ class ValueIteration:
             weights: list[tuple[Weights, Weights, Weights] | None] = [None] * self._exits
             value, next_exit = torch.empty(0), -1  # value of the next exit of the frame; empty at its last
             for b in reversed(exits):
-                shown, answer, next_frame, deeper = paths.evidence[t][b], self._answers[t][b], NO_CHOICE, NO_CHOICE
+                shown, answer, next_frame, deeper = paths.evidence[t][b], self.answers[t][b], NO_CHOICE, NO_CHOICE
                 if len(ahead):
                     left = paths.leaving(t, b)
                     next_frame = regress(shown[left], ahead[left])
                 if len(value):
                     deeper = regress(shown, value - price * self._reach(next_exit, b))
-                choices = [estimate(shown, answer).clamp(0, 1), estimate(shown, next_frame), estimate(shown, deeper)]
+                choices = [estimate(shown, answer).sigmoid(), estimate(shown, next_frame), estimate(shown, deeper)]
                 value, next_exit, weights[b] = torch.stack(choices).amax(0), b, (answer, next_frame, deeper)
             ahead = value - price * self._reach(next_exit)
             values.insert(0, tuple(weights))
@@ -127,21 +133,39 @@ def collect(split: Split, seed: int) -> Paths:
     return Paths(shown, correct, exit_depths)
 
 
+def classify(shown: torch.Tensor, correct: torch.Tensor) -> Weights:
+    """Fit the log-odds of ``correct [P]`` by logistic regression on the evidence ``[P, F]``, the first column one."""
+    from sklearn.linear_model import LogisticRegression  # slow to import
+
+    if correct.min() == correct.max():
+        return (_CERTAIN if correct[0] else -_CERTAIN,) + (0.0,) * (shown.shape[1] - 1)
+    mean, deviation = _moments(shown)
+    fitted = LogisticRegression(C=1 / PENALTY, solver="newton-cholesky")
+    fitted.fit(((shown - mean) / deviation)[:, 1:].numpy(), correct.numpy())
+    slopes = torch.from_numpy(np.concatenate([[0.0], fitted.coef_[0]])) / deviation
+    return (float(fitted.intercept_[0] - slopes @ mean), *slopes[1:].tolist())
+
+
 def regress(shown: torch.Tensor, target: torch.Tensor) -> Weights:
     """Fit ``target [P]`` by ridge regression on the evidence ``[P, F]``, whose first column is one.
 
     The mean is not shrunk, and a constant column has no weight.
     """
-    mean, deviation = shown.mean(0), shown.std(0) if len(shown) > 1 else torch.zeros_like(shown[0])
-    constant = deviation < math.sqrt(torch.finfo(torch.float).eps)
-    scaled = (shown - mean) / deviation.masked_fill(constant, 1)
+    mean, deviation = _moments(shown)
+    scaled = (shown - mean) / deviation
     penalty = SHRINKAGE * torch.eye(shown.shape[1], dtype=shown.dtype)
-    slopes = torch.linalg.solve(
+    weights = torch.linalg.solve(
         scaled.T @ scaled / len(shown) + penalty, scaled.T @ (target - target.mean()) / len(shown)
     )
-    weights = (slopes / deviation.masked_fill(constant, 1)).masked_fill(constant, 0)
+    weights = weights / deviation
     weights[0] = target.mean() - weights @ mean
     return tuple(weights.tolist())
+
+
+def _moments(shown: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of each column; the latter is infinite if it is constant: it has no weight."""
+    deviation = shown.std(0) if len(shown) > 1 else torch.zeros_like(shown[0])
+    return shown.mean(0), deviation.masked_fill(deviation < math.sqrt(torch.finfo(torch.float).eps), math.inf)
 
 
 def estimate(shown: torch.Tensor, weights: Weights) -> torch.Tensor:

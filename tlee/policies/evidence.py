@@ -6,7 +6,7 @@ import torch
 
 NUM_EVIDENCE = 9  #: ``F``
 
-_SMALLEST = 1e-6  #: probabilities are clamped this far from 0 and 1, so that log-odds stay finite in ``float32``
+_SMALLEST = 1e-5  #: probabilities are clamped this far from 0 and 1, so that log-odds stay finite in ``float32``
 
 
 def evidence(probabilities: torch.Tensor, before: torch.Tensor | None) -> torch.Tensor:

@@ -18,8 +18,8 @@ class OptimalStopping(Policy):
 
     ``values[t][b]`` has three rows of ``F`` weights, whose products with the ``evidence`` at the exit estimate the
     values of answering now, of leaving for the next frame and of going deeper: the probability of a correct answer,
-    less the computation still needed for it, at ``price`` correct answers for a run of the full network. It is None
-    where the exit is not used. ``evaluation.value_iteration`` fits the weights.
+    less the computation still needed for it, at ``price`` correct answers for a run of the full network; the first is
+    in log-odds. It is None where the exit is not used. ``evaluation.value_iteration`` fits the weights.
     """
 
     price: float
@@ -65,7 +65,7 @@ def decision_scores(shown: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     The frame is left where the first is positive, and the video stops where the second is.
     """
     answer, next_frame, deeper = (shown @ weights.T).unbind(1)
-    answer = answer.clamp(0, 1)
+    answer = answer.sigmoid()
     leave = torch.maximum(answer, next_frame) - deeper
     stop = answer - torch.maximum(next_frame, deeper)
     return torch.stack([leave, stop], dim=1)

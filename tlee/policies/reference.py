@@ -76,15 +76,15 @@ def by_values(
     assert weights is not None
     shown = evidence_of(now, before)
     answer, next_frame, deeper = (sum(w * x for w, x in zip(row, shown, strict=True)) for row in weights)
-    answer = min(max(answer, 0), 1)
+    answer = 1 / (1 + math.exp(-answer))
     return answer > max(next_frame, deeper), max(answer, next_frame) > deeper
 
 
 def evidence_of(now: list[float], before: list[float] | None) -> list[float]:
     """Return the numbers of ``evidence.evidence`` for one video."""
-    second, first = (min(max(p, 1e-6), 1 - 1e-6) for p in sorted(now)[-2:])
+    second, first = (min(max(p, 1e-5), 1 - 1e-5) for p in sorted(now)[-2:])
     odds = math.log(first / (1 - first))
-    entropy = sum(-p * math.log(max(p, 1e-6)) for p in now) / math.log(len(now))
+    entropy = sum(-p * math.log(max(p, 1e-5)) for p in now) / math.log(len(now))
     shown = [1, odds, odds**2 / 10, math.log(first / second), entropy, entropy * odds]
     if before is None:
         return [*shown, 0, 0, 0]

@@ -32,6 +32,12 @@ class Thresholds(Policy):
         off = (NEVER,) * num_exits
         return cls(layer=off[1:], first=off, gate=off, stop=off)
 
+    @classmethod
+    def one_confidence(cls, level: float, shallowest: int, num_exits: int) -> "Thresholds":
+        """Stop the video where the confidence is above ``level`` at any exit from the depth ``shallowest`` on."""
+        row = (NEVER,) * shallowest + (level,) * (num_exits - shallowest)
+        return cls(layer=row[:-1], first=row, gate=(NEVER,) * num_exits, stop=row)
+
     def reachable(self) -> "Thresholds":
         """Set every threshold beyond a depth at which all frames are left to ``NEVER``: the same decisions."""
         if ALWAYS not in self.layer:
