@@ -29,6 +29,6 @@ def answer_auroc(val: Split, test: Split, seed: int) -> pd.DataFrame:
 
 
 def _scores(answers: pd.DataFrame) -> dict[str, float]:
-    correct = torch.tensor(answers["correct"].to_numpy() > 0)
+    correct = torch.tensor(answers["correct"].to_numpy())
     scores = {name: torch.tensor(answers[name].to_numpy()).sigmoid() for name in ("value", "confidence")}
     return {name: auroc(each, correct) for name, each in scores.items()} | {"answers": len(answers)}
