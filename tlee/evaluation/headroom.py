@@ -14,20 +14,23 @@ from tlee.records import save_table
 
 #: The cases by name, from the method as it is to the bound of all policies.
 CASES = {
-    "method": "as it is",
-    "choice": "perfect choice: its best policies on test",
-    "exits": "perfect shallow exits: each as good as full depth",
-    "gates": "perfect decisions: the first exit from which on all answers are correct",
-    "luck": "oracle: the first correct answer, even by luck",
+    "method": "method as it is",
+    "choice": "perfect choice of policies, on test",
+    "exits": "perfect shallow exits, as good as full depth",
+    "gates": "perfect decisions: cheapest exit after which all are correct",
+    "luck": "oracle: cheapest correct exit, even by luck",
 }
+
+STEPS = 200  # points of the curve of an oracle
 
 
 @dataclass(frozen=True)
 class Headroom:
     """Curves of the cases on ``test``, and what they cost."""
 
-    curves: pd.DataFrame  #: ``case``, ``gmacs``, ``score`` (top-1), ``val_gmacs``: one row a point
-    table: pd.DataFrame  #: one row a case: ``case``, ``area``, ``share_of_full``, see ``measure_headroom``
+    curves: pd.DataFrame  #: ``case``, ``share_of_full`` (GMACs), ``score`` (top-1): one row a point
+    table: pd.DataFrame  #: one row a case: ``case``, ``meaning``, ``area``, ``share_of_full``, see ``measure_headroom``
+    full_score: float  #: top-1 of the full network
     max_loss: float  #: points
 
     def write(self) -> None:
@@ -40,22 +43,22 @@ def measure_headroom(val: Split, test: Split, params: Params) -> Headroom:
     """Compare the method on ``test`` with itself where one of its parts is perfect, see ``CASES``.
 
     Perfect shallow exits have the features of the full depth at their own cost, and the policies are fitted anew. The
-    oracles give up the most expensive videos first, see ``oracle_curve``. ``share_of_full`` is the cost of the
+    oracles give up the most expensive videos first, see ``oracle_curve``. ``area`` is that of ``area_under``, but with
+    the costs on ``test``, so that no choice has more than the perfect one. ``share_of_full`` is the cost of the
     cheapest point of a curve that loses at most ``evaluate.max_loss`` points to the full network, as a share of its
-    cost.
+    cost; NaN if none does.
     """
-    search, max_loss = Search(val), params.evaluate.max_loss
-    curves = pd.concat(
-        [curve.assign(case=case) for case, curve in _curves(search, test, params).items()], ignore_index=True
-    )
-    full, chance = search.full.gmacs, chance_level(val.table.truth)
-    least = test.score(test.run(search.full.policy)) - max_loss / 100 - ROUNDING
-    rows = []
-    for case in CASES:
-        curve = curves[curves["case"] == case]
-        cheapest = curve.loc[curve["score"] >= least, "gmacs"].min()
-        rows.append({"case": case, "area": area_under(curve, full, chance), "share_of_full": cheapest / full})
-    return Headroom(curves, pd.DataFrame(rows), max_loss)
+    search, max_loss, chance = Search(val), params.evaluate.max_loss, chance_level(val.table.truth)
+    full_score = test.score(test.run(search.full.policy))
+    least = full_score - max_loss / 100 - ROUNDING
+    curves, rows = [], []
+    for case, curve in _curves(search, test, params).items():
+        shares = curve["gmacs"] / search.full.gmacs
+        area = area_under(pd.DataFrame({"val_gmacs": shares, "score": curve["score"]}), 1.0, chance)
+        cheapest = shares[curve["score"] >= least].min()
+        rows.append({"case": case, "meaning": CASES[case], "area": area, "share_of_full": cheapest})
+        curves.append(pd.DataFrame({"case": case, "share_of_full": shares, "score": curve["score"]}))
+    return Headroom(pd.concat(curves, ignore_index=True), pd.DataFrame(rows), full_score, max_loss)
 
 
 def _curves(search: Search, test: Split, params: Params) -> dict[str, pd.DataFrame]:
@@ -64,13 +67,12 @@ def _curves(search: Search, test: Split, params: Params) -> dict[str, pd.DataFra
     perfect_val, perfect_test = (_as_good_as_full_depth(split) for split in (val, test))
     perfect = candidates(method, Search(perfect_val), params)
     on_test = [replace(each, error=1 - point["score"], gmacs=point["gmacs"]) for each, point in _points(tried, test)]
-    stable, lucky = oracle(test, stays_correct=True), oracle(test)
     return {
         "method": _curve(frontier(tried), test),
-        "choice": _curve(frontier(on_test), test).assign(val_gmacs=lambda curve: curve["gmacs"]),
+        "choice": _curve(frontier(on_test), test),
         "exits": _curve(frontier(perfect), perfect_test),
-        "gates": oracle_curve(test, stable),
-        "luck": oracle_curve(test, lucky),
+        "gates": oracle_curve(test, oracle(test, stays_correct=True), STEPS),
+        "luck": oracle_curve(test, oracle(test), STEPS),
     }
 
 
@@ -85,8 +87,4 @@ def _points(tried: list[Candidate], split: Split) -> list[tuple[Candidate, dict]
 
 
 def _curve(tried: list[Candidate], split: Split) -> pd.DataFrame:
-    points = [
-        {"gmacs": point["gmacs"], "score": point["score"], "val_gmacs": each.gmacs}
-        for each, point in _points(tried, split)
-    ]
-    return pd.DataFrame(points)
+    return pd.DataFrame([point for _, point in _points(tried, split)])

@@ -5,6 +5,7 @@ import torch
 
 from tlee.evaluation.replay import Split
 from tlee.metrics import is_correct
+from tlee.policies.given import FixedExits
 from tlee.policies.inference import Outcomes
 
 STEPS = 20  # points of the curve
@@ -36,23 +37,26 @@ def oracle(split: Split, stays_correct: bool = False) -> Outcomes:
     return Outcomes(torch.cat(logits), exit_depths, cost[taken])
 
 
-def oracle_curve(split: Split, outcomes: Outcomes) -> pd.DataFrame:
-    """Most videos that can be correct at each mean cost, where a video given up costs the cheapest exit.
+def oracle_curve(split: Split, outcomes: Outcomes, steps: int = STEPS) -> pd.DataFrame:
+    """Most videos that can be correct at each mean cost, where a video given up takes the cheapest exit.
 
-    The most expensive videos are given up first. Columns as those of ``Evaluation.curves``; the score is top-1.
+    The most expensive videos are given up first; the answers of the cheapest exit may be correct by luck. ``steps`` is
+    the number of points. Columns as those of ``Evaluation.curves``; the score is top-1.
     """
     correct = split.correct(outcomes)
-    cheapest = _costs(split).min().item()
+    at_first_frame = _costs(split)[0]
+    cheapest = at_first_frame.min().item()
+    by_luck = split.correct(split.run(FixedExits(1, int(at_first_frame.argmin()))))
     order = outcomes.macs.masked_fill(~correct, outcomes.macs.max() + 1).argsort(stable=True)
-    macs, frames = outcomes.macs[order].double(), outcomes.frames[order].double()
+    macs, frames, by_luck = outcomes.macs[order].double(), outcomes.frames[order].double(), by_luck[order]
     all_correct, free = correct.sum().item(), (macs[: correct.sum()] == cheapest).sum().item()
     points = []
-    for kept in sorted({round(free + (all_correct - free) * step / STEPS) for step in range(STEPS + 1)}):
+    for kept in sorted({round(free + (all_correct - free) * step / steps) for step in range(steps + 1)}):
         given_up = split.num_videos - kept
         points.append(
             {
                 "method": "oracle",
-                "score": kept / split.num_videos,
+                "score": (kept + by_luck[kept:].sum().item()) / split.num_videos,
                 "gmacs": (macs[:kept].sum().item() + given_up * cheapest) / split.num_videos / 1e9,
                 "frames": (frames[:kept].sum().item() + given_up) / split.num_videos,
             }
