@@ -104,6 +104,16 @@ def pool(
 
 
 @app.command()
+def replicates(
+    files: Annotated[list[Path], typer.Argument(help="videos.csv of results/plots/evaluate, one per run.")],
+):
+    """Combine runs of several splits and seeds: mean areas, losses and costs, with 95% intervals."""
+    from tlee.paper.replicates import Replicates, markdown, read_replicates
+
+    typer.echo(markdown(Replicates(read_replicates(files))))
+
+
+@app.command()
 def predict(
     videos: Annotated[
         list[Path],

@@ -18,31 +18,44 @@ from tlee.methods import display_name, in_order
 
 RESAMPLES = 5_000
 
+_COLUMNS = [
+    *("split", "seed", "method", "video", "group", "full", "area"),
+    *(f"{name}_{limit:g}" for limit in LIMITS for name in ("correct", "share")),
+]
+
 
 def read_replicates(paths: Sequence[Path]) -> pd.DataFrame:
-    """Read the tables ``videos.csv`` of several runs. Raises ``UserError`` if one cannot be read or occurs twice."""
-    tables = []
+    """Read the tables ``videos.csv`` of several runs.
+
+    Raises ``UserError`` if one cannot be read, two are of the same run, or they compare different methods.
+    """
+    tables, runs = [], list[tuple]()
     for path in paths:
         try:
-            tables.append(pd.read_csv(io.StringIO(unsealed_lines(path.read_text(encoding="utf-8")))))
+            table = pd.read_csv(io.StringIO(unsealed_lines(path.read_text(encoding="utf-8"))))
+            runs.append(tuple(table.loc[0, ["split", "seed"]]))
+            tables.append(table[_COLUMNS])
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}): name the file of a run") from None
-        except ValueError:
+        except (ValueError, KeyError):
             raise UserError(f"{path} is damaged or of an older kit: run it again") from None
-    runs = [tuple(table.loc[0, ["split", "seed"]]) for table in tables]
-    if len(set(runs)) < len(runs):
-        raise UserError("two files are of the same split and seed: name each run once")
+        if runs.index(runs[-1]) < len(runs) - 1:
+            raise UserError(f"{path} and {paths[runs.index(runs[-1])]} are of the same split and seed: name each once")
+        if set(table["method"]) != set(tables[0]["method"]):
+            raise UserError(f"{path} and {paths[0]} compare different methods: name runs of the same parameters")
     return pd.concat(tables, ignore_index=True)
 
 
 class Replicates:
     """Results of several runs: the same methods on the test videos of each.
 
-    ``own`` is the method with which all others are compared.
+    ``own`` is the method with which all others are compared; raises ``UserError`` if it is not among them.
     """
 
     def __init__(self, videos: pd.DataFrame, own: str = "tlee", seed: int = 0):
         self.own, self.methods = own, in_order(videos["method"])
+        if own not in self.methods:
+            raise UserError(f"these runs have no policy `{own}`: name runs of model.method {own}")
         rows = ["split", "seed", "video"]
         self._wide = videos.pivot(index=[*rows, "group"], columns="method").sort_index()
         index = self._wide.index
@@ -108,22 +121,34 @@ class Replicates:
 
 
 def markdown(replicates: Replicates) -> str:
-    """Format the areas and the losses as Markdown."""
-    own, losses = display_name(replicates.own), [replicates.losses(limit) for limit in LIMITS]
-    limits = " | ".join(f"lost, asked {limit:g} | GMACs" for limit in LIMITS)
+    """Format the areas, and for each limit the losses, as Markdown."""
+    own = display_name(replicates.own)
     lines = [
-        f"{replicates.num_runs} runs, {replicates.num_seeds} seeds, {replicates.num_groups} groups of test videos.",
+        f"{replicates.num_runs} runs, {replicates.num_seeds} seeds, {replicates.num_groups} groups of test videos; "
+        "95% intervals over seeds and groups.",
         "",
-        f"| policy | area | 95% interval | {own}'s gain | 95% interval | {limits} |",
-        "|---|" + "---|" * (4 + 2 * len(LIMITS)),
+        f"| policy | area | interval | {own}'s gain | interval |",
+        "|---|---|---|---|---|",
     ]
-    for index, row in replicates.areas().iterrows():
-        cells = [f"{100 * row[name]:.1f}" for name in ("area", "low", "high", "gain", "gain_low", "gain_high")]
-        area, low, high, gain, gain_low, gain_high = cells
-        chosen = [f"{table.at[index, 'loss']:.1f} | {table.at[index, 'share']:.0%}" for table in losses]
-        lines.append(
-            f"| {display_name(row['method'])} | {area} | {low} to {high} | {gain} | {gain_low} to {gain_high} | "
-            + " | ".join(chosen)
-            + " |"
-        )
+    for row in replicates.areas().itertuples():
+        gain = _cells(row.gain, row.gain_low, row.gain_high, "+.1f")
+        lines.append(f"| {display_name(row.method)} | {_cells(row.area, row.low, row.high, '.1f')} | {gain} |")
+    for limit in LIMITS:
+        lines += [
+            "",
+            f"Chosen to lose at most {limit:g} {'point' if limit == 1 else 'points'}:",
+            "",
+            f"| policy | points lost | interval | worst run | GMACs | {own}'s as a share | interval |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in replicates.losses(limit).itertuples():
+            loss = _cells(row.loss / 100, row.loss_low / 100, row.loss_high / 100, ".1f")
+            ratio = _cells(row.ratio, row.ratio_low, row.ratio_high, ".0f", "%")
+            lines.append(f"| {display_name(row.method)} | {loss} | {row.worst_run:.1f} | {row.share:.0%} | {ratio} |")
     return "\n".join(lines)
+
+
+def _cells(share: float, low: float, high: float, digits: str, unit: str = "") -> str:
+    """Two cells: a share in percent or points, and its interval."""
+    value, low_end, high_end = (f"{100 * each:{digits}}{unit}" for each in (share, low, high))
+    return f"{value} | {low_end} to {high_end}"
