@@ -39,7 +39,7 @@ from tlee.policies.optimal_stopping import NO_CHOICE, OptimalStopping, decision_
 from tlee.policies.policy import Observation
 from tlee.policies.sources import LiveFeatures
 
-VIDEOS = 8
+VIDEOS = 12
 
 #: Exits in use of each frame, which differ in their number and in where they end.
 SOME_EXITS = [(0, 2), (0, 1), (1, 2), (0, 1)]
@@ -272,21 +272,21 @@ def test_an_exit_that_lacks_a_threshold_is_one_line(folder):
 
 
 def test_the_margin_of_a_value_of_the_log_odds_by_hand():
-    """Answering is worth 0.5 + odds / 10, the next frame 0.6, so that the video stops at odds above 1."""
-    odds = torch.tensor([0.2, 0.9, 3.0])
-    probabilities = torch.stack([odds.sigmoid(), (-odds).sigmoid()], dim=1)
-    answer = (0.5, 0.1) + (0.0,) * (NUM_EVIDENCE - 2)
-    onward = (0.6,) + (0.0,) * (NUM_EVIDENCE - 1)
-    for row, expected in enumerate([0.8, 0.1, 2.0]):
+    """Answering is worth the confidence p, with the slope p (1 - p) in log-odds, and the next frame 0.75."""
+    confidence = torch.tensor([0.6, 0.7, 0.9])
+    probabilities = torch.stack([confidence, 1 - confidence], dim=1)
+    answer = (0.0, 1.0) + (0.0,) * (NUM_EVIDENCE - 2)
+    onward = (0.75,) + (0.0,) * (NUM_EVIDENCE - 1)
+    for row, expected in enumerate([0.15 / 0.24, 0.05 / 0.21, 0.15 / 0.09]):
         leave, stop = value_margins(probabilities[row : row + 1], None, (answer, onward, NO_CHOICE))
         assert stop == pytest.approx(expected, abs=1e-4)
         assert leave == MAX_MARGIN  # deeper there is nothing
-    assert value_margins(probabilities, None, (answer, onward, NO_CHOICE))[1] == pytest.approx(0.1, abs=1e-4)
+    assert value_margins(probabilities, None, (answer, onward, NO_CHOICE))[1] == pytest.approx(0.05 / 0.21, abs=1e-4)
 
 
 @pytest.mark.parametrize("spread", [1.0, 6.0])
 def test_no_decision_changes_by_less_than_its_margin(spread):
-    generator, changed, step = torch.Generator().manual_seed(0), 0, 0.1
+    generator, changed, step = torch.Generator().manual_seed(0), 0, 0.05
     for _ in range(800):
         values = torch.randn(3, NUM_EVIDENCE, generator=generator) / 5
         values[:, 0] = 0.5 + torch.randn(3, generator=generator) / 20
@@ -304,12 +304,17 @@ def test_no_decision_changes_by_less_than_its_margin(spread):
 
 
 def test_rounding_of_a_certain_answer_is_no_margin():
-    """Odds of 13.5 are rounded by a tenth."""
-    probabilities = torch.tensor([[13.5, -13.5]]).sigmoid()
-    at = (float(evidence(probabilities, None)[0, 1]) + 0.02) / 10
-    answer, onward = (0.0, 0.05), (at / 2, 0.0)
-    values = tuple(row + (0.0,) * (NUM_EVIDENCE - len(row)) for row in (answer, onward, NO_CHOICE))
-    assert value_margins(probabilities, None, values)[1] == 0
+    """Log-odds of 11 are rounded by 2**-23 (1 + exp(11)), or 0.007."""
+    probabilities = torch.tensor([[11.0, -11.0]]).sigmoid()
+    odds = float(evidence(probabilities, None)[0, 1])
+
+    def margin(distance: float) -> float:
+        answer, onward = (0.0, 0.1), (1 / (1 + math.exp(-0.1 * (odds + distance))),)
+        values = tuple(row + (0.0,) * (NUM_EVIDENCE - len(row)) for row in (answer, onward, NO_CHOICE))
+        return value_margins(probabilities, None, values)[1]
+
+    assert margin(0.005) == margin(-0.005) == 0
+    assert margin(0.107) == pytest.approx(0.1, abs=0.002)
 
 
 @five_layers
@@ -323,7 +328,7 @@ def test_the_margin_of_a_video_is_of_the_decisions_that_it_takes():
     first, second = sorted(logits.tolist())[:-3:-1]
     odds = float(shown[1])
     for distance in (0.01, -0.03, 50.0):
-        answer, onward = (0.5, 0.01), (0.5 + 0.01 * (odds - distance),)
+        answer, onward = (0.5, 0.01), (1 / (1 + math.exp(-0.5 - 0.01 * (odds - distance))),)
         rows = [row + (0.0,) * (NUM_EVIDENCE - len(row)) for row in (answer, onward)]
         stop = ((*rows, NO_CHOICE), None, None)
         never = ((rows[0], tuple(100 * weight for weight in rows[1]), NO_CHOICE), None, None)

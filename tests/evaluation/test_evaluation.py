@@ -9,6 +9,7 @@ import torch
 from support.small import T, identity_readout, small_params
 
 from tlee.costs import Costs
+from tlee.evaluation.baselines import LEVELS
 from tlee.evaluation.comparison import policy_row
 from tlee.evaluation.evaluate import (
     Evaluation,
@@ -18,12 +19,14 @@ from tlee.evaluation.evaluate import (
     family_names,
     fixed_thresholds,
     pick,
+    simplest,
 )
 from tlee.evaluation.oracle import oracle, oracle_curve
 from tlee.evaluation.replay import Split
-from tlee.evaluation.search import Search
-from tlee.evaluation.value_iteration import PRICES
+from tlee.evaluation.search import NEAR, Search
+from tlee.evaluation.value_iteration import PRICES, ValueIteration
 from tlee.features import FeatureTable
+from tlee.levels import NEVER
 from tlee.methods import NAMES
 from tlee.metrics import mean_average_precision
 from tlee.params import METHOD_SETTINGS, Params
@@ -182,7 +185,22 @@ def test_the_comparison_has_every_policy_and_repeats_exactly():
     assert first.exit_shares().shape == (T, 2)
     assert first.exit_shares()[0].sum() == pytest.approx(1)
     assert first.confusion().sum() == 60
-    assert first.policy_parameters().at["full network", "price"] in PRICES
+    assert first.policies["tlee"] in own_policies(params)
+
+
+def own_policies(params: Params) -> set:
+    """TLEE's own policies by the values of its choices, or by one confidence threshold."""
+    val, _ = splits(params)
+    return {simplest(each.policy) for each in candidates("tlee", Search(val), params)}
+
+
+def test_the_parameters_of_a_policy_are_its_price_or_its_thresholds():
+    evaluation = found(small_params(num_branches=1))
+    val, _ = splits(small_params(num_branches=1))
+    by_value, by_level = ValueIteration(val, 0).policy(0.1), Thresholds.one_confidence(0.8, 1, 2)
+    tables = [replace(evaluation, policies={"tlee": each}).policy_parameters() for each in (by_value, by_level)]
+    assert tables[0].to_dict() == {"price": {"full network": 0.1}}
+    assert tables[1].loc["stop"].tolist() == tables[1].loc["first"].tolist() == [NEVER, 0.8]
 
 
 def test_with_the_rule_of_thresholds_they_are_the_policy_of_tlee():
@@ -200,7 +218,8 @@ def test_the_rule_decides_only_which_policy_is_called_tlee():
     by_value, by_thresholds = (
         found(small_params(rule, num_branches=1)) for rule in (THREE_POINTS, THREE_POINTS | THRESHOLDS)
     )
-    assert isinstance(by_value.policies["tlee"], OptimalStopping)
+    assert by_value.policies["tlee"] in own_policies(small_params(THREE_POINTS, num_branches=1))
+    assert by_value.policies["tlee"] != by_thresholds.policies["tlee"]
     others = {"tlee_thresholds": by_thresholds.policies["tlee"], "tlee": by_value.policies["tlee"]}
     assert by_value.policies == by_thresholds.policies | others
 
@@ -237,8 +256,9 @@ def test_every_method_is_compared_with_the_full_network(method, tmp_path, monkey
 def test_readouts_per_step_and_visited_exits_are_evaluated_too():
     rules = ({"accumulate": "visited", "reuse": "mean"}, {"accumulate": "published"})
     for settings in (*rules, {"readout": "per_step"}, {"gate": "confidence"}):
-        evaluation = found(small_params(THREE_POINTS, num_branches=1, **settings))
-        assert isinstance(evaluation.policies["tlee"], OptimalStopping)
+        params = small_params(THREE_POINTS, num_branches=1, **settings)
+        evaluation = found(params)
+        assert evaluation.policies["tlee"] in own_policies(params)
         assert evaluation.table.set_index("method").at["tlee", "share_of_full"] < 1
         assert ("tlee_gate" in evaluation.policies) == (settings.get("gate") != "confidence")
 
@@ -267,7 +287,7 @@ def test_a_larger_budget_is_used():
 
 
 def test_a_policy_is_reported_with_the_estimate_that_it_was_chosen_by():
-    """By cross-validation, not on the videos that it was fitted on; a threshold policy was searched on all of them."""
+    """For TLEE's own it is the score that it keeps along its path; for others, that on the videos of the search."""
     params = small_params(THREE_POINTS, num_branches=1)
     val, _ = splits(params)
     search, evaluation = Search(val), found(params)
@@ -276,22 +296,59 @@ def test_a_policy_is_reported_with_the_estimate_that_it_was_chosen_by():
         chosen = pick(candidates(name, search, params), search, params.evaluate)
         assert rows.at[name, "val_score"] == search.score(chosen)
         assert rows.at[name, "val_gmacs"] == chosen.gmacs
-        fitted = val.run(evaluation.policies[name]).gmacs.mean().item()
-        assert (fitted == chosen.gmacs) == (name == "tlee_gate")
+        measured = val.score(val.run(evaluation.policies[name]))
+        expected = search.score(search.full) - chosen.added if name == "tlee" else measured
+        assert rows.at[name, "val_score"] == pytest.approx(expected)
 
 
-def test_without_folds_or_groups_policies_are_judged_on_the_videos_that_they_were_fitted_on():
+def test_values_are_judged_on_videos_that_they_were_not_fitted_on():
+    """Unless there are no folds, or a single group. A single threshold is not fitted, so all videos judge it."""
     params = small_params(num_branches=1)
     val, _ = splits(params)
+
+    def judged(split: Split, settings: Params) -> list[tuple[bool, bool]]:
+        """Policies, True if values decide; and True if each has the cost of its own decisions on ``split``."""
+        tried = candidates("tlee", Search(split), settings)
+        assert [each.policy for each in tried] == policies  # fitted on all videos either way
+        own = [split.run(each.policy).gmacs.mean().item() for each in tried]
+        is_own = [each.gmacs == pytest.approx(cost, rel=1e-9) for each, cost in zip(tried, own, strict=True)]
+        return list(zip([isinstance(each.policy, OptimalStopping) for each in tried], is_own, strict=True))
+
+    policies = [each.policy for each in candidates("tlee", Search(val), params)]
     one_group = replace(val, table=replace(val.table, groups=["g"] * 60))
-    no_folds = small_params({"evaluate.folds": 0}, num_branches=1)
-    for split, settings in ((one_group, params), (val, no_folds)):
-        seen = candidates("tlee", Search(split), settings)
-        assert not any(each.unseen for each in seen)
-        assert [each.gmacs for each in seen] == [split.run(each.policy).gmacs.mean().item() for each in seen]
-    judged = candidates("tlee", Search(val), params)
-    assert all(each.unseen for each in judged)
-    assert [each.policy for each in judged] == [each.policy for each in seen]  # fitted on all videos either way
+    assert all(is_own for _, is_own in judged(one_group, params))
+    assert all(is_own for _, is_own in judged(val, small_params({"evaluate.folds": 0}, num_branches=1)))
+    crossed = judged(val, params)
+    assert all(is_own for by_value, is_own in crossed if not by_value)
+    assert sum(not is_own for by_value, is_own in crossed if by_value) >= len(PRICES) / 2
+
+
+def test_the_paths_of_tlee():
+    """One of all prices, one for each depth from which one confidence threshold counts, and the full network."""
+    params = small_params(num_branches=1)
+    val, _ = splits(params)
+    policies = [each.policy for each in candidates("tlee", Search(val), params)]
+    assert [policy.price for policy in policies[: len(PRICES)]] == list(PRICES)
+    levels = [Thresholds.one_confidence(level, depth, 2) for depth in (0, 1) for level in LEVELS]
+    assert policies[len(PRICES) :] == [*levels, Thresholds.never(2)]
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+@pytest.mark.parametrize("max_loss", [3.0, 6.0, 12.0])
+@pytest.mark.parametrize("accumulate", ["exit", "visited"])
+def test_tlee_costs_no_more_than_any_single_threshold_within_the_same_limit(accumulate, max_loss, confidence):
+    """But for the 5% within which fewer exits are chosen."""
+    limits = {"evaluate.max_loss": max_loss, "evaluate.confidence": confidence}
+    params = small_params(limits, num_branches=1, accumulate=accumulate)
+    val, _ = splits(params)
+    search = Search(val)
+    tried = candidates("tlee", search, params)
+    chosen = pick(tried, search, params.evaluate)
+    assert chosen.gmacs < search.full.gmacs
+    for shallowest in (0, 1):
+        path = [each for each in tried if each.policy in {Thresholds.one_confidence(x, shallowest, 2) for x in LEVELS}]
+        assert len(path) == len(LEVELS)
+        assert chosen.gmacs <= NEAR * pick(path, search, params.evaluate).gmacs
 
 
 def test_the_decisions_by_hand():

@@ -12,6 +12,7 @@ from tlee.evaluation.search import COMPARED, Candidate, Search, afford, choose, 
 from tlee.features import FeatureTable
 from tlee.levels import ALWAYS, NEVER
 from tlee.params import METHOD_SETTINGS
+from tlee.policies.inference import Outcomes
 from tlee.policies.thresholds import Thresholds
 from tlee.readout import Readout
 
@@ -216,7 +217,7 @@ def test_with_a_confidence_of_one_half_the_bound_is_the_mean():
     assert measured.bound(0.95) == measured.gmacs_bound(0.95) == math.inf
 
 
-# --- choosing among policies fitted on other videos ---------------------------------------------------
+# --- choosing among policies of paths ------------------------------------------------------------------
 
 
 def unseen(gmacs: float, added: float, spread: float = 0.0, score: float = 0.9) -> Candidate:
@@ -228,18 +229,17 @@ def chosen_of(candidates: list[Candidate], max_loss: float, confidence: float = 
     return choose(candidates, full, max_loss, confidence, lambda each: each.unseen_score)
 
 
-def test_unseen_policies_are_tested_from_the_most_expensive_to_the_first_failure():
-    """The third fails, so the fourth is not tested, though it would pass; the order given is of no account."""
+def test_policies_of_paths_are_tested_each_for_itself():
+    """One that fails rules out no other, and the order given is of no account."""
     policies = [unseen(8, 0.001), unseen(6, 0.008), unseen(4, 0.012), unseen(2, 0.009)]
     for order in (policies, policies[::-1]):
-        assert chosen_of(order, max_loss=1.0).gmacs == 6
-        assert chosen_of(order, max_loss=1.2).gmacs == 2
-    searched = [replace(each, unseen_score=None) for each in policies]  # any of them may be chosen
-    assert choose(searched, policies[0], 1.0, CONFIDENCE, lambda each: 0.9).gmacs == 2
+        assert chosen_of(order, max_loss=1.0).gmacs == 2
+        assert chosen_of(order, max_loss=0.8).gmacs == 6  # a loss equal to the limit is within it
+        assert chosen_of(order, max_loss=0.7).gmacs == 8
 
 
 def test_the_bound_of_an_unseen_policy_is_its_own():
-    """One test at a time: 0.004 + 1.645 * 0.002 = 0.0073; for two policies at once it would be 0.0079."""
+    """For this policy alone: 0.004 + 1.645 * 0.002 = 0.0073; for two policies at once it would be 0.0079."""
     policies = [unseen(8, 0.0), unseen(2, 0.004, spread=0.002)]
     assert chosen_of(policies, max_loss=0.75).gmacs == 2
     assert chosen_of(policies, max_loss=0.7).gmacs == 8
@@ -257,7 +257,7 @@ def test_an_unseen_policy_must_keep_the_metric_too():
     assert chosen_of([unseen(8, 0.001), unseen(2, 0.001, score=0.88)], max_loss=1.0).gmacs == 8
 
 
-def test_if_the_first_test_fails_the_policy_with_the_lowest_bound_is_chosen():
+def test_if_none_is_within_the_limit_the_policy_with_the_lowest_bound_is_chosen():
     assert chosen_of([unseen(8, 0.02), unseen(6, 0.011, spread=0.003), unseen(4, 0.012)], max_loss=1.0).gmacs == 4
 
 
@@ -265,11 +265,95 @@ def test_a_policy_is_judged_by_the_outcomes_of_others_like_it(search):
     """It is the policy that is kept, and their outcomes that count."""
     cheap = Thresholds((ALWAYS, NEVER), *[(NEVER,) * 3] * 3)
     others = search.split.run(cheap)
-    judged, measured = search.judge_unseen(search.full.policy, others), search.measure(cheap)
+    (judged,), measured = search.judge_path([(search.full.policy, others)]), search.measure(cheap)
     assert judged.policy == search.full.policy
-    assert (judged.error, judged.added, judged.gmacs) == (measured.error, measured.added, measured.gmacs)
-    assert search.score(judged) == search.score(measured) < search.score(search.full)
+    assert (judged.error, judged.gmacs, judged.gmacs_spread) == (measured.error, measured.gmacs, measured.gmacs_spread)
+    assert search.score(judged) == pytest.approx(search.score(measured))
+    assert judged.added == pytest.approx(search.score(search.full) - search.score(measured))
+    assert judged.added > 0.01
     assert (judged.unseen, measured.unseen) == (True, False)
+
+
+# --- the loss along a path -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hundred(readout) -> Search:
+    """A hundred videos of class 0, of which the full network takes the last ten for class 1."""
+    features = torch.eye(3)[[0] * 90 + [1] * 10][:, None, None].expand(100, 4, 3, 3)
+    truth = torch.tensor([True, False, False]).expand(100, 3)
+    return Search(split(features, truth, readout))
+
+
+def outcomes(cost: int, correct: int, first: int = 0) -> Outcomes:
+    """Every video at the same cost, and ``correct`` of a hundred correct, from the row ``first`` on."""
+    wrong = torch.ones(100, dtype=torch.long)
+    wrong[first : first + correct] = 0
+    return Outcomes(torch.eye(3)[wrong], torch.zeros(100, 4, dtype=torch.long), torch.full((100,), cost))
+
+
+def judged(search: Search, *path: Outcomes) -> list[Candidate]:
+    policies = [Thresholds.one_confidence(0.9 - row / 10, 0, 3) for row in range(len(path))]
+    return search.judge_path(list(zip(policies, path, strict=True)))
+
+
+def losses(candidates: list[Candidate]) -> list[float]:
+    return [round(100 * each.added, 6) for each in candidates]
+
+
+def test_the_loss_along_a_path_by_hand(hundred):
+    """The full network costs 245; the last two lose 2 points and 1, so 1.5 each."""
+    path = judged(hundred, outcomes(200, 90), outcomes(150, 88), outcomes(100, 89))
+    assert losses(path) == [0, 1.5, 1.5]
+    assert [hundred.score(each) for each in path] == pytest.approx([0.9, 0.885, 0.885])
+    assert [each.gmacs * 1e9 for each in path] == pytest.approx([200, 150, 100])
+    assert hundred.full.gmacs * 1e9 == pytest.approx(4 * 60 + 5)
+
+
+def test_the_loss_along_a_path_depends_on_no_order(hundred):
+    shuffled = judged(hundred, outcomes(100, 89), outcomes(200, 90), outcomes(150, 88))
+    assert losses(shuffled) == [1.5, 0, 1.5]
+
+
+def test_losses_that_grow_as_the_cost_falls_are_kept(hundred):
+    assert losses(judged(hundred, outcomes(200, 89), outcomes(150, 86), outcomes(100, 80))) == [1, 4, 10]
+
+
+def test_a_lucky_policy_is_as_good_as_those_around_it(hundred):
+    """One seems to lose nothing, where another of twice its cost loses 3 points."""
+    assert losses(judged(hundred, outcomes(200, 87), outcomes(100, 90))) == [1.5, 1.5]
+    assert losses(judged(hundred, outcomes(200, 87), outcomes(150, 90), outcomes(100, 84))) == [1.5, 1.5, 6]
+
+
+def test_no_cheaper_policy_is_better_than_the_full_network(hundred):
+    """Two of three seem better, by 2 points and 4: as they cost less, all that is known is that they lose nothing."""
+    for path in ([outcomes(200, 89), outcomes(150, 92), outcomes(100, 94)], [outcomes(100, 92)]):
+        found = judged(hundred, *path)
+        assert losses(found) == [0] * len(path)
+        assert [hundred.score(each) for each in found] == pytest.approx([0.9] * len(path))
+    assert losses(judged(hundred, outcomes(150, 92), outcomes(100, 80))) == [0, pytest.approx(11)]
+
+
+def test_the_standard_error_counts_one_change_more_than_was_observed(hundred):
+    """The score of the second is that of the full network, but four of its answers differ."""
+    path = judged(hundred, outcomes(200, 90), outcomes(150, 90, first=2), outcomes(100, 82))
+    assert [100 * each.spread for each in path] == pytest.approx([1, math.sqrt(5), 3])
+    assert losses(path) == [0, 0, 8]
+    assert path[1].bound(0.95) == pytest.approx(1.6449 * math.sqrt(5) / 100, abs=1e-5)
+
+
+def test_the_loss_is_in_the_metric(readout):
+    """Ranks of videos change, though no answer does."""
+    features = torch.tensor([(4.0, 0.0, 0.0), (0.0, 1.0, 0.0), (3.0, 2.0, 0.0)])[:, None, None].expand(3, 4, 3, 3)
+    truth = torch.tensor([[True, False, False], [True, False, False], [False, True, False]])
+    search = Search(split(features, truth, readout, "map"))
+    full = search.split.run(search.full.policy)
+    nudge = torch.tensor([(0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.5, 0.0, 0.0)])
+    worse = replace(full, logits=full.logits + nudge, macs=torch.full((3,), 100))
+    assert torch.equal(worse.predictions, full.predictions)
+    (found,) = search.judge_path([(Thresholds.one_confidence(0.9, 0, 3), worse)])
+    assert found.added == pytest.approx(search.score(search.full) - search.split.score(worse)) > 0.01
+    assert found.spread == pytest.approx(1 / 3)
 
 
 def test_at_about_the_same_cost_fewer_exits_are_chosen():

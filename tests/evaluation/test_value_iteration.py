@@ -11,7 +11,7 @@ from tlee.costs import GIGA, Costs
 from tlee.evaluation import value_iteration
 from tlee.evaluation.cross_validation import out_of_fold
 from tlee.evaluation.replay import Split
-from tlee.evaluation.value_iteration import PRICES, ValueIteration, collect, estimate, regress
+from tlee.evaluation.value_iteration import PRICES, ValueIteration, classify, collect, estimate, regress
 from tlee.features import FeatureTable
 from tlee.policies.evidence import NUM_EVIDENCE
 from tlee.policies.given import FixedExits
@@ -82,6 +82,52 @@ def test_one_or_two_paths_give_finite_values(paths):
     assert estimate(shown, regress(shown, target)).tolist() == pytest.approx([1.0] * paths)
 
 
+def of_log_odds(count: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Evidence of ``count`` answers, which are correct with log-odds of known weights, ``[P, F]``, ``[P]``, ``[F]``."""
+    generator = torch.Generator().manual_seed(0)
+    columns = torch.randn(count, NUM_EVIDENCE - 1, generator=generator, dtype=torch.double)
+    shown = torch.cat([torch.ones(count, 1, dtype=torch.double), 3 + 2 * columns], dim=1)
+    weights = scale * torch.tensor([1.0, *torch.linspace(-0.5, 0.3, NUM_EVIDENCE - 1)], dtype=torch.double)
+    chance = torch.rand(count, generator=generator, dtype=torch.double)
+    return shown, (chance < (shown @ weights).sigmoid()).double(), weights
+
+
+def test_log_odds_of_a_correct_answer_are_recovered():
+    shown, correct, weights = of_log_odds(20_000)
+    found = classify(shown, correct)
+    torch.testing.assert_close(torch.tensor(found, dtype=torch.double)[1:], weights[1:], rtol=0, atol=0.04)
+    fitted, planted = estimate(shown, found).sigmoid(), (shown @ weights).sigmoid()
+    assert (fitted - planted).abs().mean() < 0.01
+    assert fitted.mean().item() == pytest.approx(correct.mean().item(), abs=1e-4)
+
+
+def test_few_answers_have_small_weights():
+    """A penalty, since with as many columns as this some always separate them."""
+    shown, correct, _ = of_log_odds(12)
+    assert 0 < correct.mean() < 1
+    odds = estimate(shown, classify(shown, correct))
+    assert odds.abs().max() < 5
+    assert odds[correct > 0].mean() > odds[correct == 0].mean() + 0.5
+
+
+def test_answers_that_are_all_correct_or_all_wrong_have_constant_log_odds():
+    shown, _, _ = of_log_odds(5)
+    for count in (1, 5):
+        for correct, chance in ((1.0, 0.999), (0.0, 0.001)):
+            weights = classify(shown[:count], torch.full((count,), correct, dtype=torch.double))
+            assert weights[1:] == (0.0,) * (NUM_EVIDENCE - 1)
+            assert estimate(shown[:count], weights).sigmoid().tolist() == pytest.approx([chance] * count, abs=1e-4)
+
+
+def test_the_log_odds_give_a_constant_column_no_weight():
+    shown, correct, _ = of_log_odds(200)
+    shown[:, 4] = 0.3
+    weights = classify(shown, correct)
+    assert len(weights) == NUM_EVIDENCE
+    assert weights[4] == 0
+    assert torch.tensor(weights).isfinite().all()
+
+
 # --- paths -----------------------------------------------------------------------------------------------
 
 
@@ -135,12 +181,15 @@ def test_a_higher_price_costs_less():
 def test_an_uninformative_exit_is_not_used():
     """Its answer at the first frame is noise, so that the head there only costs.
 
-    With few videos some still leave the frame there, by chance; at later frames it is the cheapest way to leave one.
+    A few videos leave the frame there by chance; at later frames it is the cheapest way to leave one.
     """
     for skill, uninformative, informative in (((0.0, 5.0, 6.0), 0, 1), ((5.0, 0.0, 6.0), 1, 0)):
-        used = depths_used(ValueIteration(noisy(skill, videos=1500), 0).policy(0.1), 0)
-        assert uninformative not in used
-        assert informative in used
+        data = noisy(skill, videos=1500)
+        policy = ValueIteration(data, 0).policy(0.1)
+        left = data.run(policy).exit_depths[:, 0]
+        assert left.eq(uninformative).double().mean() < 0.002
+        assert left.eq(informative).double().mean() > 0.85
+        assert informative in depths_used(policy, 0)
 
 
 def test_the_same_seed_fits_the_same_policies():
@@ -165,13 +214,18 @@ def test_the_same_seed_fits_the_same_policies():
 )
 @pytest.mark.parametrize("frames", [1, 2, T])
 def test_for_every_network_the_cost_saved_is_worth_more_than_the_accuracy_lost(model, frames):
-    """At the price of the policy, on fresh videos; against the full network and against the first exit."""
-    price = 0.1
-    train, fresh = (noisy((2.0, 4.0, 5.0), 400, frames, seed, **model) for seed in (0, 1))
-    policy = ValueIteration(train, 0).policy(price)
-    outcomes = [fresh.run(each) for each in (policy, Thresholds.never(3), FixedExits(1, 0))]
-    found, full, first_exit = (fresh.score(each) - price * each.gmacs.mean() / COST[frames] for each in outcomes)
-    assert found > max(full, first_exit) + 0.005
+    """At the price of the policy, on fresh videos; against the full network and against the first exit.
+
+    On average over three draws of the videos, since the accuracy on 400 has a standard error of a point or more.
+    """
+    gains = []
+    for seed in (0, 2, 4):
+        train, fresh = (noisy((2.0, 4.0, 5.0), 400, frames, seed + row, **model) for row in (0, 1))
+        policy = ValueIteration(train, 0).policy(price := 0.1)
+        outcomes = [fresh.run(each) for each in (policy, Thresholds.never(3), FixedExits(1, 0))]
+        found, full, first_exit = (fresh.score(each) - price * each.gmacs.mean() / COST[frames] for each in outcomes)
+        gains.append(found - max(full, first_exit))
+    assert sum(gains) / 3 > 0.01
 
 
 def test_without_branches_only_frames_are_skipped():
@@ -286,3 +340,16 @@ def test_where_confidence_misleads_it_is_more_accurate_at_equal_cost_than_any_th
     assert accuracy > max(affordable) + 0.1
     saved: list[Outcomes] = [each for each in by_threshold if fresh.score(each) >= accuracy - 0.01]
     assert all(cost < 0.8 * each.gmacs.mean() for each in saved)
+
+
+def test_tlee_decides_by_values_where_confidence_misleads_and_by_confidence_where_values_are_not_learned():
+    """Of 600 videos values are learned; of 12, in folds of eight or nine, they are not."""
+    params = small_params({"evaluate.max_loss": 3.0, "evaluate.confidence": 0.5})
+    for data, by_value in ((misleading(600, seed=0), True), (easy(12), False)):
+        search = Search(data)
+        tried = learned(search, params)
+        chosen = pick(tried, search, params.evaluate)
+        assert isinstance(chosen.policy, OptimalStopping) == by_value
+        levels = [each for each in tried if isinstance(each.policy, Thresholds)]
+        if by_value:
+            assert chosen.gmacs < 0.8 * pick(levels, search, params.evaluate).gmacs

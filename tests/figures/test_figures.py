@@ -29,6 +29,7 @@ from tlee.figures.evaluation import (
     trade_off,
 )
 from tlee.figures.extraction import sample_clips, split_counts
+from tlee.figures.headroom import headroom
 from tlee.figures.latency import latency_bars, latency_breakdown, latency_precisions, latency_targets
 from tlee.figures.training import gate_scores, strategy_comparison, training_curves
 from tlee.methods import NAMES
@@ -84,6 +85,17 @@ PARTS = pd.DataFrame(
     [("video", "decoding", 6.0), ("video", "network", 4.0), ("network", "segment 0", 3.0), ("network", "loop", 1.0)],
     columns=["of", "part", "milliseconds"],
 )
+HEADROOM = pd.DataFrame(
+    [
+        ("method", "as it is", 0.90, 0.4),
+        ("choice", "perfect choice", 0.91, 0.35),
+        ("exits", "perfect exits", 0.94, 0.3),
+        ("gates", "perfect decisions", 0.92, 0.25),
+        ("luck", "an oracle", 0.97, 0.1),
+    ],
+    columns=["case", "meaning", "area", "share_of_full"],
+)
+HEADROOM_CURVES = pd.concat([HEADROOM.assign(score=0.94), HEADROOM.assign(share_of_full=0.05, score=0.6)])
 
 #: Function that draws each figure, and the numbers and names in its title.
 FIGURES: dict[str, tuple[Callable[..., Axes], tuple[str, ...]]] = {
@@ -106,6 +118,10 @@ FIGURES: dict[str, tuple[Callable[..., Axes], tuple[str, ...]]] = {
     "trade_off": (
         lambda **on: trade_off(CURVES, CHOSEN, **on),
         ("TLEE", "95.0%", "top-1", "25%", "full network", "97.5%"),
+    ),
+    "headroom": (
+        lambda **on: headroom(HEADROOM_CURVES, HEADROOM, 0.95, 1.0, **on),
+        ("1 point", "TLEE", "40.0%", "perfect decisions", "25.0%", "shallow exits", "4.0"),
     ),
     "exit_heat_map": (
         lambda **on: exit_heat_map(SHARE, **on),
@@ -291,6 +307,22 @@ def test_the_title_of_the_trade_off_is_about_the_method_and_the_metric():
 def test_the_trade_off_of_the_full_network_alone():
     axes = trade_off(CURVES.iloc[:0], CHOSEN[CHOSEN["method"] == "full"], "full")
     assert states(title(axes), "full network", "97.5%", "100%", "full network", "97.5%")
+
+
+def test_headroom_has_a_curve_of_each_case_and_a_dot_within_the_limit():
+    axes = headroom(HEADROOM_CURVES, HEADROOM, 0.95, 1.0)
+    assert legend(axes) == ["TLEE", *HEADROOM["meaning"][1:]]
+    _, *lines = axes.lines  # the first is the full network
+    assert [line.get_xdata().tolist() for line in lines[::2]] == [[0.05, share] for share in HEADROOM["share_of_full"]]
+    assert [line.get_xdata().tolist() for line in lines[1::2]] == [[share] for share in HEADROOM["share_of_full"]]
+    assert axes.get_xlabel() == "GMACs per video (% of the full network, log scale)"
+
+
+def test_headroom_of_a_method_that_always_loses_more():
+    table = HEADROOM.assign(share_of_full=HEADROOM["share_of_full"].where(HEADROOM["case"] != "method"))
+    axes = headroom(HEADROOM_CURVES, table.assign(area=[0.9, 0.95, 0.9, 0.9, 0.9]), 0.95, 2.5, "frameexit")
+    assert states(title(axes), "2.5 points", NAMES["frameexit"], "loses more", "25.0%", "choice", "5.0")
+    assert len(axes.lines[2].get_xdata()) == 0
 
 
 def every_policy() -> tuple[pd.DataFrame, pd.DataFrame]:

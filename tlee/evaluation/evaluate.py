@@ -124,12 +124,13 @@ class Evaluation:
 def evaluate_splits(params: Params) -> Evaluation:
     """Compare policies on the stored exit features, with the trained gates.
 
-    With ``evaluate.folds``, and more than one group in ``val``, the method's row also has the cross-validated score and
-    cost of its search (``cv_score``, ``cv_gmacs``, see ``cross_validate``).
+    With ``evaluate.folds``, and more than one group in ``val``, the row of a method that decides by thresholds also has
+    the cross-validated score and cost of its search (``cv_score``, ``cv_gmacs``, see ``cross_validate``); the
+    estimates on ``val`` of one that decides by values are cross-validated themselves, see ``learned``.
     """
     val, test = load_splits(params)
     evaluation = evaluate(val, test, params)
-    if can_cross_validate(val, params):
+    if can_cross_validate(val, params) and not decides_by_value(params):
         unseen = val.point(params.model.method, cross_validate(val, params))
         row = evaluation.table["method"] == params.model.method
         evaluation.table.loc[row, ["cv_score", "cv_gmacs"]] = unseen["score"], unseen["gmacs"]

@@ -92,9 +92,13 @@ FEW_CLIPS: Settings = {
     "model.crm_convs": 2,
     "model.crm_scale": 1,
     "model.crm_pool": "grid",
-    "pretrain.epochs": 30,
+    "pretrain.epochs": 15,
     "pretrain.frames": 4,
-    "pretrain.learning_rate": 0.0005,
+    "pretrain.learning_rate": 0.0001,
+    "pretrain.head_rate": 10.0,
+    "pretrain.batch_norm": "frozen",
+    "pretrain.dropout": 0.5,
+    "pretrain.label_smoothing": 0.1,
     "pretrain.frozen_layers": 12,
     "branches.epochs": 30,
     "branches.frames": 6,
@@ -104,13 +108,15 @@ FEW_CLIPS: Settings = {
     "gates.batch_clips": 16,
     "gates.beta": 0.5,
     "evaluate.rule": "optimal_stopping",
+    "evaluate.folds": 8,
     "evaluate.max_loss": 5.0,  # one clip of the about twenty in val
 }
 
 DATA_SETS: dict[str, Settings] = {
     "ucf101": {"model.mlp": 4096},
     "hmdb51": {},
-    "jhmdb": FEW_CLIPS | {"extract.short_side": 128, "model.input_size": 112, "guarantee.max_harm": 5.0},
+    "jhmdb": FEW_CLIPS
+    | {"extract.short_side": 128, "model.input_size": 112, "model.reuse": "mean", "guarantee.max_harm": 5.0},
     "something_v2": {"model.crm_scale": 2, "gates.beta": 0.000001, **LARGE},
     "mini_kinetics": {"extract.fps": 5.0, **FROM_YOUTUBE},
     "activitynet": {"extract.fps": 1.0, "extract.short_side": 350, "evaluate.metric": "map", **FROM_YOUTUBE},
