@@ -2,7 +2,8 @@
 
 All variants share the backbone, and except in the ablation of the branch also the branches. A variant is therefore
 trained on stored exit features in seconds: its reuse and classifiers over all prefixes and depths, then its gate. Its
-thresholds are chosen on ``val`` and it is evaluated on ``test``, like the policies of the default pipeline.
+thresholds are chosen on ``val`` and it is evaluated on ``test``, like the policies of the default pipeline; one variant
+decides by values instead (``evaluate.rule``), to which the gate would not matter.
 """
 
 import contextlib
@@ -46,6 +47,7 @@ VARIANTS = [
     *(Variant("accumulate", kind, {"model.accumulate": kind}) for kind in ("exit", "visited")),
     *(Variant("gate", kind, {"model.gate": kind}) for kind in ("mlp", "frameexit", "confidence", "random")),
     *(Variant("readout", kind, {"model.readout": kind}) for kind in ("shared", "per_step")),
+    *(Variant("rule", kind, {"evaluate.rule": kind}) for kind in ("thresholds", "optimal_stopping")),
     *(Variant("branch", kind, {"model.branch": kind}) for kind in ("crm", "conv", "fc")),
     *(Variant("method", kind, {"model.method": kind}) for kind in ("full", "frameexit", "layer", "tlee", "random")),
 ]
@@ -66,7 +68,10 @@ def ablate(params: Params) -> pd.DataFrame:
     ``share_of_full`` and ``frames``; and ``full_score``, the score of its full network.
     Raises ``UserError`` if the default pipeline has not been run.
     """
-    setups = [Setup(change(params, variant.overrides), variant.ablation == "branch") for variant in VARIANTS]
+    setups = [
+        Setup(change(params, {"evaluate.rule": "thresholds"} | variant.overrides), variant.ablation == "branch")
+        for variant in VARIANTS
+    ]
     results: dict[Setup, dict[str, float]] = {}
     for setup in dict.fromkeys(setups):
         result = results[setup] = _train_and_evaluate(setup, *load_trained(params, "pretrain", "branches"))

@@ -110,9 +110,10 @@ class Replicates:
         return self._ratio(values, np.ones(len(values)))
 
     def _ratio(self, numerator: np.ndarray, denominator: np.ndarray) -> tuple[float, float, float]:
-        """Return the ratio of two sums and its 95% interval (percentiles of the resamples)."""
+        """Return the ratio of two sums and its 95% interval (percentiles of the resamples that are not empty)."""
         top, bottom = (self._resampled(values) for values in (numerator, denominator))
-        low, high = np.percentile(top / bottom, [2.5, 97.5])
+        drawn = bottom > 0  # a seed that was drawn may not have been run on the groups that were
+        low, high = np.percentile(top[drawn] / bottom[drawn], [2.5, 97.5])
         return float(numerator.sum() / denominator.sum()), float(low), float(high)
 
     def _resampled(self, values: np.ndarray) -> np.ndarray:
