@@ -26,12 +26,12 @@ def per_video(
     full = test.run(search.full.policy)
     tables = []
     for name, tried in found.items():
-        columns = {"full": test.correct(full), "area": video_areas(frontier(tried), search, test)}
+        columns = {"full": test.correct(full).numpy(), "area": video_areas(frontier(tried), search, test)}
         for limit in LIMITS:
             chosen = choose(tried, search.full, limit, settings.confidence, search.score)
             outcomes = test.run(chosen.policy)
-            columns[f"correct_{limit:g}"] = test.correct(outcomes)
-            columns[f"share_{limit:g}"] = outcomes.gmacs / search.full.gmacs
+            columns[f"correct_{limit:g}"] = test.correct(outcomes).numpy()
+            columns[f"share_{limit:g}"] = outcomes.gmacs.numpy() / search.full.gmacs
         tables.append(videos.assign(method=name, **columns))
     return pd.concat(tables, ignore_index=True)
 

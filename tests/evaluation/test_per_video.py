@@ -1,0 +1,56 @@
+"""Results of each test video: their means are the numbers of the comparison."""
+
+import pandas as pd
+import pytest
+from support.small import identity_readout, small_params
+from support.splits import noisy
+
+from tlee.evaluation.comparison import area_under, chance_level
+from tlee.evaluation.evaluate import candidates
+from tlee.evaluation.per_video import LIMITS, per_video, video_areas
+from tlee.evaluation.search import Search, choose, frontier
+
+PARAMS = small_params({"evaluate.folds": 3}, num_branches=1, gate="confidence")
+FAMILIES = ("full", "tlee", "fixed_depth", "confidence")
+
+
+@pytest.fixture(scope="module")
+def results():
+    readout = identity_readout(num_branches=1, gate="confidence")
+    val, test = noisy((1.0, 4.0), readout), noisy((1.0, 4.0), readout, videos=60, seed=1)
+    search = Search(val)
+    found = {name: candidates(name, search, PARAMS) for name in FAMILIES}
+    return found, search, test, per_video(found, search, test, PARAMS.evaluate)
+
+
+def test_there_is_a_row_for_each_policy_and_video(results):
+    *_, test, table = results
+    assert list(table["method"].unique()) == list(FAMILIES)
+    for _, rows in table.groupby("method"):
+        assert rows["video"].tolist() == test.table.videos
+        assert rows["group"].tolist() == test.table.groups
+
+
+def test_the_mean_area_is_the_area_under_the_curve(results):
+    found, search, test, table = results
+    chance = chance_level(search.split.table.truth)
+    for name, tried in found.items():
+        points = [test.point(name, test.run(each.policy)) | {"val_gmacs": each.gmacs} for each in frontier(tried)]
+        area = area_under(pd.DataFrame(points), search.full.gmacs, chance)
+        assert table.loc[table["method"] == name, "area"].mean() == pytest.approx(area)
+        assert video_areas(frontier(tried), search, test).shape == (60,)
+
+
+def test_results_and_costs_are_those_of_the_chosen_policies(results):
+    found, search, test, table = results
+    shares = set()
+    for name, tried in found.items():
+        rows = table[table["method"] == name]
+        assert rows["full"].tolist() == test.correct(test.run(search.full.policy)).tolist()
+        for limit in LIMITS:
+            chosen = choose(tried, search.full, limit, PARAMS.evaluate.confidence, search.score)
+            outcomes = test.run(chosen.policy)
+            assert rows[f"correct_{limit:g}"].tolist() == test.correct(outcomes).tolist()
+            assert rows[f"share_{limit:g}"].tolist() == pytest.approx((outcomes.gmacs / search.full.gmacs).tolist())
+            shares.add(rows[f"share_{limit:g}"].mean())
+    assert len(shares) > 2  # the policies differ
