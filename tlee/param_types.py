@@ -1,9 +1,31 @@
-"""Field types of the parameters: numbers with bounds, and text in a given form."""
+"""Types of the parameters as text: YAML that is strict, numbers with bounds, and text in a given form."""
 
 import re
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML without duplicate keys (plain YAML silently keeps the last) and with ``1e-05`` as a number.
+
+    ``dvc exp run -S`` writes numbers in this form, which is text in YAML 1.1.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node)
+            if key in seen:
+                raise yaml.YAMLError(f"`{key}` appears twice{key_node.start_mark}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 class Section(BaseModel):

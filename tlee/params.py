@@ -6,7 +6,6 @@ noticing.
 
 import difflib
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,6 +24,7 @@ from tlee.param_types import (
     Positive,
     Section,
     Share,
+    StrictLoader,
     Target,
     Threshold,
 )
@@ -213,7 +213,7 @@ def load_params(path: str | Path = "params.yaml", overrides: dict[str, Any] | No
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), StrictLoader)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): restore it with `git checkout {path}`") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -246,27 +246,6 @@ def method_settings(method: str, gate: str) -> dict[str, Any]:
 def _apply_method(params: Params) -> Params:
     model = params.model.model_copy(update=method_settings(params.model.method, params.model.gate))
     return params.model_copy(update={"model": model})
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without duplicate keys (plain YAML silently keeps the last) and with ``1e-05`` as a number.
-
-    ``dvc exp run -S`` writes numbers in this form, which is text in YAML 1.1.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node)
-            if key in seen:
-                raise yaml.YAMLError(f"`{key}` appears twice{key_node.start_mark}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def _override(raw: dict, dotted: str, value: Any) -> None:
