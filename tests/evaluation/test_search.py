@@ -270,7 +270,7 @@ def test_a_policy_is_judged_by_the_outcomes_of_others_like_it(search):
     assert (judged.error, judged.gmacs, judged.gmacs_spread) == (measured.error, measured.gmacs, measured.gmacs_spread)
     assert search.score(judged) == pytest.approx(search.score(measured))
     assert judged.added == pytest.approx(search.score(search.full) - search.score(measured))
-    assert judged.added > 0.01
+    assert judged.added > 0.005  # one video of 120
     assert (judged.unseen, measured.unseen) == (True, False)
 
 
@@ -348,11 +348,12 @@ def test_the_loss_is_in_the_metric(readout):
     truth = torch.tensor([[True, False, False], [True, False, False], [False, True, False]])
     search = Search(split(features, truth, readout, "map"))
     full = search.split.run(search.full.policy)
-    nudge = torch.tensor([(0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.5, 0.0, 0.0)])
+    nudge = torch.tensor([(0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (5.0, 0.0, 0.0)])  # past video 0
     worse = replace(full, logits=full.logits + nudge, macs=torch.full((3,), 100))
     assert torch.equal(worse.predictions, full.predictions)
     (found,) = search.judge_path([(Thresholds.one_confidence(0.9, 0, 3), worse)])
-    assert found.added == pytest.approx(search.score(search.full) - search.split.score(worse)) > 0.01
+    assert found.added == pytest.approx(search.score(search.full) - search.split.score(worse))
+    assert found.added > 0.01
     assert found.spread == pytest.approx(1 / 3)
 
 

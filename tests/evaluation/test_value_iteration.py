@@ -10,7 +10,9 @@ from support.small import T, identity_readout, random_features, small_params
 from tlee.costs import GIGA, Costs
 from tlee.evaluation import value_iteration
 from tlee.evaluation.cross_validation import out_of_fold
+from tlee.evaluation.evaluate import learned, pick
 from tlee.evaluation.replay import Split
+from tlee.evaluation.search import Search
 from tlee.evaluation.value_iteration import PRICES, ValueIteration, classify, collect, estimate, regress
 from tlee.features import FeatureTable
 from tlee.policies.evidence import NUM_EVIDENCE
@@ -216,16 +218,16 @@ def test_the_same_seed_fits_the_same_policies():
 def test_for_every_network_the_cost_saved_is_worth_more_than_the_accuracy_lost(model, frames):
     """At the price of the policy, on fresh videos; against the full network and against the first exit.
 
-    On average over three draws of the videos, since the accuracy on 400 has a standard error of a point or more.
+    On average over three draws. Of a single frame there is nothing to gain here, and little may be lost.
     """
     gains = []
     for seed in (0, 2, 4):
-        train, fresh = (noisy((2.0, 4.0, 5.0), 400, frames, seed + row, **model) for row in (0, 1))
+        train, fresh = (noisy((2.0, 4.0, 5.0), (400, 2000)[row], frames, seed + row, **model) for row in (0, 1))
         policy = ValueIteration(train, 0).policy(price := 0.1)
         outcomes = [fresh.run(each) for each in (policy, Thresholds.never(3), FixedExits(1, 0))]
         found, full, first_exit = (fresh.score(each) - price * each.gmacs.mean() / COST[frames] for each in outcomes)
         gains.append(found - max(full, first_exit))
-    assert sum(gains) / 3 > 0.01
+    assert sum(gains) / 3 > {1: -0.005, 2: 0.02, T: 0.025}[frames]
 
 
 def test_without_branches_only_frames_are_skipped():
@@ -345,7 +347,7 @@ def test_where_confidence_misleads_it_is_more_accurate_at_equal_cost_than_any_th
 def test_tlee_decides_by_values_where_confidence_misleads_and_by_confidence_where_values_are_not_learned():
     """Of 600 videos values are learned; of 12, in folds of eight or nine, they are not."""
     params = small_params({"evaluate.max_loss": 3.0, "evaluate.confidence": 0.5})
-    for data, by_value in ((misleading(600, seed=0), True), (easy(12), False)):
+    for data, by_value in ((misleading(600, seed=0), True), (noisy((2.0, 4.0, 5.0), 12), False)):
         search = Search(data)
         tried = learned(search, params)
         chosen = pick(tried, search, params.evaluate)

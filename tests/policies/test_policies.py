@@ -1,5 +1,8 @@
 """Policies: which exits they use, and random exits, which are drawn beforehand."""
 
+from dataclasses import replace
+from itertools import product
+
 import pytest
 import torch
 from support.small import COSTS, identity_readout, observe, random_features
@@ -8,6 +11,7 @@ from tlee.levels import ALWAYS, NEVER
 from tlee.policies.given import RandomExits
 from tlee.policies.inference import run
 from tlee.policies.sources import StoredFeatures
+from tlee.policies.stops import StopAbove
 from tlee.policies.thresholds import Thresholds
 
 # --- thresholds --------------------------------------------------------------------------------------
@@ -37,6 +41,31 @@ def test_thresholds_that_cannot_be_reached_do_not_matter():
     assert pruned == Thresholds((0.9, ALWAYS), (0.9, 0.9, NEVER), (0.5, 0.5, NEVER), (0.9, 0.9, NEVER))
     source, readout = StoredFeatures(random_features()), identity_readout()
     assert run(source, readout, policy, COSTS).macs.equal(run(source, readout, pruned, COSTS).macs)
+
+
+@pytest.mark.parametrize("accumulate", ["exit", "visited", "published"])
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_one_confidence_threshold_decides_as_the_policy_of_the_literature(accumulate, frames):
+    """At the last frame too, where a video that no exit has stopped is answered at the first exit that could leave."""
+    readout = identity_readout(accumulate=accumulate, reuse="mean")
+    source, costs = StoredFeatures(2 * random_features(200)[:, :frames]), replace(COSTS, reuse=100)
+    depths = set()
+    for shallowest, level in product(range(3), (ALWAYS, 0.4, 0.6, 0.8, 0.99, NEVER)):
+        ours = run(source, readout, Thresholds.one_confidence(level, shallowest, 3), costs)
+        theirs = run(source, readout, StopAbove.between("confidence", level, frames, shallowest, 2), costs)
+        assert torch.equal(ours.exit_depths, theirs.exit_depths), (shallowest, level)
+        assert torch.equal(ours.logits, theirs.logits), (shallowest, level)
+        assert torch.equal(ours.macs, theirs.macs), (shallowest, level)
+        depths |= {(t, b) for t in range(frames) for b in ours.exit_depths[:, t].unique().tolist()}
+    assert {(t, 2) for t in range(frames)} | {(0, 0), (0, 1)} <= depths
+
+
+def test_one_confidence_threshold_by_hand():
+    assert Thresholds.one_confidence(0.8, 1, 3) == Thresholds(
+        layer=(NEVER, 0.8), first=(NEVER, 0.8, 0.8), gate=(NEVER,) * 3, stop=(NEVER, 0.8, 0.8)
+    )
+    for shallowest in range(3):
+        assert Thresholds.one_confidence(NEVER, shallowest, 3) == Thresholds.never(3)
 
 
 def test_scores_that_are_not_requested_cost_nothing():
