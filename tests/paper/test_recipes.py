@@ -87,10 +87,13 @@ def test_published_numbers_agree_with_the_papers():
             assert row in rows
 
 
+FROM_SCRATCH = {"model.weights": None, "pretrain.batch_norm": "trained"}  # weights and their statistics are downloads
+
+
 @every_recipe
 def test_the_network_of_a_recipe_can_be_built(recipe):
     with torch.device("meta"):
-        model = TLEE(load_params(FILES[recipe.name], {"model.weights": None}), classes=3).eval()
+        model = TLEE(load_params(FILES[recipe.name], FROM_SCRATCH), classes=3).eval()
         features = model.exit_features(torch.zeros(1, 2, *model.input_shape))
     width = model.backbone.feature_dim if model.params.model.mlp is None else model.params.model.mlp
     assert features.shape == (1, 2, model.params.model.num_branches + 1, width)
@@ -104,7 +107,7 @@ SMALL = {
     "dataset.val_share": 0.34,
     "extract.short_side": 40,
     "extract.jobs": 1,
-    "model.weights": None,
+    **FROM_SCRATCH,
     "model.input_size": 32,
     "pretrain.epochs": 1,
     "pretrain.frames": 2,

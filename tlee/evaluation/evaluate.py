@@ -1,6 +1,6 @@
 """Policies on one scale: chosen on ``val``, score and cost reported on ``test``."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -225,9 +225,8 @@ def learned(search: Search, params: Params) -> list[Candidate]:
     for shallowest in range(split.num_exits):
         levels = [Thresholds.one_confidence(level, shallowest, split.num_exits) for level in baselines.LEVELS]
         paths.append(list(zip(levels, split.sweep(levels), strict=True)))
-    never = search.full.policy
-    paths.append([(never, split.run(never))])
-    return [candidate for path in paths for candidate in search.judge_path(path)]
+    never = replace(search.full, unseen_score=search.score(search.full))
+    return [never, *(candidate for path in paths for candidate in search.judge_path(path))]
 
 
 def can_cross_validate(split: Split, params: Params) -> bool:

@@ -124,7 +124,7 @@ class Search:
         scores = [self.split.score(outcomes) for outcomes in (full, *(outcomes for _, outcomes in path))]
         gmacs = [each.gmacs for each in (self.full, *judged)]
         fitted = IsotonicRegression(increasing=False).fit_transform(gmacs, [scores[0] - score for score in scores])
-        lost = fitted - fitted[0]
+        lost = (fitted - fitted[0]).clip(min=0)  # of policies that cost more than the full network too
         return [
             replace(each, added=loss, spread=self._spread_of_loss(outcomes, full), unseen_score=scores[0] - loss)
             for each, (_, outcomes), loss in zip(judged, path, lost[1:].tolist(), strict=True)
@@ -240,7 +240,7 @@ def choose(
         near = [candidate for candidate in near if score(candidate) >= score(full) - limit - ROUNDING]
         if near:
             return min(near, key=lambda candidate: (candidate.policy.num_exits_used(), candidate.gmacs))
-    return min(candidates, key=lambda candidate: candidate.bound(confidence, tests))
+    return min(candidates, key=lambda candidate: (candidate.bound(confidence, tests), candidate.gmacs))
 
 
 def afford(candidates: list[Candidate], max_gmacs: float, confidence: float) -> Candidate:
