@@ -13,7 +13,7 @@ from tlee.evaluation.cross_validation import out_of_fold
 from tlee.evaluation.evaluate import learned, pick
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import Search
-from tlee.evaluation.value_iteration import PRICES, ValueIteration, classify, collect, estimate, regress
+from tlee.evaluation.value_iteration import PRICES, Regressions, ValueIteration, collect, estimate
 from tlee.features import FeatureTable
 from tlee.policies.evidence import NUM_EVIDENCE
 from tlee.policies.given import FixedExits
@@ -62,7 +62,7 @@ def test_a_linear_function_is_recovered():
     columns = torch.randn(20_000, NUM_EVIDENCE - 1, generator=generator, dtype=torch.double)
     shown = torch.cat([torch.ones(20_000, 1), 3 + 2 * columns], dim=1)
     weights = torch.linspace(-1, 1, NUM_EVIDENCE, dtype=torch.double)
-    found = torch.tensor(regress(shown, shown @ weights), dtype=torch.double)
+    found = torch.tensor(Regressions(shown).ridge(shown @ weights), dtype=torch.double)
     torch.testing.assert_close(found[1:], weights[1:] / 1.01, rtol=0, atol=0.002)
     assert estimate(shown, tuple(found.tolist())).mean() == pytest.approx((shown @ weights).mean().item())
 
@@ -71,17 +71,17 @@ def test_a_constant_column_has_no_weight():
     generator = torch.Generator().manual_seed(0)
     shown = torch.rand(50, NUM_EVIDENCE, generator=generator, dtype=torch.double)
     shown[:, 0], shown[:, 4] = 1, 0.3
-    found = regress(shown, shown[:, 1] + 2)
+    found = Regressions(shown).ridge(shown[:, 1] + 2)
     assert found[4] == 0
     assert found[1] > 0.9
-    assert regress(shown, torch.full((50,), 0.7, dtype=torch.double)) == pytest.approx((0.7, *[0] * 8))
+    assert Regressions(shown).ridge(torch.full((50,), 0.7, dtype=torch.double)) == pytest.approx((0.7, *[0] * 8))
 
 
 @pytest.mark.parametrize("paths", [1, 2])
 def test_one_or_two_paths_give_finite_values(paths):
     shown, target = torch.rand(paths, NUM_EVIDENCE, dtype=torch.double), torch.ones(paths, dtype=torch.double)
     shown[:, 0] = 1
-    assert estimate(shown, regress(shown, target)).tolist() == pytest.approx([1.0] * paths)
+    assert estimate(shown, Regressions(shown).ridge(target)).tolist() == pytest.approx([1.0] * paths)
 
 
 def of_log_odds(count: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -96,7 +96,7 @@ def of_log_odds(count: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Ten
 
 def test_log_odds_of_a_correct_answer_are_recovered():
     shown, correct, weights = of_log_odds(20_000)
-    found = classify(shown, correct)
+    found = Regressions(shown).logistic(correct)
     torch.testing.assert_close(torch.tensor(found, dtype=torch.double)[1:], weights[1:], rtol=0, atol=0.04)
     fitted, planted = estimate(shown, found).sigmoid(), (shown @ weights).sigmoid()
     assert (fitted - planted).abs().mean() < 0.01
@@ -107,7 +107,7 @@ def test_few_answers_have_small_weights():
     """A penalty, since with as many columns as this some always separate them."""
     shown, correct, _ = of_log_odds(12)
     assert 0 < correct.mean() < 1
-    odds = estimate(shown, classify(shown, correct))
+    odds = estimate(shown, Regressions(shown).logistic(correct))
     assert odds.abs().max() < 5
     assert odds[correct > 0].mean() > odds[correct == 0].mean() + 0.5
 
@@ -116,7 +116,7 @@ def test_answers_that_are_all_correct_or_all_wrong_have_constant_log_odds():
     shown, _, _ = of_log_odds(5)
     for count in (1, 5):
         for correct, chance in ((1.0, 0.999), (0.0, 0.001)):
-            weights = classify(shown[:count], torch.full((count,), correct, dtype=torch.double))
+            weights = Regressions(shown[:count]).logistic(torch.full((count,), correct, dtype=torch.double))
             assert weights[1:] == (0.0,) * (NUM_EVIDENCE - 1)
             assert estimate(shown[:count], weights).sigmoid().tolist() == pytest.approx([chance] * count, abs=1e-4)
 
@@ -124,7 +124,7 @@ def test_answers_that_are_all_correct_or_all_wrong_have_constant_log_odds():
 def test_the_log_odds_give_a_constant_column_no_weight():
     shown, correct, _ = of_log_odds(200)
     shown[:, 4] = 0.3
-    weights = classify(shown, correct)
+    weights = Regressions(shown).logistic(correct)
     assert len(weights) == NUM_EVIDENCE
     assert weights[4] == 0
     assert torch.tensor(weights).isfinite().all()

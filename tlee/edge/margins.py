@@ -97,4 +97,4 @@ class Watched(Policy):
 def _margins_of_values(policy: OptimalStopping, seen: Observation) -> tuple[float, float]:
     values = policy.values[seen.t][seen.b]
     assert values is not None  # it is an exit in use
-    return value_margins(seen.probabilities, seen.memory.tensor_split(2, dim=1)[0] if seen.t else None, values)
+    return value_margins(seen.probabilities, policy.before(seen), values)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from tlee.evaluation.replay import Split
-from tlee.policies.evidence import NUM_EVIDENCE, evidence
-from tlee.policies.optimal_stopping import NO_CHOICE, OptimalStopping, Weights
+from tlee.policies.evidence import evidence
+from tlee.policies.optimal_stopping import DECISION_MACS, NO_CHOICE, OptimalStopping, Weights
 from tlee.readout import Accumulated
 from tlee.subsets import spread
 
@@ -59,10 +59,15 @@ class ValueIteration:
         costs = split.costs
         full = costs.full_network(split.num_frames)
         self._segments = [segment / full for segment in costs.segments]
-        self._heads = [(head + costs.reuse + costs.classifier + 3 * NUM_EVIDENCE) / full for head in costs.heads]
+        self._heads = [(head + costs.reuse + costs.classifier + DECISION_MACS) / full for head in costs.heads]
+        self._regressions = [[Regressions(shown) for shown in frame] for frame in self._paths.evidence]
+        self._regressions_of_leaving = [
+            [Regressions(shown[self._paths.leaving(t, b)]) for b, shown in enumerate(frame)]
+            for t, frame in enumerate(self._paths.evidence[:-1])
+        ]
         self.answers = [
-            [classify(shown, self._paths.correct[:, t, b]) for b, shown in enumerate(frame)]
-            for t, frame in enumerate(self._paths.evidence)
+            [regressions.logistic(self._paths.correct[:, t, b]) for b, regressions in enumerate(frame)]
+            for t, frame in enumerate(self._regressions)
         ]
 
     def policy(self, price: float) -> OptimalStopping:
@@ -88,10 +93,9 @@ class ValueIteration:
             for b in reversed(exits):
                 shown, answer, next_frame, deeper = paths.evidence[t][b], self.answers[t][b], NO_CHOICE, NO_CHOICE
                 if len(ahead):
-                    left = paths.leaving(t, b)
-                    next_frame = regress(shown[left], ahead[left])
+                    next_frame = self._regressions_of_leaving[t][b].ridge(ahead[paths.leaving(t, b)])
                 if len(value):
-                    deeper = regress(shown, value - price * self._reach(next_exit, b))
+                    deeper = self._regressions[t][b].ridge(value - price * self._reach(next_exit, b))
                 choices = [estimate(shown, answer).sigmoid(), estimate(shown, next_frame), estimate(shown, deeper)]
                 value, next_exit, weights[b] = torch.stack(choices).amax(0), b, (answer, next_frame, deeper)
             ahead = value - price * self._reach(next_exit)
@@ -133,39 +137,37 @@ def collect(split: Split, seed: int) -> Paths:
     return Paths(shown, correct, exit_depths)
 
 
-def classify(shown: torch.Tensor, correct: torch.Tensor) -> Weights:
-    """Fit the log-odds of ``correct [P]`` by logistic regression on the evidence ``[P, F]``, the first column one."""
-    from sklearn.linear_model import LogisticRegression  # slow to import
+class Regressions:
+    """Regressions on the evidence ``[P, F]`` at an exit, whose first column is one; a constant column has no weight.
 
-    if correct.min() == correct.max():
-        return (_CERTAIN if correct[0] else -_CERTAIN,) + (0.0,) * (shown.shape[1] - 1)
-    mean, deviation = _moments(shown)
-    fitted = LogisticRegression(C=1 / PENALTY, solver="newton-cholesky")
-    fitted.fit(((shown - mean) / deviation)[:, 1:].numpy(), correct.numpy())
-    slopes = torch.from_numpy(np.concatenate([[0.0], fitted.coef_[0]])) / deviation
-    return (float(fitted.intercept_[0] - slopes @ mean), *slopes[1:].tolist())
-
-
-def regress(shown: torch.Tensor, target: torch.Tensor) -> Weights:
-    """Fit ``target [P]`` by ridge regression on the evidence ``[P, F]``, whose first column is one.
-
-    The mean is not shrunk, and a constant column has no weight.
+    What they have in common, whatever is fitted, is computed once.
     """
-    mean, deviation = _moments(shown)
-    scaled = (shown - mean) / deviation
-    penalty = SHRINKAGE * torch.eye(shown.shape[1], dtype=shown.dtype)
-    weights = torch.linalg.solve(
-        scaled.T @ scaled / len(shown) + penalty, scaled.T @ (target - target.mean()) / len(shown)
-    )
-    weights = weights / deviation
-    weights[0] = target.mean() - weights @ mean
-    return tuple(weights.tolist())
 
+    def __init__(self, shown: torch.Tensor):
+        deviation = shown.std(0) if len(shown) > 1 else torch.zeros_like(shown[0])
+        constant = deviation < math.sqrt(torch.finfo(torch.float).eps)
+        self._mean, self._deviation = shown.mean(0), deviation.masked_fill(constant, math.inf)
+        self._scaled = (shown - self._mean) / self._deviation
+        penalty = SHRINKAGE * torch.eye(shown.shape[1], dtype=shown.dtype)
+        self._gram = self._scaled.T @ self._scaled / len(shown) + penalty
 
-def _moments(shown: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and standard deviation of each column; the latter is infinite if it is constant: it has no weight."""
-    deviation = shown.std(0) if len(shown) > 1 else torch.zeros_like(shown[0])
-    return shown.mean(0), deviation.masked_fill(deviation < math.sqrt(torch.finfo(torch.float).eps), math.inf)
+    def logistic(self, correct: torch.Tensor) -> Weights:
+        """Fit the log-odds of ``correct [P]`` by logistic regression."""
+        from sklearn.linear_model import LogisticRegression  # slow to import
+
+        if correct.min() == correct.max():
+            return (_CERTAIN if correct[0] else -_CERTAIN,) + (0.0,) * (self._scaled.shape[1] - 1)
+        fitted = LogisticRegression(C=1 / PENALTY, solver="newton-cholesky")
+        fitted.fit(self._scaled[:, 1:].numpy(), correct.numpy())
+        slopes = torch.from_numpy(np.concatenate([[0.0], fitted.coef_[0]])) / self._deviation
+        return (float(fitted.intercept_[0] - slopes @ self._mean), *slopes[1:].tolist())
+
+    def ridge(self, target: torch.Tensor) -> Weights:
+        """Fit ``target [P]`` by ridge regression; its mean is not shrunk."""
+        products = self._scaled.T @ (target - target.mean()) / len(target)
+        weights = torch.linalg.solve(self._gram, products) / self._deviation
+        weights[0] = target.mean() - weights @ self._mean
+        return tuple(weights.tolist())
 
 
 def estimate(shown: torch.Tensor, weights: Weights) -> torch.Tensor:

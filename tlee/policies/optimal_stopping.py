@@ -9,6 +9,8 @@ from tlee.policies.policy import Observation, Policy
 
 NO_CHOICE = (-1e3,) + (0.0,) * (NUM_EVIDENCE - 1)  #: weights of a choice that an exit does not have
 
+DECISION_MACS = 3 * NUM_EVIDENCE  #: multiply-accumulates of the values at an exit
+
 Weights = tuple[float, ...]  #: ``[F]``, of a value that is linear in the evidence at an exit
 
 
@@ -47,13 +49,16 @@ class OptimalStopping(Policy):
         return self.scores(seen)[:, 0] > 0
 
     def macs(self, seen: Observation) -> float:
-        return 3 * NUM_EVIDENCE
+        return DECISION_MACS
 
     def scores(self, seen: Observation) -> torch.Tensor:
         """See ``decision_scores``; ``[n, 2]``."""
-        before = seen.memory.tensor_split(2, dim=1)[0] if seen.t else None
         weights = torch.tensor(self.values[seen.t][seen.b])
-        return decision_scores(evidence(seen.probabilities, before), weights)
+        return decision_scores(evidence(seen.probabilities, self.before(seen)), weights)
+
+    def before(self, seen: Observation) -> torch.Tensor | None:
+        """Class probabilities ``[n, C]`` at the exit by which the previous frame was left; None at the first frame."""
+        return seen.memory.tensor_split(2, dim=1)[0] if seen.t else None
 
     def _first_exit(self, t: int) -> int:
         return next(b for b, weights in enumerate(self.values[t]) if weights is not None)
