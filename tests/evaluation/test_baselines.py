@@ -10,7 +10,6 @@ from support.small import COSTS, identity_readout, observe, random_features, vid
 from tlee.evaluation.baselines import (
     CHANCES,
     FAMILIES,
-    LEVELS,
     _threshold,
     budgeted,
     ensemble,
@@ -106,23 +105,37 @@ def split(videos: int = 200) -> Split:
     return Split(FeatureTable(features, labels, truth, names, names, ["a", "b"]), identity_readout(), COSTS, "top1")
 
 
+def in_one_list(paths: list) -> list:
+    return [policy for path in paths for policy in path]
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_runs_and_some_of_it_costs_no_more_than_the_full_network(name):
     val = split(60)
-    policies = FAMILIES[name](val, 0)
-    assert len(set(policies)) == len(policies) > 1
+    policies = in_one_list(FAMILIES[name](val, 0))
+    assert len(policies) > 1
     full = val.run(Thresholds.never(3)).gmacs.mean()
     costs = [val.run(policy).gmacs.mean() for policy in policies]
     assert min(costs) < full
-    again = [run_any(val.source, val.readout, policy, val.costs).macs for policy in FAMILIES[name](val, 0)]
+    again = [run_any(val.source, val.readout, policy, val.costs).macs for policy in in_one_list(FAMILIES[name](val, 0))]
     assert all(torch.equal(val.run(policy).macs, macs) for policy, macs in zip(policies, again, strict=True))
+
+
+@pytest.mark.parametrize("name", sorted({*FAMILIES} - {"ensemble"}))
+def test_along_a_path_policies_become_cheaper_or_costlier_but_not_both(name):
+    """Except that a threshold of 1, the first of a path, needs no heads."""
+    val = split(60)
+    for path in FAMILIES[name](val, 0):
+        assert len(set(path)) == len(path) > 1
+        gmacs = [val.run(policy).gmacs.mean().item() for policy in path[1:]]
+        assert gmacs in (sorted(gmacs), sorted(gmacs, reverse=True))
 
 
 def test_fixed_families_are_all_frame_counts_and_all_depths():
     val = split(4)
-    assert fixed_frames(val, 0) == [FixedExits(count, 2) for count in (1, 2, 3, 4)]
-    assert fixed_depth(val, 0) == [FixedExits(4, depth) for depth in (0, 1, 2)]
-    assert [policy.chance for policy in FAMILIES["random"](val, 7)] == list(CHANCES)
+    assert fixed_frames(val, 0) == [[FixedExits(count, 2) for count in (1, 2, 3, 4)]]
+    assert fixed_depth(val, 0) == [[FixedExits(4, depth) for depth in (0, 1, 2)]]
+    assert [policy.chance for policy in in_one_list(FAMILIES["random"](val, 7))] == list(CHANCES)
 
 
 def shares(exits: torch.Tensor) -> np.ndarray:
@@ -134,8 +147,8 @@ def shares(exits: torch.Tensor) -> np.ndarray:
 
 def test_a_budgeted_policy_reaches_its_target_distribution():
     val = split()
-    policies = budgeted(val, 0)
-    outcomes = [val.run(policy) for policy in policies]
+    (path,) = budgeted(val, 0)
+    outcomes = [val.run(policy) for policy in path]
     assert any(
         np.allclose(shares(each.exit_depths), 1 / 12, atol=1 / 200) for each in outcomes
     )  # the even mix, to a video
@@ -158,9 +171,10 @@ def test_the_weights_of_an_ensemble_favour_correct_exits():
     labels = val.table.labels
     val.table.features[:, :, 0] = random_features(200)[:, :, 0]
     val.table.features[:, :, 2] = torch.eye(2)[labels][:, None] + 0.3 * random_features(200)[:, :, 2]
-    weights = ensemble(val, 0)[0].weights
+    first, *others = ensemble(val, 0)
+    weights = first[0].weights
     assert weights[2] > 2 * weights[0]
-    assert {policy.weights[0] for policy in ensemble(val, 0)[len(LEVELS) :]} == {0.0}  # those that do not look there
+    assert {policy.weights[0] for policy in in_one_list(others)} == {0.0}  # those that do not look there
 
 
 def test_policies_observe_calibrated_confidence():

@@ -1,5 +1,6 @@
 """Numbers of the comparison, on cases small enough to check by hand."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,17 +11,9 @@ from support.small import T, identity_readout, small_params
 
 from tlee.costs import Costs
 from tlee.evaluation.baselines import LEVELS
+from tlee.evaluation.candidates import candidates, family_names, fixed_thresholds
 from tlee.evaluation.comparison import policy_row
-from tlee.evaluation.evaluate import (
-    Evaluation,
-    candidates,
-    cross_validate,
-    evaluate,
-    family_names,
-    fixed_thresholds,
-    pick,
-    simplest,
-)
+from tlee.evaluation.evaluate import Evaluation, cross_validate, evaluate, pick, simplest
 from tlee.evaluation.oracle import oracle, oracle_curve
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import NEAR, Search
@@ -32,7 +25,6 @@ from tlee.metrics import mean_average_precision
 from tlee.params import METHOD_SETTINGS, Params
 from tlee.policies.files import read_policy
 from tlee.policies.inference import Outcomes, follow
-from tlee.policies.optimal_stopping import OptimalStopping
 from tlee.policies.thresholds import Thresholds
 from tlee.readout import Readout
 from tlee.records import load_json
@@ -301,44 +293,52 @@ def test_a_policy_is_reported_with_the_estimate_that_it_was_chosen_by():
         assert rows.at[name, "val_score"] == pytest.approx(expected)
 
 
-def test_values_are_judged_on_videos_that_they_were_not_fitted_on():
-    """Unless there are no folds, or a single group. A single threshold is not fitted, so all videos judge it."""
+@pytest.fixture
+def gain(monkeypatch):
+    """Sets the interval of the gain of values over one threshold."""
+    return lambda low: monkeypatch.setattr("tlee.intervals.of_mean", lambda *arguments: (low, 1.0))
+
+
+def test_values_are_judged_on_videos_that_they_were_not_fitted_on(gain):
+    """Unless there are no folds, or a single group."""
+    gain(0.01)
     params = small_params(num_branches=1)
     val, _ = splits(params)
 
-    def judged(split: Split, settings: Params) -> list[tuple[bool, bool]]:
-        """Policies, True if values decide; and True if each has the cost of its own decisions on ``split``."""
-        tried = candidates("tlee", Search(split), settings)
+    def judged(split: Split, settings: Params) -> list[bool]:
+        """True for each policy that has the cost of its own decisions on ``split``."""
+        tried = candidates("tlee", Search(split), settings)[1:]
         assert [each.policy for each in tried] == policies  # fitted on all videos either way
         own = [split.run(each.policy).gmacs.mean().item() for each in tried]
-        is_own = [each.gmacs == pytest.approx(cost, rel=1e-9) for each, cost in zip(tried, own, strict=True)]
-        return list(zip([isinstance(each.policy, OptimalStopping) for each in tried], is_own, strict=True))
+        return [each.gmacs == pytest.approx(cost, rel=1e-9) for each, cost in zip(tried, own, strict=True)]
 
-    policies = [each.policy for each in candidates("tlee", Search(val), params)]
+    policies = [each.policy for each in candidates("tlee", Search(val), params)[1:]]
     one_group = replace(val, table=replace(val.table, groups=["g"] * 60))
-    assert all(is_own for _, is_own in judged(one_group, params))
-    assert all(is_own for _, is_own in judged(val, small_params({"evaluate.folds": 0}, num_branches=1)))
-    crossed = judged(val, params)
-    assert all(is_own for by_value, is_own in crossed if not by_value)
-    assert sum(not is_own for by_value, is_own in crossed if by_value) >= len(PRICES) / 2
+    assert all(judged(one_group, params))
+    assert all(judged(val, small_params({"evaluate.folds": 0}, num_branches=1)))
+    assert sum(not is_own for is_own in judged(val, params)) >= len(PRICES) / 2
 
 
-def test_the_paths_of_tlee():
-    """One of all prices, one for each depth from which one confidence threshold counts, and the full network."""
+@pytest.mark.parametrize("low", [0.01, 0.0, -0.01, math.nan])
+def test_the_policies_of_tlee(gain, low):
+    """Of all prices if the gain is above zero, else of all confidence thresholds; and the full network."""
+    gain(low)
     params = small_params(num_branches=1)
     val, _ = splits(params)
-    policies = [each.policy for each in candidates("tlee", Search(val), params)]
-    full, prices, thresholds = policies[0], policies[1 : len(PRICES) + 1], policies[len(PRICES) + 1 :]
+    full, *policies = [each.policy for each in candidates("tlee", Search(val), params)]
     assert full == Thresholds.never(2)
-    assert [policy.price for policy in prices] == list(PRICES)
-    assert thresholds == [Thresholds.one_confidence(level, depth, 2) for depth in (0, 1) for level in LEVELS]
+    if low > 0:
+        assert [policy.price for policy in policies] == list(PRICES)
+    else:
+        assert policies == [Thresholds.one_confidence(level, depth, 2) for depth in (0, 1) for level in LEVELS]
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95])
 @pytest.mark.parametrize("max_loss", [3.0, 6.0, 12.0])
 @pytest.mark.parametrize("accumulate", ["exit", "visited"])
-def test_tlee_costs_no_more_than_any_single_threshold_within_the_same_limit(accumulate, max_loss, confidence):
-    """But for the 5% within which fewer exits are chosen."""
+def test_tlee_costs_no_more_than_any_single_threshold_within_the_same_limit(gain, accumulate, max_loss, confidence):
+    """Where values are no better, and but for the 5% within which fewer exits are chosen."""
+    gain(0.0)
     limits = {"evaluate.max_loss": max_loss, "evaluate.confidence": confidence}
     params = small_params(limits, num_branches=1, accumulate=accumulate)
     val, _ = splits(params)
@@ -346,7 +346,7 @@ def test_tlee_costs_no_more_than_any_single_threshold_within_the_same_limit(accu
     tried = candidates("tlee", search, params)
     chosen = pick(tried, search, params.evaluate)
     assert chosen.gmacs < search.full.gmacs
-    for start in (len(PRICES), len(PRICES) + len(LEVELS)):  # as in `test_the_paths_of_tlee`
+    for start in (1, 1 + len(LEVELS)):  # as in `test_the_policies_of_tlee`
         path = tried[start : start + len(LEVELS)]
         assert chosen.gmacs <= NEAR * pick(path, search, params.evaluate).gmacs
 

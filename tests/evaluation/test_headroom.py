@@ -10,6 +10,7 @@ from support.splits import noisy, planted
 
 from tlee.costs import GIGA, Costs
 from tlee.evaluation.answers import answer_auroc
+from tlee.evaluation.evaluate import evaluate
 from tlee.evaluation.headroom import CASES, Headroom, measure_headroom
 from tlee.evaluation.oracle import oracle, oracle_curve
 from tlee.params import METHOD_SETTINGS, Params
@@ -67,7 +68,7 @@ def settings(max_loss: float = 2.0, rule: str = "optimal_stopping") -> Params:
 
 def measured(skill: tuple[float, float], params: Params) -> Headroom:
     readout = identity_readout(num_branches=1, gate="confidence")
-    return measure_headroom(noisy(skill, readout), noisy(skill, readout, seed=1), params)
+    return measure_headroom(evaluate(noisy(skill, readout), noisy(skill, readout, seed=1), params), params)
 
 
 @pytest.mark.parametrize("rule", ["optimal_stopping", "thresholds"])
@@ -89,7 +90,7 @@ def test_shallow_exits_that_are_perfect_leave_no_headroom_there():
     val, test = (noisy((3.0, 3.0), readout, seed=seed) for seed in (0, 1))
     for split in (val, test):
         split.table.features[:, :, 0] = split.table.features[:, :, 1]
-    table = measure_headroom(val, test, settings()).table.set_index("case")
+    table = measure_headroom(evaluate(val, test, settings()), settings()).table.set_index("case")
     assert table.at["exits", "area"] == table.at["method", "area"]
     assert table.at["exits", "share_of_full"] == table.at["method", "share_of_full"]
 
@@ -106,7 +107,7 @@ def test_the_share_is_missing_if_no_point_is_within_the_limit():
     """All frames are left at a depth that shows nothing."""
     params = small_params({"evaluate.rule": "thresholds", "evaluate.layer_threshold": 0.0}, num_branches=1)
     readout = identity_readout(num_branches=1)
-    found = measure_headroom(noisy((0.0, 4.0), readout), noisy((0.0, 4.0), readout, seed=1), params)
+    found = measure_headroom(evaluate(noisy((0.0, 4.0), readout), noisy((0.0, 4.0), readout, seed=1), params), params)
     table = found.table.set_index("case")
     curve = found.curves[found.curves["case"] == "method"]
     assert curve["score"].max() < found.full_score
@@ -125,7 +126,7 @@ def test_every_method_has_headroom_and_scores_of_answers(method):
     skill = (1.0, 3.0)[-branches - 1 :]
     val, test = (noisy(skill, readout, seed=seed) for seed in (0, 1))
     val, test = (replace(split, costs=costs) for split in (val, test))
-    table = measure_headroom(val, test, params).table.set_index("case")
+    table = measure_headroom(evaluate(val, test, params), params).table.set_index("case")
     assert table.at["luck", "area"] >= table.at["gates", "area"] >= table.at["method", "area"]
     assert table.at["method", "share_of_full"] <= 1 + 1e-9
     assert list(answer_auroc(val, test, 0)["exits"]) == [*(f"depth {depth}" for depth in range(branches + 1)), "all"]

@@ -5,8 +5,8 @@ import pytest
 from support.small import identity_readout, small_params
 from support.splits import noisy
 
+from tlee.evaluation.candidates import candidates
 from tlee.evaluation.comparison import area_under, chance_level
-from tlee.evaluation.evaluate import candidates
 from tlee.evaluation.per_video import LIMITS, per_video, video_areas
 from tlee.evaluation.search import Search, choose, frontier
 
@@ -17,7 +17,7 @@ FAMILIES = ("full", "tlee", "fixed_depth", "confidence")
 @pytest.fixture(scope="module")
 def results():
     readout = identity_readout(num_branches=1, gate="confidence")
-    val, test = noisy((1.0, 4.0), readout), noisy((1.0, 4.0), readout, videos=60, seed=1)
+    val, test = noisy((1.0, 4.0), readout, videos=400), noisy((1.0, 4.0), readout, videos=60, seed=1)
     search = Search(val)
     found = {name: candidates(name, search, PARAMS) for name in FAMILIES}
     return found, search, test, per_video(found, search, test, PARAMS.evaluate)

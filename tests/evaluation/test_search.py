@@ -220,45 +220,45 @@ def test_with_a_confidence_of_one_half_the_bound_is_the_mean():
 # --- choosing among policies of paths ------------------------------------------------------------------
 
 
-def unseen(gmacs: float, added: float, spread: float = 0.0, score: float = 0.9) -> Candidate:
-    return replace(candidate(gmacs, 0.1, added, spread), unseen_score=score)
+def on_path(gmacs: float, added: float, spread: float = 0.0, score: float = 0.9) -> Candidate:
+    return replace(candidate(gmacs, 0.1, added, spread), path_score=score)
 
 
 def chosen_of(candidates: list[Candidate], max_loss: float, confidence: float = CONFIDENCE) -> Candidate:
-    full = unseen(10, 0.0)
-    return choose(candidates, full, max_loss, confidence, lambda each: each.unseen_score)
+    full = on_path(10, 0.0)
+    return choose(candidates, full, max_loss, confidence, lambda each: each.path_score)
 
 
 def test_policies_of_paths_are_tested_each_for_itself():
     """One that fails rules out no other, and the order given is of no account."""
-    policies = [unseen(8, 0.001), unseen(6, 0.008), unseen(4, 0.012), unseen(2, 0.009)]
+    policies = [on_path(8, 0.001), on_path(6, 0.008), on_path(4, 0.012), on_path(2, 0.009)]
     for order in (policies, policies[::-1]):
         assert chosen_of(order, max_loss=1.0).gmacs == 2
         assert chosen_of(order, max_loss=0.8).gmacs == 6  # a loss equal to the limit is within it
         assert chosen_of(order, max_loss=0.7).gmacs == 8
 
 
-def test_the_bound_of_an_unseen_policy_is_its_own():
+def test_the_bound_of_a_policy_of_a_path_is_its_own():
     """For this policy alone: 0.004 + 1.645 * 0.002 = 0.0073; for two policies at once it would be 0.0079."""
-    policies = [unseen(8, 0.0), unseen(2, 0.004, spread=0.002)]
+    policies = [on_path(8, 0.0), on_path(2, 0.004, spread=0.002)]
     assert chosen_of(policies, max_loss=0.75).gmacs == 2
     assert chosen_of(policies, max_loss=0.7).gmacs == 8
-    searched = [replace(each, unseen_score=None) for each in policies]
+    searched = [replace(each, path_score=None) for each in policies]
     assert choose(searched, policies[0], 0.75, CONFIDENCE, lambda each: 0.9).gmacs == 8
 
 
 def test_the_confidence_decides_between_the_expected_loss_and_its_bound():
-    policies = [unseen(8, 0.001), unseen(6, 0.004, spread=0.004)]
+    policies = [on_path(8, 0.001), on_path(6, 0.004, spread=0.004)]
     assert chosen_of(policies, max_loss=0.5, confidence=0.5).gmacs == 6
     assert chosen_of(policies, max_loss=0.5, confidence=0.95).gmacs == 8
 
 
-def test_an_unseen_policy_must_keep_the_metric_too():
-    assert chosen_of([unseen(8, 0.001), unseen(2, 0.001, score=0.88)], max_loss=1.0).gmacs == 8
+def test_a_policy_of_a_path_must_keep_the_metric_too():
+    assert chosen_of([on_path(8, 0.001), on_path(2, 0.001, score=0.88)], max_loss=1.0).gmacs == 8
 
 
 def test_if_none_is_within_the_limit_the_policy_with_the_lowest_bound_is_chosen():
-    assert chosen_of([unseen(8, 0.02), unseen(6, 0.011, spread=0.003), unseen(4, 0.012)], max_loss=1.0).gmacs == 4
+    assert chosen_of([on_path(8, 0.02), on_path(6, 0.011, spread=0.003), on_path(4, 0.012)], max_loss=1.0).gmacs == 4
 
 
 def test_a_policy_is_judged_by_the_outcomes_of_others_like_it(search):
@@ -271,7 +271,8 @@ def test_a_policy_is_judged_by_the_outcomes_of_others_like_it(search):
     assert search.score(judged) == pytest.approx(search.score(measured))
     assert judged.added == pytest.approx(search.score(search.full) - search.score(measured))
     assert judged.added > 0.005  # one video of 120
-    assert (judged.unseen, measured.unseen) == (True, False)
+    assert judged.path_score == pytest.approx(search.score(measured))
+    assert measured.path_score is None
 
 
 # --- the loss along a path -------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from support.small import T, identity_readout, random_features, small_params
 
 from tlee.costs import GIGA, Costs
 from tlee.evaluation import value_iteration
+from tlee.evaluation.candidates import optimal_stopping
 from tlee.evaluation.cross_validation import out_of_fold
-from tlee.evaluation.evaluate import learned, pick
+from tlee.evaluation.evaluate import pick
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import Search
 from tlee.evaluation.value_iteration import PRICES, Regressions, ValueIteration, collect, estimate
@@ -349,7 +350,7 @@ def test_tlee_decides_by_values_where_confidence_misleads_and_by_confidence_wher
     params = small_params({"evaluate.max_loss": 3.0, "evaluate.confidence": 0.5})
     for data, by_value in ((misleading(600, seed=0), True), (noisy((2.0, 4.0, 5.0), 12), False)):
         search = Search(data)
-        tried = learned(search, params)
+        tried = optimal_stopping(search, params)
         chosen = pick(tried, search, params.evaluate)
         assert isinstance(chosen.policy, OptimalStopping) == by_value
         levels = [each for each in tried if isinstance(each.policy, Thresholds)]

@@ -22,6 +22,7 @@ from support.titles import title as title_of
 
 from tlee.evaluation.evaluate import Evaluation
 from tlee.evaluation.replay import Split
+from tlee.evaluation.search import Search
 from tlee.explanation.explain import (
     Explanation,
     by_class,
@@ -297,7 +298,7 @@ def test_the_columns_of_a_trace_are_those_that_evaluate_writes():
     outcomes = Outcomes(torch.eye(2), torch.full((2, T), 1), torch.tensor([1, 2]))
     split = Split(table, identity_readout(), COSTS, "top1")
     empty = pd.DataFrame()
-    made = Evaluation("full", split, {}, {"full": outcomes}, empty, empty, empty, empty).trace("full")
+    made = Evaluation("full", Search(split), [], split, {}, {"full": outcomes}, *[empty] * 4).trace("full")
     assert list(made.columns) == list(COLUMNS)
 
 

@@ -10,8 +10,8 @@ from support.small import COSTS, identity_readout, small_params
 from support.titles import states
 
 from tlee.evaluation import replay
+from tlee.evaluation.candidates import candidates
 from tlee.evaluation.comparison import area_under, chance_level
-from tlee.evaluation.evaluate import candidates
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import Search, frontier
 from tlee.features import FeatureTable

@@ -80,7 +80,7 @@ def test_the_policy_is_searched_like_its_family_and_can_be_stored(tmp_path, monk
     table = FeatureTable(random_features(40), labels, truth, names, names, ["a", "b"])
     val = Split(table, identity_readout(), COSTS, "top1")
     with executed("FAMILIES"):
-        policies = baselines.FAMILIES["margin"](val, 0)
+        policies = [policy for path in baselines.FAMILIES["margin"](val, 0) for policy in path]
         tried = Search(val).measure_all(policies)
         save_policies({"margin": policies[-1]}, path)
         assert read_policy("margin", path) == policies[-1]

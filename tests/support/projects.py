@@ -17,6 +17,7 @@ from tlee.costs import count_costs
 from tlee.datasets import Dataset
 from tlee.evaluation.evaluate import Evaluation
 from tlee.evaluation.replay import Split
+from tlee.evaluation.search import Search
 from tlee.extraction import extract
 from tlee.features import split_features
 from tlee.model import save_trained
@@ -48,7 +49,7 @@ def make_project(root: Path) -> dict[str, pd.DataFrame]:
         policies = {"tlee": policy_amid(model, clips), "full": Thresholds.never(3), "random": RandomExits(0.3, seed=0)}
         save_policies(policies)
         outcomes = {name: test.run(policy) for name, policy in policies.items()}
-        evaluation = Evaluation("tlee", test, policies, outcomes, *[pd.DataFrame()] * 4)
+        evaluation = Evaluation("tlee", Search(test), [], test, policies, outcomes, *[pd.DataFrame()] * 4)
         return {name: evaluation.trace(name) for name in policies}
 
 

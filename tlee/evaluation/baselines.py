@@ -2,8 +2,8 @@
 
 Policies with a single threshold also have the shallowest exit in use as a parameter.
 
-Every family is a list of policies; those on its frontier on ``val`` are its curve, and one of them is chosen on
-``val`` by the same rule as TLEE's thresholds.
+Every family is a list of paths: of policies that one number makes cheaper (``Search.judge_path``). Those on its
+frontier on ``val`` are its curve, and one of them is chosen on ``val`` by the same rule as TLEE's own.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,44 +32,41 @@ STAY_NEAR_ONE = 1e-3  #: weight of the regulariser: where all of val is correct,
 CHANCES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  #: probabilities of stopping at an exit
 
 
-def fixed_frames(val: Split, seed: int) -> list[FixedExits]:
+def fixed_frames(val: Split, seed: int) -> list[list[FixedExits]]:
     """The first frames at full depth, whatever the confidence."""
-    return [FixedExits(count, val.num_exits - 1) for count in range(1, val.num_frames + 1)]
+    return [[FixedExits(count, val.num_exits - 1) for count in range(1, val.num_frames + 1)]]
 
 
-def fixed_depth(val: Split, seed: int) -> list[FixedExits]:
+def fixed_depth(val: Split, seed: int) -> list[list[FixedExits]]:
     """All frames, left at the same depth."""
-    return [FixedExits(val.num_frames, depth) for depth in range(val.num_exits)]
+    return [[FixedExits(val.num_frames, depth) for depth in range(val.num_exits)]]
 
 
-def patience(val: Split, seed: int) -> list[StopAbove]:
-    """Frames at one depth until several consecutive ones agree on the class."""
+def patience(val: Split, seed: int) -> list[list[StopAbove]]:
+    """Frames at one depth until several consecutive ones agree on the class; a path for each depth."""
     streaks = [(streak - 0.5) / val.num_frames for streak in range(1, val.num_frames + 1)]
-    depths = range(val.num_exits)
     return [
-        StopAbove.between("agreement", above, val.num_frames, depth, depth) for depth in depths for above in streaks
+        [StopAbove.between("agreement", above, val.num_frames, depth, depth) for above in streaks]
+        for depth in range(val.num_exits)
     ]
 
 
-def above_level(val: Split, score: Score) -> list[StopAbove]:
-    """A single threshold at all exits from some depth on."""
+def above_level(val: Split, score: Score) -> list[list[StopAbove]]:
+    """A single threshold at all exits from some depth on; a path for each depth."""
     deepest = val.num_exits - 1
-    policies = [
-        StopAbove.between(score, level, val.num_frames, shallowest, deepest)
+    return [
+        [StopAbove.between(score, level, val.num_frames, shallowest, deepest) for level in LEVELS]
         for shallowest in range(val.num_exits)
-        for level in LEVELS
     ]
-    return list(dict.fromkeys(policies))
 
 
-def ensemble(val: Split, seed: int) -> list[StopAbove]:
+def ensemble(val: Split, seed: int) -> list[list[StopAbove]]:
     """A single threshold on the product of all exits from some depth on, with weights fitted on ``val``."""
     seen, deepest = _record(val, log_probabilities), val.num_exits - 1
     return [
-        StopAbove.between("ensemble", level, val.num_frames, shallowest, deepest, weights)
+        [StopAbove.between("ensemble", level, val.num_frames, shallowest, deepest, weights) for level in LEVELS]
         for shallowest in range(val.num_exits)
         for weights in [_fit_weights(seen, val, shallowest)]
-        for level in LEVELS
     ]
 
 
@@ -92,12 +89,12 @@ def _fit_weights(seen: torch.Tensor, val: Split, shallowest: int) -> tuple[float
     return (0.0,) * shallowest + tuple(logarithms.exp().tolist())
 
 
-def random(val: Split, seed: int) -> list[RandomExits]:
+def random(val: Split, seed: int) -> list[list[RandomExits]]:
     """Exits drawn at random."""
-    return [RandomExits(chance, seed) for chance in CHANCES]
+    return [[RandomExits(chance, seed) for chance in CHANCES]]
 
 
-def budgeted(val: Split, seed: int) -> list[StopAbove]:
+def budgeted(val: Split, seed: int) -> list[list[StopAbove]]:
     """Thresholds for a target distribution over exits (MSDNet, ICLR 2018, budgeted batch classification).
 
     Exit ``k``, counted over frames and depths in visiting order, is to take a share proportional to ``q^k`` of the
@@ -116,7 +113,7 @@ def budgeted(val: Split, seed: int) -> list[StopAbove]:
             left = left[~(confidence[left, k] > above[k])]
         table = above.reshape(val.num_frames, val.num_exits)
         policies.append(StopAbove("confidence", tuple(map(tuple, table.tolist())), val.num_exits - 1))
-    return list(dict.fromkeys(policies))
+    return [list(dict.fromkeys(policies))]
 
 
 def _threshold(scores: np.ndarray, take: int) -> float:
@@ -157,8 +154,8 @@ def _record(split: Split, note: Callable[[Observation], torch.Tensor]) -> torch.
     return values
 
 
-#: Families by name: functions of a ``val`` split and a seed that return the policies of the family.
-FAMILIES: dict[str, Callable[[Split, int], Sequence[Policy | GivenExits]]] = {
+#: Families by name: functions of a ``val`` split and a seed that return the paths of the family.
+FAMILIES: dict[str, Callable[[Split, int], Sequence[Sequence[Policy | GivenExits]]]] = {
     "fixed_frames": fixed_frames,
     "fixed_depth": fixed_depth,
     "confidence": lambda val, seed: above_level(val, "confidence"),

@@ -1,20 +1,19 @@
 """Policies on one scale: chosen on ``val``, score and cost reported on ``test``."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 
 from tlee.costs import count_costs
-from tlee.evaluation import baselines
+from tlee.evaluation.candidates import can_cross_validate, candidates, decides_by_value, family_names
 from tlee.evaluation.comparison import area_under, chance_level, paired, policy_row
 from tlee.evaluation.cross_validation import out_of_fold
 from tlee.evaluation.oracle import oracle, oracle_curve
 from tlee.evaluation.per_video import per_video
 from tlee.evaluation.replay import Split
-from tlee.evaluation.search import Candidate, Coordinate, Search, afford, choose, families, frontier
-from tlee.evaluation.value_iteration import PRICES, ValueIteration
+from tlee.evaluation.search import Candidate, Search, afford, choose, frontier
 from tlee.features import load_features
 from tlee.metrics import confusion, is_correct
 from tlee.model import load_trained
@@ -35,6 +34,8 @@ class Evaluation:
     """Result of the comparison; every number is of ``test`` unless its name has ``val``."""
 
     method: str  #: ``model.method``, whose policy the next stage exports
+    search: Search  #: on ``val``
+    tried: list[Candidate]  #: the method's policies that were run on val
     test: Split
     policies: Policies  #: chosen on val, by name
     outcomes: dict[str, Outcomes]  #: of those policies and of the oracle
@@ -126,7 +127,7 @@ def evaluate_splits(params: Params) -> Evaluation:
 
     With ``evaluate.folds``, and more than one group in ``val``, the row of a method that decides by thresholds also has
     the cross-validated score and cost of its search (``cv_score``, ``cv_gmacs``, see ``cross_validate``); the
-    estimates on ``val`` of one that decides by values are cross-validated themselves, see ``learned``.
+    estimates on ``val`` of one that decides by values are cross-validated themselves, see ``optimal_stopping``.
     """
     val, test = load_splits(params)
     evaluation = evaluate(val, test, params)
@@ -171,67 +172,7 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
     table = pd.DataFrame(rows).merge(_areas(curves, val, full), on="method", how="left")
     versus = paired(method, test, outcomes, settings.bootstrap, seed)
     videos = per_video(found, search, test, settings).assign(split=params.dataset.split, seed=seed)
-    return Evaluation(method, test, policies, outcomes, table, curves, versus, videos)
-
-
-def family_names(params: Params, split: Split) -> list[str]:
-    """Return the families compared: the full network, those of the method, and those of the literature."""
-    own, spaces = params.model.method, threshold_families(params, split)
-    learned = [own] if decides_by_value(params) else []
-    return ["full", *spaces, *learned, *(name for name in baselines.FAMILIES if name not in spaces)]
-
-
-def decides_by_value(params: Params) -> bool:
-    """True if the method's policy is of the kind ``OptimalStopping``, which only TLEE's can be."""
-    return params.model.method == "tlee" and params.evaluate.rule == "optimal_stopping"
-
-
-def threshold_families(params: Params, split: Split) -> dict[str, tuple[Coordinate, ...]]:
-    """Families of thresholds of the method, see ``search.families``; its own has another name if values decide."""
-    own = params.model.method
-    spaces = families(own, split.num_exits, gated=bool(split.readout.gates))
-    return {f"{name}_thresholds" if name == own and decides_by_value(params) else name: spaces[name] for name in spaces}
-
-
-def candidates(family: str, search: Search, params: Params) -> list[Candidate]:
-    """Run all policies of a family on the split of ``search``."""
-    split, spaces = search.split, threshold_families(params, search.split)
-    if family in spaces:
-        return search.explore(spaces[family], fixed_thresholds(params.evaluate))
-    if family in baselines.FAMILIES:
-        return search.measure_all(baselines.FAMILIES[family](split, params.seed))
-    if family == params.model.method and decides_by_value(params):
-        return learned(search, params)
-    return [search.full]
-
-
-def learned(search: Search, params: Params) -> list[Candidate]:
-    """Return TLEE's own policies on the split of ``search``, as paths from conservative to aggressive.
-
-    They are those of ``ValueIteration``, one for each price, and, since few videos may teach less than confidence
-    knows, those with one confidence threshold, from each depth on; and the full network. With ``evaluate.folds``, and
-    more than one group, the former are judged by cross-validation: by the outcomes, on each fold, of the policy that is
-    fitted at its price on the groups of the other folds.
-    """
-    split = search.split
-
-    def fit(part: Split) -> list[Policy]:
-        iteration = ValueIteration(part, params.seed)
-        return [iteration.policy(price) for price in PRICES]
-
-    policies, crosses = fit(split), can_cross_validate(split, params)
-    outcomes = out_of_fold(split, fit, params.evaluate.folds, params.seed) if crosses else split.sweep(policies)
-    paths: list[list[tuple[Policy | GivenExits, Outcomes]]] = [list(zip(policies, outcomes, strict=True))]
-    for shallowest in range(split.num_exits):
-        levels = [Thresholds.one_confidence(level, shallowest, split.num_exits) for level in baselines.LEVELS]
-        paths.append(list(zip(levels, split.sweep(levels), strict=True)))
-    never = replace(search.full, unseen_score=search.score(search.full))
-    return [never, *(candidate for path in paths for candidate in search.judge_path(path))]
-
-
-def can_cross_validate(split: Split, params: Params) -> bool:
-    """True if ``evaluate.folds`` asks for cross-validation and the split has more than one group."""
-    return params.evaluate.folds > 0 and len(set(split.table.groups)) > 1
+    return Evaluation(method, search, found[method], test, policies, outcomes, table, curves, versus, videos)
 
 
 def pick(tried: list[Candidate], search: Search, settings: EvaluateParams) -> Candidate:
@@ -254,12 +195,6 @@ def cross_validate(val: Split, params: Params) -> Outcomes:
         return [pick(candidates(params.model.method, search, params), search, params.evaluate).policy]
 
     return out_of_fold(val, search_in, params.evaluate.folds, params.seed)[0]
-
-
-def fixed_thresholds(params: EvaluateParams) -> dict[str, float]:
-    """Thresholds that the user has set to one number for all depths, by field of ``Thresholds``."""
-    values = {field.name: getattr(params, f"{field.name}_threshold") for field in fields(Thresholds)}
-    return {name: float(value) for name, value in values.items() if value != "auto"}
 
 
 def _areas(curves: pd.DataFrame, val: Split, full: Outcomes) -> pd.DataFrame:

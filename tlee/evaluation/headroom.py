@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from tlee.evaluation.candidates import candidates
 from tlee.evaluation.comparison import area_under, chance_level
-from tlee.evaluation.evaluate import candidates
+from tlee.evaluation.evaluate import Evaluation
 from tlee.evaluation.oracle import oracle, oracle_curve
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import ROUNDING, Candidate, Search, frontier
@@ -39,7 +40,7 @@ class Headroom:
         save_table("evaluate", "headroom", self.table)
 
 
-def measure_headroom(val: Split, test: Split, params: Params) -> Headroom:
+def measure_headroom(evaluation: Evaluation, params: Params) -> Headroom:
     """Compare the method on ``test`` with itself where one of its parts is perfect, see ``CASES``.
 
     Perfect shallow exits have the features of the full depth at their own cost, and the policies are fitted anew. The
@@ -48,11 +49,12 @@ def measure_headroom(val: Split, test: Split, params: Params) -> Headroom:
     cheapest point of a curve that loses at most ``evaluate.max_loss`` points to the full network, as a share of its
     cost; NaN if none does.
     """
-    search, max_loss, chance = Search(val), params.evaluate.max_loss, chance_level(val.table.truth)
+    search, test, max_loss = evaluation.search, evaluation.test, params.evaluate.max_loss
+    chance = chance_level(search.split.table.truth)
     full_score = test.score(test.run(search.full.policy))
     least = full_score - max_loss / 100 - ROUNDING
     curves, rows = [], []
-    for case, curve in _curves(search, test, params).items():
+    for case, curve in _curves(evaluation, params).items():
         shares = curve["gmacs"] / search.full.gmacs
         area = area_under(pd.DataFrame({"val_gmacs": shares, "score": curve["score"]}), 1.0, chance)
         cheapest = shares[curve["score"] >= least].min()
@@ -61,11 +63,10 @@ def measure_headroom(val: Split, test: Split, params: Params) -> Headroom:
     return Headroom(pd.concat(curves, ignore_index=True), pd.DataFrame(rows), full_score, max_loss)
 
 
-def _curves(search: Search, test: Split, params: Params) -> dict[str, pd.DataFrame]:
-    method, val = params.model.method, search.split
-    tried = candidates(method, search, params)
-    perfect_val, perfect_test = (_as_good_as_full_depth(split) for split in (val, test))
-    perfect = candidates(method, Search(perfect_val), params)
+def _curves(evaluation: Evaluation, params: Params) -> dict[str, pd.DataFrame]:
+    tried, test = evaluation.tried, evaluation.test
+    perfect_val, perfect_test = (_as_good_as_full_depth(split) for split in (evaluation.search.split, test))
+    perfect = candidates(evaluation.method, Search(perfect_val), params)
     on_test = [replace(each, error=1 - point["score"], gmacs=point["gmacs"]) for each, point in _points(tried, test)]
     return {
         "method": _curve(frontier(tried), test),

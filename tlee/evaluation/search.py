@@ -31,6 +31,8 @@ ROUNDING = 1e-9  #: of scores, which are shares of whole numbers of videos
 
 Coordinate = tuple[str, int]  #: field of ``Thresholds``, depth
 
+PolicyPath = Sequence[tuple[Policy | GivenExits, Outcomes]]  #: policies that one number makes more or less aggressive
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -42,12 +44,7 @@ class Candidate:
     spread: float  #: standard error of ``added``
     gmacs: float  #: mean GMACs of a video
     gmacs_spread: float = 0.0  #: standard error of ``gmacs``
-    unseen_score: float | None = None  #: metric, if all these are of policies fitted on other videos
-
-    @property
-    def unseen(self) -> bool:
-        """True if no video was used to fit the policy that it is judged by."""
-        return self.unseen_score is not None
+    path_score: float | None = None  #: metric, if it is that of a path, see ``Search.judge_path``
 
     def bound(self, confidence: float, policies: int = 1) -> float:
         """Upper bound of the added error that holds for all of ``policies`` policies at once (Bonferroni)."""
@@ -97,7 +94,8 @@ class Search:
         self.seen: dict[Policy | GivenExits, Candidate] = {}
         never = Thresholds.never(split.num_exits)
         self._score = cache(lambda policy: split.score(split.run(policy)))
-        self._full_errors = self._errors(split.run(never))
+        self._full = split.run(never)
+        self._full_errors = self._errors(self._full)
         self.full = self.measure(never)
 
     def measure(self, policy: Policy | GivenExits) -> Candidate:
@@ -111,22 +109,22 @@ class Search:
             self.seen[policy] = self._judge(policy, outcomes)
         return [self.seen[policy] for policy in policies]
 
-    def judge_path(self, path: Sequence[tuple[Policy | GivenExits, Outcomes]]) -> list[Candidate]:
-        """Judge policies that one number makes more or less aggressive, by outcomes that they were not fitted to.
+    def judge_path(self, path: PolicyPath) -> list[Candidate]:
+        """Judge policies that one number makes more or less aggressive, by outcomes that they were not searched on.
 
         The score that each loses is a noisy sample of a function that falls with cost: the loss is that function,
         fitted to all of them and to the full network (isotonic regression), so that no policy is chosen for its luck.
         """
         from sklearn.isotonic import IsotonicRegression  # slow to import
 
-        full = self.split.run(self.full.policy)
+        full = self._full
         judged = [self._judge(policy, outcomes) for policy, outcomes in path]
         scores = [self.split.score(outcomes) for outcomes in (full, *(outcomes for _, outcomes in path))]
         gmacs = [each.gmacs for each in (self.full, *judged)]
         fitted = IsotonicRegression(increasing=False).fit_transform(gmacs, [scores[0] - score for score in scores])
         lost = (fitted - fitted[0]).clip(min=0)  # of policies that cost more than the full network too
         return [
-            replace(each, added=loss, spread=self._spread_of_loss(outcomes, full), unseen_score=scores[0] - loss)
+            replace(each, added=loss, spread=self._spread_of_loss(outcomes, full), path_score=scores[0] - loss)
             for each, (_, outcomes), loss in zip(judged, path, lost[1:].tolist(), strict=True)
         ]
 
@@ -137,7 +135,7 @@ class Search:
 
     def score(self, candidate: Candidate) -> float:
         """Metric of a candidate on the videos of the split."""
-        return self._score(candidate.policy) if candidate.unseen_score is None else candidate.unseen_score
+        return self._score(candidate.policy) if candidate.path_score is None else candidate.path_score
 
     def _judge(self, policy: Policy | GivenExits, outcomes: Outcomes) -> Candidate:
         errors, gmacs = self._errors(outcomes), outcomes.gmacs
@@ -257,7 +255,7 @@ def afford(candidates: list[Candidate], max_gmacs: float, confidence: float) -> 
 
 def _tests(candidates: list[Candidate]) -> int:
     """Return the number of policies for which a bound must hold at once."""
-    return 1 if all(candidate.unseen for candidate in candidates) else len(candidates)
+    return len(candidates) if any(candidate.path_score is None for candidate in candidates) else 1
 
 
 def _margin(standard_error: float, confidence: float, policies: int = 1) -> float:

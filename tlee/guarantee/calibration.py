@@ -13,7 +13,8 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from tlee import intervals
-from tlee.evaluation.evaluate import candidates, pick
+from tlee.evaluation.candidates import candidates
+from tlee.evaluation.evaluate import pick
 from tlee.evaluation.per_video import video_areas
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import COMPARED, Search, frontier

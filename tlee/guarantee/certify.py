@@ -14,7 +14,8 @@ import torch
 from scipy.stats import binomtest
 
 from tlee import intervals
-from tlee.evaluation.evaluate import candidates, simplest
+from tlee.evaluation.candidates import candidates
+from tlee.evaluation.evaluate import simplest
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import NEAR, Search, frontier
 from tlee.guarantee.risk_control import count_passing, needed_videos, p_values, plan, simulate, upper_bound

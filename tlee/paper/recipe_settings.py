@@ -100,7 +100,7 @@ FEW_CLIPS: Settings = {
     "pretrain.dropout": 0.5,
     "pretrain.label_smoothing": 0.1,
     "pretrain.frozen_layers": 12,
-    "branches.epochs": 30,
+    "branches.epochs": 15,
     "branches.frames": 6,
     "branches.learning_rate": 0.001,
     "branches.train_views": 4,
