@@ -1,5 +1,6 @@
 """Several runs in one table: means by hand, and intervals over seeds and groups."""
 
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ def replicates(*runs: pd.DataFrame) -> Replicates:
 
 
 def write(path: Path, table: pd.DataFrame) -> Path:
-    path.write_text(sealed_lines(table.to_csv(index=False, lineterminator="\n")), encoding="utf-8")
+    content = sealed_lines(table.to_csv(index=False, lineterminator="\n")).encode()
+    path.write_bytes(lzma.compress(content) if path.suffix == ".xz" else content)
     return path
 
 
@@ -118,6 +120,10 @@ def test_the_tables_in_markdown():
 def test_runs_are_read_by_the_command(tmp_path, capsys):
     files = [write(tmp_path / f"{row}.csv", table) for row, table in enumerate(TWO_BY_TWO)]
     assert len(read_replicates(files)) == 4 * 2 * 4
+    compressed = [
+        write(path.with_name(f"{path.name}.xz"), table) for path, table in zip(files, TWO_BY_TWO, strict=True)
+    ]
+    pd.testing.assert_frame_equal(read_replicates(compressed), read_replicates(files))
     command_line.app(["replicates", *map(str, files)], standalone_mode=False)
     assert capsys.readouterr().out == markdown(replicates(*TWO_BY_TWO)) + "\n"
 
@@ -127,10 +133,18 @@ def damaged(path: Path) -> Path:
     return path
 
 
+def truncated(path: Path) -> Path:
+    path = path.with_name("bad.csv.xz")
+    path.write_bytes(write(path, run()).read_bytes()[:-40])
+    return path
+
+
 @pytest.mark.parametrize(
     ("bad", "parts"),
     [
         (damaged, ("bad.csv", "damaged", "run it again")),
+        (truncated, ("bad.csv.xz", "damaged", "run it again")),
+        (lambda path: write(path, run()).rename(path.with_name("bad.csv.xz")), ("bad.csv.xz", "damaged")),
         (lambda path: path, ("bad.csv", "cannot be read", "name the file")),
         (lambda path: write(path, run().drop(columns="area")), ("bad.csv", "older kit", "run it again")),
         (lambda path: write(path, run().iloc[:0]), ("bad.csv", "damaged", "run it again")),

@@ -5,6 +5,7 @@ groups of videos with all their results in every run, with replacement; differen
 """
 
 import io
+import lzma
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,20 +26,21 @@ _COLUMNS = [
 
 
 def read_replicates(paths: Sequence[Path]) -> pd.DataFrame:
-    """Read the tables ``videos.csv`` of several runs.
+    """Read the tables ``videos.csv`` of several runs, which may be compressed (``.csv.xz``).
 
     Raises ``UserError`` if one cannot be read, two are of the same run, or they compare different methods.
     """
     tables, runs = [], list[tuple]()
     for path in paths:
         try:
-            table = pd.read_csv(io.StringIO(unsealed_lines(path.read_text(encoding="utf-8"))))
+            with (lzma.open if path.suffix == ".xz" else open)(path, "rt", encoding="utf-8") as file:
+                table = pd.read_csv(io.StringIO(unsealed_lines(file.read())))
             runs.append(tuple(table.loc[0, ["split", "seed"]]))
             tables.append(table[_COLUMNS])
+        except (ValueError, KeyError, EOFError, lzma.LZMAError):
+            raise UserError(f"{path} is damaged or of an older kit: run it again") from None
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}): name the file of a run") from None
-        except (ValueError, KeyError):
-            raise UserError(f"{path} is damaged or of an older kit: run it again") from None
         if runs.index(runs[-1]) < len(runs) - 1:
             raise UserError(f"{path} and {paths[runs.index(runs[-1])]} are of the same split and seed: name each once")
         if set(table["method"]) != set(tables[0]["method"]):
