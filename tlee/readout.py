@@ -149,7 +149,13 @@ class Readout(nn.Module):
         return torch.stack([self.classify(each, t) for t, each in enumerate(z.unbind(1))], dim=1)
 
     def prefix_loss(self, features: torch.Tensor, depths: torch.Tensor | int, targets: torch.Tensor) -> torch.Tensor:
-        """Mean loss over videos and steps (TLEE section III-E, FrameExit 3.3); one of ``targets`` for each video."""
-        logits = self.prefix_logits(features, depths)
-        steps = logits.shape[1]
-        return self.loss(logits, targets.unsqueeze(1).expand(-1, steps, *targets.shape[1:])).mean()
+        """See ``mean_loss``, of the ``prefix_logits`` of exit features."""
+        return self.mean_loss(self.prefix_logits(features, depths), targets)
+
+    def mean_loss(self, logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+        """Mean ``loss`` of ``logits [N, T, C]`` over videos and steps (TLEE section III-E, FrameExit 3.3).
+
+        ``targets`` has one row for each video.
+        """
+        expanded = targets.unsqueeze(1).expand(-1, logits.shape[1], *targets.shape[1:])
+        return self.loss(logits, expanded, smoothing).mean()

@@ -59,17 +59,12 @@ class PretrainTask(Task):
         features = model.exit_features(clips) if settings.joint else model.full_features(clips)
         features = nn.functional.dropout(features, settings.dropout, self.training)
         *early, full = [model.readout.prefix_logits(features, depth) for depth in range(features.shape[2])]
-        losses = [self._label_loss(logits, targets) for logits in (*early, full)]
+        losses = [model.readout.mean_loss(logits, targets, settings.label_smoothing) for logits in (*early, full)]
         if settings.distillation:
             taught = (self._distance(logits, full.detach()) for logits in early)
             share = settings.distillation
             losses[:-1] = [(1 - share) * own + share * each for own, each in zip(losses[:-1], taught, strict=True)]
         return add_up(losses)
-
-    def _label_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean loss of ``logits [N, T, C]`` over videos and steps."""
-        expanded = targets.unsqueeze(1).expand(-1, logits.shape[1], *targets.shape[1:])
-        return self.model.readout.loss(logits, expanded, self.settings.label_smoothing).mean()
 
     def _distance(self, logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Mean Kullback-Leibler divergence of the predictions of ``logits [N, T, C]`` from those of ``teacher``."""
