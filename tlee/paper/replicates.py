@@ -125,29 +125,38 @@ class Replicates:
 
 def markdown(replicates: Replicates) -> str:
     """Format the areas, and for each limit the losses, as Markdown."""
-    own = display_name(replicates.own)
-    lines = [
+    runs = (
         f"{replicates.num_runs} runs, {replicates.num_seeds} seeds, {replicates.num_groups} groups of test videos; "
-        "95% intervals over seeds and groups.",
-        "",
-        f"| policy | area | interval | {own}'s gain | interval |",
+        "95% intervals over seeds and groups."
+    )
+    return "\n\n".join([runs, areas_table(replicates), *(losses_table(replicates, limit) for limit in LIMITS)])
+
+
+def areas_table(replicates: Replicates) -> str:
+    """Format ``Replicates.areas``, in points, as a Markdown table."""
+    lines = [
+        f"| policy | area | interval | {display_name(replicates.own)}'s gain | interval |",
         "|---|---|---|---|---|",
     ]
     for row in replicates.areas().itertuples():
         gain = _cells(row.gain, row.gain_low, row.gain_high, "+.1f")
         lines.append(f"| {display_name(row.method)} | {_cells(row.area, row.low, row.high, '.1f')} | {gain} |")
-    for limit in LIMITS:
-        lines += [
-            "",
-            f"Chosen to lose at most {limit:g} {'point' if limit == 1 else 'points'}:",
-            "",
-            f"| policy | points lost | interval | worst run | GMACs | {own}'s as a share | interval |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for row in replicates.losses(limit).itertuples():
-            loss = _cells(row.loss / 100, row.loss_low / 100, row.loss_high / 100, ".1f")
-            ratio = _cells(row.ratio, row.ratio_low, row.ratio_high, ".0f", "%")
-            lines.append(f"| {display_name(row.method)} | {loss} | {row.worst_run:.1f} | {row.share:.0%} | {ratio} |")
+    return "\n".join(lines)
+
+
+def losses_table(replicates: Replicates, limit: float) -> str:
+    """Format ``Replicates.losses`` as a Markdown table, with a line above it."""
+    lines = [
+        f"Chosen to lose at most {limit:g} {'point' if limit == 1 else 'points'}:",
+        "",
+        "| policy | points lost | interval | worst run | GMACs | "
+        f"{display_name(replicates.own)}'s as a share | interval |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in replicates.losses(limit).itertuples():
+        loss = _cells(row.loss / 100, row.loss_low / 100, row.loss_high / 100, ".1f")
+        ratio = _cells(row.ratio, row.ratio_low, row.ratio_high, ".0f", "%")
+        lines.append(f"| {display_name(row.method)} | {loss} | {row.worst_run:.1f} | {row.share:.0%} | {ratio} |")
     return "\n".join(lines)
 
 
