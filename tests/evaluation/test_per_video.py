@@ -7,7 +7,7 @@ from support.splits import noisy
 
 from tlee.evaluation.candidates import candidates
 from tlee.evaluation.comparison import area_under, chance_level
-from tlee.evaluation.per_video import LIMITS, per_video, video_areas
+from tlee.evaluation.per_video import EXPECTED, LIMITS, per_video, video_areas
 from tlee.evaluation.search import Search, choose, frontier
 
 PARAMS = small_params({"evaluate.folds": 3}, num_branches=1, gate="confidence")
@@ -20,7 +20,7 @@ def results():
     val, test = noisy((1.0, 4.0), readout, videos=400), noisy((1.0, 4.0), readout, videos=60, seed=1)
     search = Search(val)
     found = {name: candidates(name, search, PARAMS) for name in FAMILIES}
-    return found, search, test, per_video(found, search, test, PARAMS.evaluate)
+    return found, search, test, per_video(found, search, test)
 
 
 def test_there_is_a_row_for_each_policy_and_video(results):
@@ -48,7 +48,7 @@ def test_results_and_costs_are_those_of_the_chosen_policies(results):
         rows = table[table["method"] == name]
         assert rows["full"].tolist() == test.correct(test.run(search.full.policy)).tolist()
         for limit in LIMITS:
-            chosen = choose(tried, search.full, limit, PARAMS.evaluate.confidence, search.score)
+            chosen = choose(tried, search.full, limit, EXPECTED, search.score)
             outcomes = test.run(chosen.policy)
             assert rows[f"correct_{limit:g}"].tolist() == test.correct(outcomes).tolist()
             assert rows[f"share_{limit:g}"].tolist() == pytest.approx((outcomes.gmacs / search.full.gmacs).tolist())

@@ -343,6 +343,12 @@ def test_the_standard_error_counts_one_change_more_than_was_observed(hundred):
     assert path[1].bound(0.95) == pytest.approx(1.6449 * math.sqrt(5) / 100, abs=1e-5)
 
 
+def test_a_policy_that_always_costs_what_the_full_network_does_is_certain_to_lose_nothing(hundred):
+    full, cheaper = judged(hundred, outcomes(245, 90), outcomes(244, 90))
+    assert (full.spread, 100 * cheaper.spread) == (0, pytest.approx(1))
+    assert choose([full, cheaper], hundred.full, 1.0, 0.95, hundred.score) == full  # of 100 videos, none may change
+
+
 def test_the_loss_is_in_the_metric(readout):
     """Ranks of videos change, though no answer does."""
     features = torch.tensor([(4.0, 0.0, 0.0), (0.0, 1.0, 0.0), (3.0, 2.0, 0.0)])[:, None, None].expand(3, 4, 3, 3)

@@ -107,7 +107,7 @@ def test_the_tables_in_markdown():
     assert lines[0].startswith("4 runs, 2 seeds, 4 groups")
     (area,) = [line for line in lines if line.startswith("| TLEE | 56.2 |")]
     assert area.endswith("| +0.0 | +0.0 to +0.0 |")
-    limits = [line for line in lines if line.startswith("Chosen")]
+    limits = [line for line in lines if line.startswith("Expected")]
     assert [f"{limit:g} point" in line for limit, line in zip(LIMITS, limits, strict=True)] == [True] * len(LIMITS)
     (own,) = [line for line in lines if line.startswith("| TLEE | 18.8 |")]
     assert "| 50.0 | 28% | 100% | 100% to 100% |" in own

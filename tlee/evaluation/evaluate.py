@@ -171,7 +171,7 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
     curves = pd.concat([pd.DataFrame(points), *bound], ignore_index=True)
     table = pd.DataFrame(rows).merge(_areas(curves, val, full), on="method", how="left")
     versus = paired(method, test, outcomes, settings.bootstrap, seed)
-    videos = per_video(found, search, test, settings).assign(split=params.dataset.split, seed=seed)
+    videos = per_video(found, search, test).assign(split=params.dataset.split, seed=seed)
     return Evaluation(method, search, found[method], test, policies, outcomes, table, curves, versus, videos)
 
 

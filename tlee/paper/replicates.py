@@ -88,7 +88,7 @@ class Replicates:
         return pd.DataFrame(rows)
 
     def losses(self, limit: float) -> pd.DataFrame:
-        """Return one row a method: what its policies chosen to lose ``limit`` points lost and cost.
+        """Return one row a method: what its policies lost and cost that were expected to lose ``limit`` points at most.
 
         ``loss`` in points, with ``loss_low`` and ``loss_high``; ``share`` of the full network's GMACs; ``ratio``, the
         cost of ``own`` as a share of that of the method, with ``ratio_low`` and ``ratio_high``; ``worst_run``, the
@@ -147,7 +147,7 @@ def areas_table(replicates: Replicates) -> str:
 def losses_table(replicates: Replicates, limit: float) -> str:
     """Format ``Replicates.losses`` as a Markdown table, with a line above it."""
     lines = [
-        f"Chosen to lose at most {limit:g} {'point' if limit == 1 else 'points'}:",
+        f"Expected by `val` to lose at most {limit:g} {'point' if limit == 1 else 'points'}:",
         "",
         "| policy | points lost | interval | worst run | GMACs | "
         f"{display_name(replicates.own)}'s as a share | interval |",
