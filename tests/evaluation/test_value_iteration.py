@@ -14,7 +14,7 @@ from tlee.evaluation.cross_validation import out_of_fold
 from tlee.evaluation.evaluate import pick
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import Search
-from tlee.evaluation.value_iteration import PRICES, Regressions, ValueIteration, collect, estimate
+from tlee.evaluation.value_iteration import PRICES, Regressions, ValueIteration, collect, estimate, logistic
 from tlee.features import FeatureTable
 from tlee.policies.evidence import NUM_EVIDENCE
 from tlee.policies.given import FixedExits
@@ -97,7 +97,7 @@ def of_log_odds(count: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Ten
 
 def test_log_odds_of_a_correct_answer_are_recovered():
     shown, correct, weights = of_log_odds(20_000)
-    found = Regressions(shown).logistic(correct)
+    (found,) = logistic([shown], [correct])
     torch.testing.assert_close(torch.tensor(found, dtype=torch.double)[1:], weights[1:], rtol=0, atol=0.04)
     fitted, planted = estimate(shown, found).sigmoid(), (shown @ weights).sigmoid()
     assert (fitted - planted).abs().mean() < 0.01
@@ -108,7 +108,7 @@ def test_few_answers_have_small_weights():
     """A penalty, since with as many columns as this some always separate them."""
     shown, correct, _ = of_log_odds(12)
     assert 0 < correct.mean() < 1
-    odds = estimate(shown, Regressions(shown).logistic(correct))
+    odds = estimate(shown, *logistic([shown], [correct]))
     assert odds.abs().max() < 5
     assert odds[correct > 0].mean() > odds[correct == 0].mean() + 0.5
 
@@ -117,7 +117,9 @@ def test_answers_that_are_all_correct_or_all_wrong_have_constant_log_odds():
     shown, _, _ = of_log_odds(5)
     for count in (1, 5):
         for correct, chance in ((1.0, 0.999), (0.0, 0.001)):
-            weights = Regressions(shown[:count]).logistic(torch.full((count,), correct, dtype=torch.double))
+            answers = torch.full((count,), correct, dtype=torch.double)
+            weights, same = logistic([shown[:count]] * 2, [answers] * 2)
+            assert weights == same
             assert weights[1:] == (0.0,) * (NUM_EVIDENCE - 1)
             assert estimate(shown[:count], weights).sigmoid().tolist() == pytest.approx([chance] * count, abs=1e-4)
 
@@ -125,10 +127,21 @@ def test_answers_that_are_all_correct_or_all_wrong_have_constant_log_odds():
 def test_the_log_odds_give_a_constant_column_no_weight():
     shown, correct, _ = of_log_odds(200)
     shown[:, 4] = 0.3
-    weights = Regressions(shown).logistic(correct)
+    (weights,) = logistic([shown], [correct])
     assert len(weights) == NUM_EVIDENCE
     assert weights[4] == 0
     assert torch.tensor(weights).isfinite().all()
+
+
+def test_frames_share_the_weights_of_evidence_and_differ_by_a_constant():
+    """Answers at the second of two frames are correct more often, whatever their evidence."""
+    shown, _, weights = of_log_odds(20_000)
+    chance = torch.rand(2, 20_000, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    correct = [(each < (shown @ weights + more).sigmoid()).double() for each, more in zip(chance, (0, 2), strict=True)]
+    first, second = logistic([shown, shown], correct)
+    assert first[1:] == second[1:]
+    torch.testing.assert_close(torch.tensor(first, dtype=torch.double)[1:], weights[1:], rtol=0, atol=0.04)
+    assert second[0] - first[0] == pytest.approx(2, abs=0.1)
 
 
 # --- paths -----------------------------------------------------------------------------------------------
@@ -157,11 +170,12 @@ def test_many_videos_are_sampled_evenly(monkeypatch):
 # --- prices ------------------------------------------------------------------------------------------------
 
 
-def test_where_computation_costs_nothing_nothing_of_the_accuracy_is_lost():
+def test_where_computation_costs_nothing_little_of_the_accuracy_is_lost():
+    """Nothing would be, if the values were exact."""
     for seed in range(3):
-        data = noisy((1.0, 2.0, 3.0), seed=seed)
+        data = noisy((1.0, 2.0, 3.0), 600, seed=seed)
         free = data.run(ValueIteration(data, 0).policy(1e-9))
-        assert data.score(free) >= data.score(data.run(Thresholds.never(3))) - 0.01
+        assert data.score(free) >= data.score(data.run(Thresholds.never(3))) - 0.02
 
 
 def test_where_computation_is_too_expensive_every_video_stops_at_the_first_exit():

@@ -8,6 +8,7 @@ Neural Networks 2001, both for American options). The price of computation is th
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ PRICES = (
 )
 
 SHRINKAGE = 0.01  #: ridge penalty of the weights of standardised evidence, for values of going on
-PENALTY = 3.0  #: the same for the log-odds of a correct answer, in the sum over paths
+PENALTY = 3.0  #: the same for the log-odds of a correct answer, in the sum over paths and frames
 _CERTAIN = 7.0  #: log-odds of answers that are all correct
 PATHS = 8  #: random paths through each video, unless there are many videos
 MAX_PATHS = 20_000  #: over all videos
@@ -65,10 +66,11 @@ class ValueIteration:
             [Regressions(shown[self._paths.leaving(t, b)]) for b, shown in enumerate(frame)]
             for t, frame in enumerate(self._paths.evidence[:-1])
         ]
-        self.answers = [
-            [regressions.logistic(self._paths.correct[:, t, b]) for b, regressions in enumerate(frame)]
-            for t, frame in enumerate(self._regressions)
+        by_depth = [
+            logistic([frame[b] for frame in self._paths.evidence], self._paths.correct[:, :, b].unbind(1))
+            for b in range(self._exits)
         ]
+        self.answers = list(zip(*by_depth, strict=True))
 
     def policy(self, price: float) -> OptimalStopping:
         """Fit the values at ``price``.
@@ -144,23 +146,9 @@ class Regressions:
     """
 
     def __init__(self, shown: torch.Tensor):
-        deviation = shown.std(0) if len(shown) > 1 else torch.zeros_like(shown[0])
-        constant = deviation < math.sqrt(torch.finfo(torch.float).eps)
-        self._mean, self._deviation = shown.mean(0), deviation.masked_fill(constant, math.inf)
-        self._scaled = (shown - self._mean) / self._deviation
+        self._scaled, self._mean, self._deviation = _standardised(shown)
         penalty = SHRINKAGE * torch.eye(shown.shape[1], dtype=shown.dtype)
         self._gram = self._scaled.T @ self._scaled / len(shown) + penalty
-
-    def logistic(self, correct: torch.Tensor) -> Weights:
-        """Fit the log-odds of ``correct [P]`` by logistic regression."""
-        from sklearn.linear_model import LogisticRegression  # slow to import
-
-        if correct.min() == correct.max():
-            return (_CERTAIN if correct[0] else -_CERTAIN,) + (0.0,) * (self._scaled.shape[1] - 1)
-        fitted = LogisticRegression(C=1 / PENALTY, solver="newton-cholesky")
-        fitted.fit(self._scaled[:, 1:].numpy(), correct.numpy())
-        slopes = torch.from_numpy(np.concatenate([[0.0], fitted.coef_[0]])) / self._deviation
-        return (float(fitted.intercept_[0] - slopes @ self._mean), *slopes[1:].tolist())
 
     def ridge(self, target: torch.Tensor) -> Weights:
         """Fit ``target [P]`` by ridge regression; its mean is not shrunk."""
@@ -168,6 +156,35 @@ class Regressions:
         weights = torch.linalg.solve(self._gram, products) / self._deviation
         weights[0] = target.mean() - weights @ self._mean
         return tuple(weights.tolist())
+
+
+def logistic(shown: Sequence[torch.Tensor], correct: Sequence[torch.Tensor]) -> list[Weights]:
+    """Fit the log-odds of correct answers at one depth of each frame, by evidence ``[P, F]`` and correctness ``[P]``.
+
+    The frames have the same weights but for the first, a constant of each: few videos could not teach more.
+    """
+    from scipy import sparse
+    from sklearn.linear_model import LogisticRegression  # slow to import
+
+    frames, together = len(shown), torch.cat(list(correct))
+    if together.min() == together.max():
+        return [(_CERTAIN if together[0] else -_CERTAIN,) + (0.0,) * (shown[0].shape[1] - 1)] * frames
+    scaled, mean, deviation = _standardised(torch.cat(list(shown)))
+    where = sparse.kron(sparse.identity(frames), np.ones((len(shown[0]), 1)), format="csr")
+    columns = sparse.hstack([sparse.csr_matrix(scaled[:, 1:].numpy()), where], format="csr")
+    fitted = LogisticRegression(C=1 / PENALTY, tol=1e-6, max_iter=1000).fit(columns, together.numpy())
+    slopes, constants = np.split(fitted.coef_[0], [scaled.shape[1] - 1])
+    weights = torch.from_numpy(np.concatenate([[0.0], slopes])) / deviation
+    first = fitted.intercept_[0] - (weights @ mean).item()
+    return [(float(first + constant), *weights[1:].tolist()) for constant in constants]
+
+
+def _standardised(shown: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return evidence ``[P, F]`` less its mean over its deviation, and both; a constant's deviation is infinite."""
+    deviation = shown.std(0) if len(shown) > 1 else torch.zeros_like(shown[0])
+    deviation = deviation.masked_fill(deviation < math.sqrt(torch.finfo(torch.float).eps), math.inf)
+    mean = shown.mean(0)
+    return (shown - mean) / deviation, mean, deviation
 
 
 def estimate(shown: torch.Tensor, weights: Weights) -> torch.Tensor:
