@@ -18,7 +18,9 @@ import yaml
 from scipy.stats import binomtest
 from support.torture import FULL_DISKS, KILLS, STAGES, summary
 
+from tlee.evaluation.per_video import LIMITS
 from tlee.paper.ablation import VARIANTS
+from tlee.paper.replicates import Replicates, areas_table, read_replicates
 from tlee.paper.summary import guarantee_line, latency_line, methods_table, savings_line
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +37,7 @@ def committed() -> dict[str, bytes]:
         pytest.skip("not a git checkout")
     names = git("ls-tree", "-r", "--name-only", "HEAD").decode().splitlines()
     about = re.compile(
-        r"(results|tlee|notebooks)/|(params|dvc)\.yaml$|dvc\.lock$|data\.dvc$|README\.md$|docs/(results|failures)\.md$"
+        r"(results|tlee|notebooks)/|(params|dvc)\.yaml$|dvc\.lock$|data\.dvc$|README\.md$|docs/(results|failures)\.md$|docs/results/"
     )
     return {name: git("show", f"HEAD:{name}") for name in names if about.match(name)}
 
@@ -112,6 +114,23 @@ def test_committed_results_are_what_the_stages_made(committed, lock):
     assert {"results/metrics/evaluate.json", "results/figures/evaluate"} <= {out["path"] for out in outs}
     for out in outs:
         assert out["md5"] == digest(out["path"], committed), out["path"]
+
+
+def test_the_documents_quote_five_trainings(committed, tmp_path):
+    files = [tmp_path / "seed0.csv"]
+    files[0].write_bytes(committed["results/plots/evaluate/videos.csv"])
+    for name in (name for name in committed if name.startswith("docs/results/")):
+        files.append(tmp_path / Path(name).name)
+        files[-1].write_bytes(committed[name])
+    found, results = Replicates(read_replicates(files)), committed["docs/results.md"].decode()
+    assert found.num_seeds == 5
+    assert areas_table(found) in results
+    for limit in LIMITS:
+        losses = found.losses(limit).set_index("method")
+        own, others = losses.loc["tlee"], [losses.loc[name] for name in ("confidence", "temporal")]
+        ratios = [f"{each['ratio']:.2f} ({each['ratio_low']:.2f} to {each['ratio_high']:.2f})" for each in others]
+        lost = f"{own['loss']:.1f} | {own['loss_low']:.1f} to {own['loss_high']:.1f} | {own['share']:.1%}"
+        assert f"| {limit:g} | {lost} | {' | '.join(ratios)} |" in results
 
 
 def test_the_documents_quote_the_committed_run(committed):
