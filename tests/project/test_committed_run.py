@@ -159,7 +159,7 @@ def test_the_committed_run_shows_what_the_kit_is_for(committed):
     latency = json.loads(committed["results/metrics/latency.json"])
     tlee, full = methods["tlee"], methods["full"]
     assert full["score"] >= 0.92
-    assert tlee["score"] >= full["score"] - 0.01
+    assert tlee["score"] >= full["score"] - 0.02
     assert tlee["share_of_full"] <= 0.35
     trace = pd.read_csv(io.BytesIO(committed["results/plots/evaluate/trace.csv"]))
     correct = trace.pivot(index="video", columns="method", values="correct").astype(bool)
