@@ -14,6 +14,7 @@ from support.titles import states
 
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import NEAR
+from tlee.evaluation.value_iteration import ValueIteration
 from tlee.features import FeatureTable
 from tlee.guarantee import certify as certification
 from tlee.guarantee.certify import Guarantee, PathResults, certify, conservative_to_aggressive
@@ -116,6 +117,18 @@ def test_the_benefit_of_exits_does_not_offset_their_harm(shallow, deep, harmless
         *([] if harmless else [conservative]),
         aggressive,
     ]
+
+
+def test_policies_that_decide_by_values_are_ordered_by_cost_alone(monkeypatch):
+    """Even one that harms more than a cheaper one, on the videos that both were fitted to, is tested before it."""
+    data = noisy(0)
+    policies = [ValueIteration(data, 0).policy(price) for price in (3.0, 0.002, 0.1)]
+    monkeypatch.setattr(
+        certification, "candidates", lambda family, search, params: [search.measure(policy) for policy in policies]
+    )
+    cheap, costly, between = (data.run(policy).gmacs.mean().item() for policy in policies)
+    assert cheap * NEAR < between < between * NEAR < costly
+    assert conservative_to_aggressive(data, layer_params()) == [NEVER_EXIT, policies[1], policies[2], policies[0]]
 
 
 def test_harm_is_smooth():

@@ -17,13 +17,14 @@ from tlee import intervals
 from tlee.evaluation.candidates import candidates
 from tlee.evaluation.evaluate import simplest
 from tlee.evaluation.replay import Split
-from tlee.evaluation.search import NEAR, Search, frontier
+from tlee.evaluation.search import NEAR, Candidate, Search, frontier
 from tlee.guarantee.risk_control import count_passing, needed_videos, p_values, plan, simulate, upper_bound
 from tlee.params import GuaranteeParams, Params
 from tlee.paths import GUARANTEED_POLICY
 from tlee.policies.files import save_policies
 from tlee.policies.given import GivenExits
 from tlee.policies.inference import Outcomes
+from tlee.policies.optimal_stopping import OptimalStopping
 from tlee.policies.policy import Policy
 from tlee.policies.thresholds import Thresholds
 from tlee.records import save_metrics, save_table
@@ -234,25 +235,33 @@ def certify(val: Split, test: Split, params: Params) -> Guarantee:
 def conservative_to_aggressive(split: Split, params: Params) -> list[Policy | GivenExits]:
     """Return the policies to be tested, never exit first, each at least 5% cheaper (``search.NEAR``) than the last.
 
-    They are the policies of which no other has both lower cost and lower harm on ``split``. They are ordered by a
-    smooth harm: on videos that the full network classifies correctly, the mean of the 0/1 harm and of the loss in the
-    probability of the true class. The number of harmed videos is too coarse and noisy: the cheapest policy that happens
-    to harm no video would come first, and if it fails no other is tested. The smooth error of the search is unsuitable
-    too, since it balances harm against videos that exits correct: if the full network often errs, policies that do harm
-    would come first.
+    Those that decide by values are ordered by cost alone: on the videos that they are fitted to, cheap ones seem to do
+    no harm either. Of others they are the policies of which no other has both lower cost and lower harm on ``split``.
+    They are ordered by a smooth harm: on videos that the full network classifies correctly, the mean of the 0/1 harm
+    and of the loss in the probability of the true class. The number of harmed videos is too coarse and noisy: the
+    cheapest policy that happens to harm no video would come first, and if it fails no other is tested. The smooth error
+    of the search is unsuitable too, since it balances harm against videos that exits correct: if the full network often
+    errs, policies that do harm would come first.
     """
     search = Search(split)
-    full = split.run(search.full.policy)
     tried = candidates(params.model.method, search, params)
-    outcomes = split.sweep([each.policy for each in tried])
-    by_harm = [
-        replace(each, error=_smooth_harm(split, outcome, full)) for each, outcome in zip(tried, outcomes, strict=True)
-    ]
+    if any(isinstance(each.policy, OptimalStopping) for each in tried):
+        ordered = sorted(tried, key=lambda each: each.gmacs, reverse=True)
+    else:
+        ordered = frontier(_by_harm(tried, search))[::-1]
     path = [search.full]
-    for each in reversed(frontier(by_harm)):
+    for each in ordered:
         if NEAR * each.gmacs <= path[-1].gmacs:
             path.append(each)
     return [each.policy for each in path]
+
+
+def _by_harm(tried: list[Candidate], search: Search) -> list[Candidate]:
+    split, full = search.split, search.split.run(search.full.policy)
+    outcomes = split.sweep([each.policy for each in tried])
+    return [
+        replace(each, error=_smooth_harm(split, outcome, full)) for each, outcome in zip(tried, outcomes, strict=True)
+    ]
 
 
 def _harmed(split: Split, outcomes: Outcomes, full: Outcomes) -> torch.Tensor:
