@@ -9,7 +9,7 @@ from support.small import T, identity_readout, random_features, small_params
 
 from tlee.costs import GIGA, Costs
 from tlee.evaluation import value_iteration
-from tlee.evaluation.candidates import optimal_stopping
+from tlee.evaluation.candidates import candidates, optimal_stopping
 from tlee.evaluation.cross_validation import out_of_fold
 from tlee.evaluation.evaluate import pick
 from tlee.evaluation.replay import Split
@@ -367,6 +367,6 @@ def test_tlee_decides_by_values_where_confidence_misleads_and_by_confidence_wher
         tried = optimal_stopping(search, params)
         chosen = pick(tried, search, params.evaluate)
         assert isinstance(chosen.policy, OptimalStopping) == by_value
-        levels = [each for each in tried if isinstance(each.policy, Thresholds)]
+        levels = candidates("confidence", search, params)
         if by_value:
             assert chosen.gmacs < 0.8 * pick(levels, search, params.evaluate).gmacs
