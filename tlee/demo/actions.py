@@ -1,7 +1,8 @@
 """Eight actions: joint angles of a stick figure over the course of a movement.
 
 An action maps its *phase*, counted in cycles of the movement, to a :class:`Pose`. At phase 0 most poses are close to
-standing, so that an action can follow an idle lead-in.
+standing; the phases in which a single pose tells the action are listed with it. The actions form pairs, whose members
+share a movement half way between them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,17 @@ class Action:
 
     pose: Callable[[float], Pose]  #: pose at a phase in cycles
     seconds: float  #: duration of one cycle at normal speed
-    travel: float = 0.0  #: distance forward in one cycle, in body heights
+    telling: tuple[tuple[float, float], ...] = ((0.0, 1.0),)  #: intervals of phases whose pose tells the action
+
+    def telling_pose(self, progress: float) -> Pose:
+        """Return the pose at a progress in cycles, which pass through the telling phases only, at equal speed."""
+        lengths = [end - start for start, end in self.telling]
+        distance = progress % 1 * sum(lengths)
+        for (start, _), length in zip(self.telling, lengths, strict=True):
+            if distance <= length:
+                return self.pose(start + distance)
+            distance -= length
+        return self.pose(self.telling[-1][1])
 
 
 def stand(phase: float, turn: float, fidget: float = 0.0) -> Pose:
@@ -202,12 +213,26 @@ def _wave(phase: float) -> Pose:
 
 #: Actions by class name, in the order of their class indices (1, 2, …).
 ACTIONS = {
-    "Bend": Action(_bend, seconds=1.5),
-    "Jump": Action(_jump, seconds=1.0),
-    "JumpingJack": Action(_jumping_jack, seconds=1.0),
-    "Kick": Action(_kick, seconds=1.1),
-    "Run": Action(_run, seconds=0.64, travel=0.38),
-    "Squat": Action(_squat, seconds=1.5),
-    "Walk": Action(_walk, seconds=1.05, travel=0.35),
+    "Bend": Action(_bend, seconds=1.5, telling=((0.25, 0.75),)),
+    "Jump": Action(_jump, seconds=1.0, telling=((0.38, 0.72),)),
+    "JumpingJack": Action(_jumping_jack, seconds=1.0, telling=((0.25, 0.75),)),
+    "Kick": Action(_kick, seconds=1.1, telling=((0.3, 0.7),)),
+    "Run": Action(_run, seconds=0.64),
+    "Squat": Action(_squat, seconds=1.5, telling=((0.25, 0.75),)),
+    "Walk": Action(_walk, seconds=1.05, telling=((0.1, 0.4), (0.6, 0.9))),
     "Wave": Action(_wave, seconds=0.75),
 }
+
+#: Actions that share a movement; a ring stands for the first of a pair, a cross for the second.
+PAIRS = (("Bend", "Squat"), ("Jump", "JumpingJack"), ("Walk", "Run"), ("Kick", "Wave"))
+
+
+def pair_of(action: str) -> tuple[str, str]:
+    """Return the pair that an action belongs to."""
+    return next(pair for pair in PAIRS if action in pair)
+
+
+def common_pose(pair: tuple[str, str], progress: float) -> Pose:
+    """Return the pose that a pair shares at a progress in cycles: half way between both, the near arm held out."""
+    first, second = (ACTIONS[name].telling_pose(progress) for name in pair)
+    return first.blend(second, 0.5)._replace(near_arm=115.0, near_elbow=25.0)

@@ -1,77 +1,70 @@
-"""Difficulty levels of the demo clips: all tunable parameters in one table.
+"""Difficulty of the demo clips, known by construction on two axes: all tunable parameters in one place.
 
-In an easy clip nearly every frame shows the action. In a hard one the figure stands idle for half of the time: many
-frames are uninformative, and several must be processed.
+Time: in how many frames the cue can be seen. Depth: whether it is the pose of the whole body or a small sign.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Cue = Literal["coarse", "fine", "none"]
+Moment = Literal["cue", "idle", "hidden", "common", "misleading"]
+
+Range = tuple[float, float]  #: from which a clip's value is drawn
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Part of a clip in which its cue can be seen."""
+
+    name: str
+    share: float  #: share of the clips that have a cue
+    frames: tuple[int, int]  #: frames in which the cue can be seen
+    runs: tuple[int, int]  #: runs of adjacent frames among which these are divided
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """Parameters of the clips of one level; a pair is the range from which a clip's value is drawn."""
+    """Difficulty of one clip; no timing if it has no cue."""
 
-    name: str
-    share: float  #: share of all clips
-    idle: tuple[float, float]  #: share of the clip in which the figure only stands
-    both_ends: float  #: probability that the idle time is split into a lead-in and a tail
-    lead_in: float  #: probability that unsplit idle time comes first
-    fidget: float  #: probability that an arm moves while standing
-    vigour: tuple[float, float]  #: amplitude of the movement; 1 is all of it
-    speed: tuple[float, float]  #: speed of the movement; 1 is normal
-    contrast: tuple[float, float]  #: contrast between figure and background
-    clutter: tuple[int, int]  #: number of objects behind the figure
-    occluder: float  #: probability of an object in front of the figure
-    shake: int  #: largest movement of the camera between frames, in canvas pixels
-    noise: int  #: sensor noise, largest change of a pixel's value
+    cue: Cue
+    timing: Timing | None
 
 
-DIFFICULTIES = (
-    Difficulty(
-        name="easy",
-        share=0.40,
-        idle=(0.0, 0.0),
-        both_ends=0.0,
-        lead_in=1.0,
-        fidget=0.0,
-        vigour=(0.95, 1.05),
-        speed=(0.9, 1.1),
-        contrast=(0.9, 1.0),
-        clutter=(0, 0),
-        occluder=0.0,
-        shake=1,
-        noise=2,
-    ),
-    Difficulty(
-        name="medium",
-        share=0.32,
-        idle=(0.2, 0.45),
-        both_ends=0.3,
-        lead_in=0.6,
-        fidget=0.3,
-        vigour=(0.9, 1.05),
-        speed=(0.85, 1.25),
-        contrast=(0.65, 0.9),
-        clutter=(1, 3),
-        occluder=0.1,
-        shake=1,
-        noise=3,
-    ),
-    Difficulty(
-        name="hard",
-        share=0.28,
-        idle=(0.5, 0.68),
-        both_ends=0.25,
-        lead_in=0.9,
-        fidget=0.6,
-        vigour=(0.9, 1.0),
-        speed=(0.9, 1.3),
-        contrast=(0.45, 0.7),
-        clutter=(2, 5),
-        occluder=0.2,
-        shake=2,
-        noise=4,
-    ),
+TIMINGS = (
+    Timing("always", share=0.25, frames=(24, 24), runs=(1, 1)),
+    Timing("often", share=0.30, frames=(12, 17), runs=(1, 3)),
+    Timing("seldom", share=0.25, frames=(6, 9), runs=(1, 2)),
+    Timing("brief", share=0.20, frames=(3, 4), runs=(1, 1)),
 )
+
+#: Shares of the clips. coarse: the pose tells the action. fine: the pose is that of a pair, a sign tells the member.
+CUES: dict[Cue, float] = {"coarse": 0.45, "fine": 0.50, "none": 0.05}
+
+#: Shares of what is seen where the cue is not. idle: the figure stands; hidden: a board covers it; common: the movement
+#: of the pair, with an empty sign; misleading: a hint of an action of another pair.
+FILLERS: dict[Moment, float] = {"idle": 0.40, "hidden": 0.25, "common": 0.15, "misleading": 0.20}
+FILLER_FRAMES = (3, 6)  #: frames that one of these lasts
+
+MIN_RUN = 3  #: shortest run of frames with the cue: one of three adjacent frames is among ten sampled from a clip
+MISLEADING: Range = (0.45, 0.6)  #: amplitude of a misleading movement; 1 is all of it
+FIDGET = 0.4  #: probability that an arm moves while the figure stands
+VIGOUR: Range = (0.92, 1.05)  #: amplitude of the movements that tell the action
+SPEED: Range = (0.85, 1.2)  #: 1 is normal
+SIGN_RADIUS: Range = (8.5, 10.5)  #: radius of the sign in pixels of the frame
+CONTRAST: Range = (0.75, 1.0)  #: contrast between figure and background
+CLUTTER = (0, 2)  #: number of objects behind the figure
+SHAKE = 1  #: largest movement of the camera between frames, in canvas pixels
+NOISE = 2  #: sensor noise, largest change of a pixel's value
+
+
+def deal(clips: int) -> list[Difficulty]:
+    """Return the difficulties of so many clips in a fixed order, in the numbers that their shares give."""
+    shares = {Difficulty("none", None): CUES["none"]}
+    shares |= {Difficulty(cue, timing): CUES[cue] * timing.share for cue in ("coarse", "fine") for timing in TIMINGS}
+    counts = {difficulty: int(clips * share) for difficulty, share in shares.items()}
+    largest_remainder = sorted(shares, key=lambda each: counts[each] - clips * shares[each])
+    for difficulty in largest_remainder[: clips - sum(counts.values())]:
+        counts[difficulty] += 1
+    return [difficulty for difficulty, count in counts.items() for _ in range(count)]

@@ -11,6 +11,7 @@ from tlee.demo.actions import Pose
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
+Pixel = tuple[int, int]
 
 FAR_SHADE = 0.7  # far limbs are darker, so that crossing limbs are distinguishable
 
@@ -30,8 +31,8 @@ class Performer:
     trousers: Colour
     skin: Colour
 
-    def draw(self, canvas: ImageDraw, pose: Pose, x: float, ground: float, facing: int) -> None:
-        """Draw the figure.
+    def draw(self, canvas: ImageDraw, pose: Pose, x: float, ground: float, facing: int) -> Pixel:
+        """Draw the figure and return the pixel of its near hand.
 
         Args:
             canvas: image to draw on.
@@ -49,7 +50,7 @@ class Performer:
         head = _step(hips, 180 - pose.trunk, self.trunk + 1.6 * self.head)
         shoulder, hip = pose.turn * self.breadth, 0.6 * pose.turn * self.breadth
 
-        def stroke(points: list[Point], start: Point, thickness: float, colour: Colour) -> None:
+        def stroke(points: list[Point], start: Point, thickness: float, colour: Colour) -> Pixel:
             pixels = [
                 (
                     round(x + facing * (start[0] + dx) * self.height),
@@ -58,6 +59,7 @@ class Performer:
                 for dx, dy in points
             ]
             _thick_line(canvas, pixels, max(1, round(thickness * self.height)), colour)
+            return pixels[-1]
 
         limb = self.thickness
         stroke(far_arm, (shoulders[0] - shoulder, shoulders[1]), 0.9 * limb, _darker(self.skin))
@@ -65,7 +67,7 @@ class Performer:
         stroke([hips, shoulders], (0, 0), 1.5 * limb + 1.2 * shoulder, self.shirt)
         stroke([head], (0, 0), 2 * self.head, self.skin)
         stroke(near_leg, (hips[0] + hip, hips[1]), limb, self.trousers)
-        stroke(near_arm, (shoulders[0] + shoulder, shoulders[1]), 0.9 * limb, self.skin)
+        return stroke(near_arm, (shoulders[0] + shoulder, shoulders[1]), 0.9 * limb, self.skin)
 
 
 def _step(start: Point, angle: float, length: float) -> Point:
@@ -84,7 +86,7 @@ def _darker(colour: Colour) -> Colour:
     return red, green, blue
 
 
-def _thick_line(canvas: ImageDraw, points: list[tuple[int, int]], width: int, colour: Colour) -> None:
+def _thick_line(canvas: ImageDraw, points: list[Pixel], width: int, colour: Colour) -> None:
     """Draw a line with round joints and ends; a single point gives a disc."""
     if len(points) > 1:
         canvas.line(points, fill=colour, width=width)

@@ -16,6 +16,7 @@ from tlee.demo.rendering import FPS, render_clip
 
 VIDEOS = "UCF-101"
 LISTS = "ucfTrainTestlist"
+TRUTH = "difficulty.csv"  #: beside these two folders
 
 #: One thread and no CPU-specific code: the same clip gives the same bytes on every machine.
 X264 = {
@@ -51,6 +52,7 @@ def write_demo(root: Path | str, clips: Sequence[ClipSpec] | None = None, jobs: 
     written = Parallel(n_jobs=jobs, return_as="generator")(tasks)
     count = sum(1 for _ in tqdm(written, total=len(clips), desc="demo clips", unit="clip"))
     write_lists(root, clips)
+    write_truth(root, clips)
     return count
 
 
@@ -65,6 +67,13 @@ def write_lists(root: Path | str, clips: Sequence[ClipSpec]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in files.items():
         (folder / name).write_text("".join(f"{line}\n" for line in lines), newline="\r\n")
+
+
+def write_truth(root: Path | str, clips: Sequence[ClipSpec]) -> None:
+    """Write ``difficulty.csv``: the cue of each clip and the indices of the frames in which it can be seen."""
+    lines = ["video,cue,frames"]
+    lines += [f"{spec.path},{spec.difficulty.cue},{' '.join(map(str, spec.cue_frames))}" for spec in clips]
+    (Path(root) / TRUTH).write_text("".join(f"{line}\n" for line in lines), newline="\n")
 
 
 def encode(frames: np.ndarray, path: Path) -> None:

@@ -1,16 +1,17 @@
-"""Rendering of a demo clip: place and performer, timing of the action, frames."""
+"""Rendering of a demo clip: place and performer, poses along the timeline, frames."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import ImageDraw
 
-from tlee.demo.actions import ACTIONS, Action, Pose, stand
-from tlee.demo.clips import ClipSpec
-from tlee.demo.difficulty import Difficulty
-from tlee.demo.figure import Performer
+from tlee.demo import difficulty as level
+from tlee.demo.actions import ACTIONS, Pose, common_pose, pair_of, stand
+from tlee.demo.clips import FRAMES, ClipSpec
+from tlee.demo.difficulty import Moment
+from tlee.demo.figure import Performer, Pixel
 from tlee.demo.scene import (
     BACKGROUNDS,
     CANVAS,
@@ -18,55 +19,75 @@ from tlee.demo.scene import (
     OVERSAMPLING,
     SIZE,
     Place,
+    board,
     distractor,
     mix,
-    occluder,
     shade,
 )
+from tlee.demo.sign import Sign, Symbol
 
 FPS = 12  #: frames per second
-FRAMES = 24  #: frames per clip
-MAX_DISTANCE = 36  #: longest distance that a figure walks or runs in a clip, in frame pixels
+MAX_DISTANCE = 10  #: longest distance that a figure moves in a clip, in frame pixels
+SIGN_EDGE = 17  #: least distance of the sign's centre from the edge of the frame, in frame pixels
 PLACE_VALUE = (0.12, 0.3)  #: range of the background's brightness, 0 to 1
 CLOTHES_VALUE = (0.8, 1.0)  #: range of the performer's brightness at full contrast, 0 to 1
 
 
-def render_clip(spec: ClipSpec) -> np.ndarray:
+@dataclass(frozen=True)
+class Shot:
+    """Content of one frame: a pose, the symbol on the sign (None: no sign), and whether a board covers the figure."""
+
+    pose: Pose
+    symbol: Symbol | None = None
+    hidden: bool = False
+
+
+def render_clip(spec: ClipSpec, action: str | None = None) -> np.ndarray:
     """Render a clip; the same clip always has the same pixels, regardless of other clips.
+
+    Args:
+        spec: the clip.
+        action: another action of the same pair that is shown instead, with everything else unchanged.
 
     Returns:
         RGB frames, uint8 ``[FRAMES, SIZE, SIZE, 3]``.
     """
-    level, rng = spec.difficulty, spec.rng(spec.clip)
+    rng = spec.rng(spec.clip)
     place, performer = _sample_group(spec)
-    performer = _vary_performer(performer, place, rng.uniform(*level.contrast), height=rng.uniform(0.93, 1.07))
-    background = place.paint(spec.rng(0, 1))
+    performer = _vary_performer(performer, place, rng.uniform(*level.CONTRAST), height=rng.uniform(0.93, 1.07))
+    background = place.paint(spec.shared_rng(spec.clip, 1))
     facing = int(rng.choice([-1, 1]))
-    poses, distances = _animate(ACTIONS[spec.action], level, rng)
-    xs = _path(distances * performer.height * facing, rng)
-    background_props = [distractor(place, rng) for _ in range(rng.integers(*level.clutter, endpoint=True))]
-    foreground_props = [occluder(place, round(xs.mean()), rng)] if rng.random() < level.occluder else []
-    camera = np.cumsum(rng.integers(-level.shake, level.shake, (FRAMES, 2), endpoint=True), axis=0)
+    sign = Sign(round(OVERSAMPLING * rng.uniform(*level.SIGN_RADIUS)))
+    shots = _shots(action or spec.action, spec, rng)
+    xs = _path(rng)
+    props = [distractor(place, rng) for _ in range(rng.integers(*level.CLUTTER, endpoint=True))]
+    cover = board(place, round(xs.mean()), rng)
+    camera = np.cumsum(rng.integers(-level.SHAKE, level.SHAKE, (FRAMES, 2), endpoint=True), axis=0)
     corners = MARGIN + np.clip(camera, -MARGIN, MARGIN)
 
     frames = []
-    for frame, (pose, x, (left, top)) in enumerate(zip(poses, xs, corners.tolist(), strict=True)):
+    for frame, (shot, x, (left, top)) in enumerate(zip(shots, xs, corners.tolist(), strict=True)):
         image = background.copy()
         canvas = ImageDraw.Draw(image)
-        for prop in background_props:
+        for prop in props:
             prop.draw(canvas, frame)
-        performer.draw(canvas, pose, x, place.ground, facing)
-        for prop in foreground_props:
-            prop.draw(canvas, frame)
+        hand = performer.draw(canvas, shot.pose, x, place.ground, facing)
+        if shot.symbol:
+            sign.draw(canvas, _inside(hand), shot.symbol)
+        if shot.hidden:
+            cover.draw(canvas, frame)
         view = image.crop((left, top, left + SIZE * OVERSAMPLING, top + SIZE * OVERSAMPLING))
         frames.append(np.asarray(view.reduce(OVERSAMPLING), dtype=np.int16))
-    noise = rng.integers(-level.noise, level.noise, (FRAMES, SIZE, SIZE, 1), dtype=np.int16, endpoint=True)
+    noise = rng.integers(-level.NOISE, level.NOISE, (FRAMES, SIZE, SIZE, 1), dtype=np.int16, endpoint=True)
     return np.clip(np.stack(frames) + noise, 0, 255).astype(np.uint8)
 
 
 def _sample_group(spec: ClipSpec) -> tuple[Place, Performer]:
-    """Draw the place and the performer shared by the clips of a group: bright clothes at a dark place."""
-    rng = spec.rng(0)
+    """Draw the place of a clip and the performer of its group: bright clothes at a dark place.
+
+    Both are the same for all actions, so that neither tells the class.
+    """
+    rng = spec.shared_rng(spec.clip)
     hue, value = rng.random(), rng.uniform(*PLACE_VALUE)
     place = Place(
         background=str(rng.choice(BACKGROUNDS)),
@@ -75,12 +96,13 @@ def _sample_group(spec: ClipSpec) -> tuple[Place, Performer]:
             shade(hue + rng.uniform(-0.1, 0.1), rng.uniform(0.1, 0.5), value + rng.uniform(-0.1, 0.1)),
         ),
         clutter=shade(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.55)),
-        ground=MARGIN + OVERSAMPLING * int(rng.integers(86, 92)),
+        ground=MARGIN + OVERSAMPLING * int(rng.integers(82, 86)),
         grain=OVERSAMPLING * int(rng.integers(7, 15)),
     )
-    clothes = hue + rng.uniform(0.3, 0.7)
+    rng = spec.shared_rng(0)
+    clothes = rng.random()
     performer = Performer(
-        height=OVERSAMPLING * rng.uniform(66, 72),
+        height=OVERSAMPLING * rng.uniform(62, 67),
         trunk=rng.uniform(0.29, 0.32),
         arm=rng.uniform(0.38, 0.43),
         leg=rng.uniform(0.47, 0.51),
@@ -105,37 +127,42 @@ def _vary_performer(performer: Performer, place: Place, contrast: float, height:
     )
 
 
-def _animate(action: Action, level: Difficulty, rng: np.random.Generator) -> tuple[list[Pose], np.ndarray]:
-    """Return the pose at each frame, and the distance travelled until then in body heights."""
-    idle = round(FRAMES * rng.uniform(*level.idle))
-    if rng.random() < level.both_ends:
-        lead_in = round(idle * rng.uniform(0.4, 0.7))
-    else:
-        lead_in = idle if rng.random() < level.lead_in else 0
-    activity = _activity(lead_in, tail=idle - lead_in)
+def _shots(action: str, spec: ClipSpec, rng: np.random.Generator) -> list[Shot]:
+    """Return the content of each frame; the draws, and all but the frames with the cue, are the same for a pair."""
+    speed, vigour, hint = (rng.uniform(*limits) for limits in (level.SPEED, level.VIGOUR, level.MISLEADING))
+    turn, fidget = rng.uniform(0.1, 1.0), rng.uniform(0.5, 1.0) * (rng.random() < level.FIDGET)
+    start, pair = rng.random(), pair_of(action)
+    symbol: Symbol = ("ring", "cross")[pair.index(action)]
+    others = [name for name in ACTIONS if spec.difficulty.cue == "none" or name not in pair]
+    misleading = others[int(rng.integers(len(others)))]
 
-    step = rng.uniform(*level.speed) / (action.seconds * FPS)
-    start = 0.0 if lead_in else rng.random()
-    phases = start + step * (np.cumsum(activity) - activity[0])
-    sway, vigour = rng.random() + 0.5 * np.arange(FRAMES) / FPS, rng.uniform(*level.vigour)
-    turn, fidget = rng.uniform(0.1, 1.0), rng.uniform(0.5, 1.0) * (rng.random() < level.fidget)
-    poses = [
-        stand(sway_phase, turn, fidget).blend(action.pose(phase), share)
-        for sway_phase, phase, share in zip(sway, phases, vigour * activity, strict=True)
-    ]
-    return poses, action.travel * (phases - start)
+    def shot(frame: int, moment: Moment) -> Shot:
+        idle = stand(start + 0.5 * frame / FPS, turn, fidget)
+
+        def progress(*names: str) -> float:
+            return start + speed * frame / FPS * len(names) / sum(ACTIONS[name].seconds for name in names)
+
+        if moment == "common" or (moment == "cue" and spec.difficulty.cue == "fine"):
+            pose = idle.blend(common_pose(pair, progress(*pair)), vigour)
+            return Shot(pose, symbol if moment == "cue" else "empty")
+        if moment == "cue":
+            return Shot(idle.blend(ACTIONS[action].telling_pose(progress(action)), vigour))
+        if moment == "misleading":
+            return Shot(idle.blend(ACTIONS[misleading].telling_pose(progress(misleading)), hint))
+        return Shot(idle, hidden=moment == "hidden")
+
+    return [shot(frame, moment) for frame, moment in enumerate(spec.timeline)]
 
 
-def _activity(lead_in: int, tail: int) -> np.ndarray:
-    """Return the activity at each frame: 0 while the figure is idle, 1 in action, one half at the transitions."""
-    frame = np.arange(FRAMES)
-    return np.clip(np.minimum(frame - lead_in + 2, FRAMES - tail + 1 - frame) / 2, 0, 1)
+def _path(rng: np.random.Generator) -> np.ndarray:
+    """Return the horizontal position at each frame, in canvas pixels: near the middle, drifting whatever the action."""
+    distance = OVERSAMPLING * MAX_DISTANCE * rng.uniform(-1, 1)
+    middle = CANVAS / 2 + OVERSAMPLING * rng.uniform(-4, 4)
+    return middle + distance * np.linspace(-0.5, 0.5, FRAMES)
 
 
-def _path(distances: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the horizontal position at each frame, in canvas pixels: near the middle, and always inside the frame."""
-    longest = MAX_DISTANCE * OVERSAMPLING
-    path = distances * min(1, longest / max(1, np.ptp(distances)))
-    slack = (longest - np.ptp(path)) / 4
-    middle = CANVAS / 2 + slack * rng.uniform(-1, 1)
-    return middle + path - (path.min() + path.max()) / 2
+def _inside(hand: Pixel) -> Pixel:
+    """Return the centre of the sign in a hand: the nearest pixel that is not too close to the edge of the frame."""
+    near, far = MARGIN + OVERSAMPLING * SIGN_EDGE, MARGIN + OVERSAMPLING * (SIZE - SIGN_EDGE)
+    x, y = (min(max(value, near), far) for value in hand)
+    return x, y

@@ -94,14 +94,13 @@ def distractor(place: Place, rng: np.random.Generator) -> Prop:
     )
 
 
-def occluder(place: Place, x: int, rng: np.random.Generator) -> Prop:
-    """Return a random post that hides a part of the figure."""
-    width, height = OVERSAMPLING * int(rng.integers(4, 7)), OVERSAMPLING * int(rng.integers(20, 60))
-    beside = int(rng.choice([-1, 1])) * OVERSAMPLING * int(rng.integers(5, 14))
+def board(place: Place, x: int, rng: np.random.Generator) -> Prop:
+    """Return a board that covers a figure around ``x``, from above its head to below its feet."""
+    width = OVERSAMPLING * int(rng.integers(62, 74))
     return Prop(
         is_round=False,
-        left=x + beside,
-        top=place.ground - height,
+        left=x - width // 2,
+        top=place.ground - OVERSAMPLING * int(rng.integers(72, 78)),
         width=width,
         height=CANVAS,
         drift=0,
