@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tlee._papermill import NotJSONError, PapermillExecutionError, papermill
+from tlee.environment import record_environment
 from tlee.errors import UserError, one_line, storage_error
 from tlee.params import load_params
 from tlee.paths import NOTEBOOKS, RUNS, SOURCES, STRIPPED
@@ -54,6 +55,7 @@ def run_notebook(name: str) -> Path:
             remove_recorded()
             target.parent.mkdir(parents=True, exist_ok=True)
             _execute(source, target)
+            record_environment(name)
     except KeyboardInterrupt:
         raise UserError("interrupted; what is finished is kept: run the same command again") from None
     except NotJSONError:
