@@ -2,12 +2,13 @@
 
 PYTHON ?= python3
 ENVIRONMENT := .venv/installed
+SEEDS ?= 1 2 3 4
 PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help repro test check fuzz torture lint ablation tables bench lab data clean
+.PHONY: help repro seeds test check fuzz torture lint ablation tables bench lab data clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -16,6 +17,9 @@ help:  ## list the targets
 repro: data  ## run what is out of date of the pipeline, and say what to open
 	dvc repro
 	@python -m tlee summary
+
+seeds: data  ## train with further seeds, and compare all trainings; SEEDS="1 2 3 4", each as long as `make repro`
+	python -m tlee seeds $(SEEDS)
 
 test: data lint  ## lint, formatting, types and all tests
 	$(PYTEST)

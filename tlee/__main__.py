@@ -106,6 +106,23 @@ def replicates(
     typer.echo(markdown(Replicates(read_replicates(files))))
 
 
+@app.command()
+def seeds(
+    train: Annotated[list[int] | None, typer.Argument(min=0, help="Seeds to train with first, unless done.")] = None,
+):
+    """Compare this run with those of other seeds: the tables and the figure that the documents show."""
+    from tlee.paper.seed_runs import train as train_with
+    from tlee.paper.seeds import collect, draw, load_trainings, report
+
+    os.chdir(find_root(Path.cwd()))
+    for seed in train or []:
+        train_with(seed)
+        typer.echo(f"wrote {collect(seed)}")
+    trainings = load_trainings()
+    typer.echo(report(trainings))
+    typer.echo(f"\nFigure: {draw(trainings)}")
+
+
 app.command()(predict)
 app.command()(watch)
 

@@ -87,6 +87,19 @@ class Replicates:
             rows.append({"method": method} | dict(zip(names, (*area, *gain), strict=True)))
         return pd.DataFrame(rows)
 
+    def scores(self, limit: float) -> pd.DataFrame:
+        """Return one row a method: results of its policies that were expected to lose ``limit`` points at most.
+
+        ``score``, top-1, with ``low`` and ``high``; ``share`` of the full network's GMACs, with ``share_low`` and
+        ``share_high``. All are shares, from 0 to 1.
+        """
+        rows = []
+        for method in self.methods:
+            score, share = (self._mean(self._column(f"{name}_{limit:g}", method)) for name in ("correct", "share"))
+            names = ("score", "low", "high", "share", "share_low", "share_high")
+            rows.append({"method": method} | dict(zip(names, (*score, *share), strict=True)))
+        return pd.DataFrame(rows)
+
     def losses(self, limit: float) -> pd.DataFrame:
         """Return one row a method: what its policies lost and cost that were expected to lose ``limit`` points at most.
 
@@ -139,8 +152,8 @@ def areas_table(replicates: Replicates) -> str:
         "|---|---|---|---|---|",
     ]
     for row in replicates.areas().itertuples():
-        gain = _cells(row.gain, row.gain_low, row.gain_high, "+.1f")
-        lines.append(f"| {display_name(row.method)} | {_cells(row.area, row.low, row.high, '.1f')} | {gain} |")
+        gain = cells(row.gain, row.gain_low, row.gain_high, "+.1f")
+        lines.append(f"| {display_name(row.method)} | {cells(row.area, row.low, row.high, '.1f')} | {gain} |")
     return "\n".join(lines)
 
 
@@ -154,13 +167,13 @@ def losses_table(replicates: Replicates, limit: float) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in replicates.losses(limit).itertuples():
-        loss = _cells(row.loss / 100, row.loss_low / 100, row.loss_high / 100, ".1f")
-        ratio = _cells(row.ratio, row.ratio_low, row.ratio_high, ".0f", "%")
+        loss = cells(row.loss / 100, row.loss_low / 100, row.loss_high / 100, ".1f")
+        ratio = cells(row.ratio, row.ratio_low, row.ratio_high, ".0f", "%")
         lines.append(f"| {display_name(row.method)} | {loss} | {row.worst_run:.1f} | {row.share:.0%} | {ratio} |")
     return "\n".join(lines)
 
 
-def _cells(share: float, low: float, high: float, digits: str, unit: str = "") -> str:
-    """Two cells: a share in percent or points, and its interval."""
+def cells(share: float, low: float, high: float, digits: str, unit: str = "") -> str:
+    """Format two cells of a Markdown table: a share in percent or points, and its interval."""
     value, low_end, high_end = (f"{100 * each:{digits}}{unit}" for each in (share, low, high))
     return f"{value} | {low_end} to {high_end}"

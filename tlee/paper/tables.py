@@ -116,9 +116,9 @@ def _read(name: str, revision: str, state: str) -> Run | str:
         metrics = json.loads(texts[EVALUATION.as_posix()])
         policies = _EVALUATION.validate_python(unsealed(metrics) if KEY in metrics else metrics)  # older runs have none
         params, lock = yaml.safe_load(texts["params.yaml"]), yaml.safe_load(texts["dvc.lock"])
-        changed = _changed_parameters(_flat(params), lock)
+        changed = _changed_parameters(flat(params), lock)
         params["model"] |= method_settings(params["model"]["method"], params["model"]["gate"])
-        settings = _flat(params)
+        settings = flat(params)
         seed = settings.pop("seed")
     except (ValueError, TypeError, AttributeError, yaml.YAMLError, KeyError, RecursionError):
         return f"its params.yaml or {EVALUATION} is damaged or too old"
@@ -130,7 +130,7 @@ def _read(name: str, revision: str, state: str) -> Run | str:
     return Run(name, seed, settings, {name: row for name, row in policies.items() if isinstance(row, PolicyMetrics)})
 
 
-def _flat(nested: dict[str, Any]) -> dict[str, Any]:
+def flat(nested: dict[str, Any]) -> dict[str, Any]:
     """Flatten nested sections to dotted keys."""
     return pd.json_normalize(nested).astype(object).iloc[0].to_dict()
 
@@ -140,7 +140,7 @@ def _changed_parameters(settings: dict[str, Any], lock: dict[str, Any]) -> list[
 
     Values are compared as text: DVC writes ``0.00001`` as ``1e-05``, which is text in YAML 1.1.
     """
-    stages = [_flat(stage["params"]["params.yaml"]) for stage in lock["stages"].values() if "params" in stage]
+    stages = [flat(stage["params"]["params.yaml"]) for stage in lock["stages"].values() if "params" in stage]
     recorded = {key: value for stage in stages for key, value in stage.items() if not key.startswith(IRRELEVANT)}
     return [key for key, value in recorded.items() if key not in settings or str(settings[key]) != str(value)]
 
