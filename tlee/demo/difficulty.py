@@ -21,7 +21,7 @@ class Timing:
     name: str
     share: float  #: share of the clips that have a cue
     frames: tuple[int, int]  #: frames in which the cue can be seen
-    runs: tuple[int, int]  #: runs of adjacent frames among which these are divided
+    runs: tuple[int, int]  #: runs of adjacent frames among which these are divided, at most
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ CUES: dict[Cue, float] = {"coarse": 0.45, "fine": 0.50, "none": 0.05}
 FILLERS: dict[Moment, float] = {"idle": 0.40, "hidden": 0.25, "common": 0.15, "misleading": 0.20}
 FILLER_FRAMES = (3, 6)  #: frames that one of these lasts
 
-MIN_RUN = 3  #: shortest run of frames with the cue: one of three adjacent frames is among ten sampled from a clip
+MIN_RUN = 3  #: shortest run of frames with the cue: of three adjacent frames, one at least is among ten sampled from 24
 MISLEADING: Range = (0.45, 0.6)  #: amplitude of a misleading movement; 1 is all of it
 FIDGET = 0.4  #: probability that an arm moves while the figure stands
 VIGOUR: Range = (0.92, 1.05)  #: amplitude of the movements that tell the action

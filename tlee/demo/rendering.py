@@ -53,7 +53,7 @@ def render_clip(spec: ClipSpec, action: str | None = None) -> np.ndarray:
         RGB frames, uint8 ``[FRAMES, SIZE, SIZE, 3]``.
     """
     rng = spec.rng(spec.clip)
-    place, performer = _sample_group(spec)
+    place, performer = scene_of(spec)
     performer = _vary_performer(performer, place, rng.uniform(*level.CONTRAST), height=rng.uniform(0.93, 1.07))
     background = place.paint(spec.shared_rng(spec.clip, 1))
     facing = int(rng.choice([-1, 1]))
@@ -82,7 +82,7 @@ def render_clip(spec: ClipSpec, action: str | None = None) -> np.ndarray:
     return np.clip(np.stack(frames) + noise, 0, 255).astype(np.uint8)
 
 
-def _sample_group(spec: ClipSpec) -> tuple[Place, Performer]:
+def scene_of(spec: ClipSpec) -> tuple[Place, Performer]:
     """Draw the place of a clip and the performer of its group: bright clothes at a dark place.
 
     Both are the same for all actions, so that neither tells the class.

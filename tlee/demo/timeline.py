@@ -10,19 +10,21 @@ from tlee.demo.difficulty import FILLER_FRAMES, FILLERS, MIN_RUN, Difficulty, Mo
 
 
 def draw_timeline(difficulty: Difficulty, frames: int, rng: np.random.Generator) -> list[Moment]:
-    """Draw what is seen in each of ``frames`` frames; ``cue`` is where the cue of the clip can be seen."""
+    """Draw what is seen in each of ``frames`` frames; ``cue`` is where the cue of the clip can be seen.
+
+    Time is circular while the runs of frames are placed, and then cut anywhere: no place in time is preferred.
+    """
     if difficulty.timing is None:
         return _fill(frames, [name for name in FILLERS if name != "common"], rng)
     cue = int(rng.integers(*difficulty.timing.frames, endpoint=True))
     runs = min(int(rng.integers(*difficulty.timing.runs, endpoint=True)), cue // MIN_RUN)
     lengths = MIN_RUN + _divide(cue - MIN_RUN * runs, runs, rng)
-    separated = np.array([0, *[1] * (runs - 1), 0])  # a frame at least separates two runs
-    gaps = separated + _divide(frames - cue - separated.sum(), runs + 1, rng)
-    moments = _fill(int(gaps[0]), list(FILLERS), rng)
-    for length, gap in zip(lengths, gaps[1:], strict=True):
-        moments += ["cue"] * int(length)
-        moments += _fill(int(gap), list(FILLERS), rng)
-    return moments
+    moments: list[Moment] = []
+    for length, gap in zip(lengths.tolist(), _divide(frames - cue, runs, rng).tolist(), strict=True):
+        moments += ["cue"] * length
+        moments += _fill(gap, list(FILLERS), rng)
+    cut = int(rng.integers(frames))
+    return moments[cut:] + moments[:cut]
 
 
 def _divide(total: int, parts: int, rng: np.random.Generator) -> np.ndarray:
