@@ -62,6 +62,25 @@ def summary():
 
 
 @app.command()
+def compare(
+    revision: Annotated[
+        str, typer.Argument(help="Commit, tag or branch of git with the run to compare with.")
+    ] = "HEAD",
+):
+    """Compare your run with the committed one: the same bits, within what seeds make of it, or outside; or damaged.
+
+    Exit status 0 for the same bits and numbers within, 1 otherwise.
+    """
+    from tlee.paper.agreement import compare, report
+
+    os.chdir(find_root(Path.cwd()))
+    agreement = compare(revision)
+    typer.echo(report(agreement))
+    if not agreement.agrees:
+        raise typer.Exit(1)
+
+
+@app.command()
 def bench(
     network: Annotated[list[str] | None, typer.Option(help="Backbone. Default: mobilenet_v2 and resnet50.")] = None,
     videos: Annotated[int, typer.Option(min=2, help="Number of clips to time each network on.")] = 8,

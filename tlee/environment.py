@@ -24,8 +24,9 @@ PACKAGES = (
 
 #: Variables that choose the instruction sets of ATen, oneDNN, MKL, OpenBLAS and NumPy, or the number of threads.
 SETTINGS = (
-    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE"),
-    *("NPY_DISABLE_CPU_FEATURES", "OPENBLAS_L2_SIZE", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_DYNAMIC", "MKL_ENABLE_INSTRUCTIONS"),
+    *("MKL_NUM_THREADS", "NPY_DISABLE_CPU_FEATURES", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"),
+    "OPENBLAS_NUM_THREADS",
 )
 
 #: Instruction sets that arithmetic libraries choose their code by, as Linux names them on x86-64 and on ARM.

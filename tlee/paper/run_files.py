@@ -1,0 +1,151 @@
+"""The small files of a run, from the work tree or from a revision of git, and their content."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from tlee.checksums import KEY, unsealed
+from tlee.errors import UserError, one_line
+from tlee.paths import LOCK, METRICS
+
+PARAMS, DATA = Path("params.yaml"), Path("data.dvc")
+
+Metrics = dict[str, dict[str, Any]]  #: content of ``results/metrics/<name>.json``, by name
+
+
+class Entry(BaseModel):
+    """An input or output of a stage, as DVC records it."""
+
+    path: str
+    md5: str | None = None
+    size: int = 0
+
+
+class Stage(BaseModel):
+    """A stage that has been run, in ``dvc.lock``."""
+
+    deps: list[Entry] = []
+    outs: list[Entry] = []
+    params: dict[str, dict[str, Any]] = {}
+
+
+_STAGES = TypeAdapter(dict[str, Stage])
+
+
+class Files(Protocol):
+    """Files of one run; paths are relative to the project's root, which is the working folder."""
+
+    @property
+    def title(self) -> str: ...
+
+    def read(self, path: Path) -> str | None:
+        """Return the text of a file, None if there is no such file; ``ValueError`` if it is not UTF-8."""
+
+    def names(self, folder: Path) -> list[Path]:
+        """Return the files in ``folder`` and below it, sorted; none if there is no such folder."""
+
+
+@dataclass(frozen=True)
+class WorkTree:
+    title: str = "the work tree"
+
+    def read(self, path: Path) -> str | None:
+        try:
+            return path.read_bytes().decode()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+
+    def names(self, folder: Path) -> list[Path]:
+        return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@dataclass(frozen=True)
+class Revision:
+    """The files that git keeps at ``commit``."""
+
+    title: str
+    commit: str
+
+    @classmethod
+    def find(cls, name: str) -> "Revision":
+        """Find a revision by its name in git; raises ``UserError`` if there is none, or no repository."""
+        inside = _git("rev-parse", "--git-dir")
+        if inside.returncode:
+            reason = inside.stderr.decode(errors="replace").strip().removeprefix("fatal: ").partition("\n")[0]
+            raise UserError(
+                f"there is no committed run to compare with ({one_line(reason)}): work in a clone of the kit"
+            )
+        found = _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+        if found.returncode:
+            raise UserError(f"git knows no revision `{one_line(name)}`: `git log` and `git tag` list revisions")
+        commit = found.stdout.decode().strip()
+        return cls(name if commit.startswith(name) else f"{name} ({commit[:7]})", commit)
+
+    def read(self, path: Path) -> str | None:
+        found = _git("cat-file", "blob", f"{self.commit}:./{path.as_posix()}")
+        return None if found.returncode else found.stdout.decode()
+
+    def names(self, folder: Path) -> list[Path]:
+        found = _git("ls-tree", "-r", "-z", "--name-only", self.commit, f"{folder.as_posix()}/")
+        return sorted(Path(name) for name in found.stdout.decode().split("\0") if name)
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, check=False)
+    except FileNotFoundError:
+        raise UserError("git is not installed, with which the committed run is read: install it") from None
+
+
+def read_metrics(files: Files) -> tuple[Metrics, list[Path]]:
+    """Read all metrics of a run; return them, and the files that are damaged.
+
+    Those of older revisions have no checksum.
+    """
+    metrics: Metrics = {}
+    damaged = []
+    for path in files.names(METRICS):
+        try:
+            content = json.loads(files.read(path) or "")
+            if KEY in content or isinstance(files, WorkTree):
+                content = unsealed(content)
+            metrics[path.stem] = dict(content)
+        except (ValueError, TypeError, RecursionError):
+            damaged.append(path)
+    return metrics, damaged
+
+
+def read_yaml(files: Files, path: Path) -> dict[str, Any]:
+    """Read a file of parameters or of DVC; empty if it is missing. Raises ``UserError`` if it is damaged."""
+    try:
+        content = yaml.safe_load(files.read(path) or "{}")
+    except (ValueError, yaml.YAMLError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise _damaged(path, files)
+    return content
+
+
+def read_stages(files: Files) -> dict[str, Stage]:
+    """Read what DVC has recorded of each stage; empty if none has been run. Raises ``UserError`` if it is damaged."""
+    try:
+        return _STAGES.validate_python(read_yaml(files, LOCK).get("stages", {}))
+    except ValidationError:
+        raise _damaged(LOCK, files) from None
+
+
+def read_data(files: Files) -> list[Entry]:
+    """Read the hash of the data set that DVC keeps; none if there is no ``data.dvc``."""
+    try:
+        return Stage.model_validate(read_yaml(files, DATA)).outs
+    except ValidationError:
+        raise _damaged(DATA, files) from None
+
+
+def _damaged(path: Path, files: Files) -> UserError:
+    return UserError(f"{path} of {files.title} is damaged: `git checkout {path}` brings the committed one back")
