@@ -5,14 +5,20 @@ A video of several classes is listed under the first of them.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
 from tlee.explanation.trace import Trace, read_trace
+from tlee.explanation.true_difficulty import truth_file
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
+
+if TYPE_CHECKING:
+    from tlee.explanation.comparison import TrueDifficulty
 
 #: Policies of the same cost for every video.
 FIXED = ("fixed_frames", "fixed_depth", "full")
@@ -32,6 +38,7 @@ class Explanation:
     difficulty: pd.DataFrame  #: see ``by_difficulty``
     changed_predictions: pd.DataFrame  #: see ``changed_predictions``
     examples: pd.DataFrame  #: see ``pick_examples``
+    truth: "TrueDifficulty | None" = None  #: by true difficulty, if it is known
 
     @property
     def method_row(self) -> pd.Series:
@@ -56,15 +63,22 @@ class Explanation:
         names = ["saving", "by_frames", "by_depth", "frames_share", "difficulty_correlation"]
         metrics = self.method_row[names].astype(float).to_dict() | {"class_correlation": self.class_correlation}
         counts = self.method_row[["harmful", "helpful"]].astype(int).to_dict()
-        save_metrics("explain", {name: value for name, value in metrics.items() if np.isfinite(value)} | counts)
+        informed = {} if self.truth is None else {"informed": self.truth.metrics()}
+        finite = {name: value for name, value in metrics.items() if np.isfinite(value)}
+        save_metrics("explain", finite | counts | informed)
         for name in ("policies", "classes", "difficulty", "changed_predictions", "examples"):
             save_table("explain", name, getattr(self, name))
+        if self.truth is not None:
+            self.truth.write()
 
 
 def explain(params: Params) -> Explanation:
-    """Return the tables about the policy of ``model.method``, from the trace of stage ``evaluate``."""
+    """Return the tables about the policy of ``model.method``, from the trace of stage ``evaluate``.
+
+    If the true difficulty of the clips is known, the policies are compared with one that knows it, too.
+    """
     method = params.model.method
-    trace = read_trace(method)
+    trace, path = read_trace(method), truth_file(params)
     return Explanation(
         method,
         by_policy(trace),
@@ -72,7 +86,14 @@ def explain(params: Params) -> Explanation:
         by_difficulty(trace, method),
         changed_predictions(trace),
         pick_examples(trace, method),
+        None if path is None else _by_truth(path, trace, params),
     )
+
+
+def _by_truth(path: Path, trace: Trace, params: Params) -> "TrueDifficulty":
+    from tlee.explanation.comparison import compare_with_informed  # slow to import
+
+    return compare_with_informed(path, trace, params)
 
 
 # --- savings ---------------------------------------------------------------------------------------------
