@@ -13,7 +13,8 @@ def ablation_rows(table: pd.DataFrame) -> Figure:
     """Draw the score of each variant with its interval, and its cost, one row per variant, grouped by ablation.
 
     ``table``: ``ablation``, ``variant``, ``score``, ``low``, ``high`` (0..1), ``share_of_full`` (of the full
-    network's GMACs), one row per variant.
+    network's GMACs), one row per variant; beside the default on the same videos ``points`` and ``cost_ratio``, with
+    their intervals ``_low`` and ``_high``. The title is about the largest ``points``.
     """
     places = np.arange(len(table)) + 0.7 * (table["ablation"] != table["ablation"].shift()).cumsum().to_numpy()
     figure, (left, right) = plt.subplots(
@@ -48,12 +49,13 @@ def ablation_rows(table: pd.DataFrame) -> Figure:
 
 
 def _largest_difference(table: pd.DataFrame) -> str:
-    """Name the ablation whose variants differ most in score, with its best and worst variant."""
-    parts = table[table["ablation"] != "method"].groupby("ablation", sort=False)["score"]
-    ablation = (parts.max() - parts.min()).idxmax()
-    rows = table[table["ablation"] == ablation].sort_values("score", kind="stable")
-    worst, best = (
-        f"{row.variant} {percent(row.score)} at {percent(row.share_of_full, 0)} of the GMACs"
-        for row in (rows.iloc[0], rows.iloc[-1])
+    """Name the variant of a part whose score differs most from the default's on the same videos, with intervals."""
+    parts = table[(table["ablation"] != "method") & table["points"].notna()].reset_index(drop=True)
+    if parts.empty:
+        return "Every part as in the default"
+    row = parts.loc[parts["points"].abs().idxmax()]
+    return (
+        f"Of all parts, {row['ablation']} {row['variant']} changes the score most: {row['points']:+.1f} points "
+        f"({row['points_low']:+.1f} to {row['points_high']:+.1f}), at {row['cost_ratio']:.2f} of the default's GMACs "
+        f"({row['cost_ratio_low']:.2f} to {row['cost_ratio_high']:.2f})"
     )
-    return f"The {ablation} makes the largest difference: {best} (best), {worst} (worst)"

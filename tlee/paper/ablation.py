@@ -18,12 +18,14 @@ from torch.utils.data import Dataset, TensorDataset
 
 from tlee.clips import load_clips
 from tlee.costs import count_costs
+from tlee.evaluation.comparison import paired
 from tlee.evaluation.evaluate import evaluate
 from tlee.evaluation.replay import Split
 from tlee.features import FeatureTable, load_features, split_features
 from tlee.model import TLEE, load_trained, without_initial_weights
 from tlee.params import Params, TrainingParams, change
 from tlee.paths import SPLITS
+from tlee.policies.inference import Outcomes
 from tlee.training.branches import BranchTask, random_depths
 from tlee.training.gates import GateTask
 from tlee.training.loop import Task, fit, state_file
@@ -61,31 +63,59 @@ class Setup:
     trains_branches: bool  #: train branches, instead of using those of the pipeline
 
 
+@dataclass(frozen=True)
+class Result:
+    """A trained and evaluated setup."""
+
+    numbers: dict[str, float]  #: its columns of the table
+    test: Split
+    outcomes: Outcomes  #: of its policy, for each video of ``test``
+
+
 def ablate(params: Params) -> pd.DataFrame:
     """Train and evaluate every variant; one row each.
 
     ``ablation`` and ``variant``; ``score`` of its policy on test with ``low`` and ``high``, ``gmacs``,
-    ``share_of_full`` and ``frames``; and ``full_score``, the score of its full network.
+    ``share_of_full`` and ``frames``; ``full_score``, the score of its full network; and beside the default's variant of
+    the same ablation, on the same videos, ``points`` and ``cost_ratio`` with intervals, see ``comparison.paired``.
     Raises ``UserError`` if the default pipeline has not been run.
     """
     setups = [
         Setup(change(params, {"evaluate.rule": "thresholds"} | variant.overrides), variant.ablation == "branch")
         for variant in VARIANTS
     ]
-    results: dict[Setup, dict[str, float]] = {}
+    results: dict[Setup, Result] = {}
     for setup in dict.fromkeys(setups):
         result = results[setup] = _train_and_evaluate(setup, *load_trained(params, "pretrain", "branches"))
         for variant, its_setup in zip(VARIANTS, setups, strict=True):
             if its_setup == setup:
-                score, gmacs = result["score"], result["gmacs"]
+                score, gmacs = result.numbers["score"], result.numbers["gmacs"]
                 print(f"{variant.ablation:10s} {variant.name:10s} {score:.3f} at {gmacs:.4f} GMACs", flush=True)
-    rows = zip(VARIANTS, setups, strict=True)
-    return pd.DataFrame(
-        [{"ablation": variant.ablation, "variant": variant.name, **results[setup]} for variant, setup in rows]
-    )
+    rows = []
+    for variant, setup in zip(VARIANTS, setups, strict=True):
+        names = {"ablation": variant.ablation, "variant": variant.name}
+        reference = results[_reference(variant.ablation, setups, params)]
+        rows.append({**names, **results[setup].numbers, **_beside(reference, results[setup], params)})
+    return pd.DataFrame(rows)
 
 
-def _train_and_evaluate(setup: Setup, trained: TLEE, classes: list[str]) -> dict[str, float]:
+def _reference(ablation: str, setups: list[Setup], params: Params) -> Setup:
+    """Return the setup of an ablation that has the default's parameters, or else its first."""
+    own = [setup for variant, setup in zip(VARIANTS, setups, strict=True) if variant.ablation == ablation]
+    default = change(params, {"evaluate.rule": "thresholds"})
+    return next((setup for setup in own if setup.params == default), own[0])
+
+
+def _beside(reference: Result, result: Result, params: Params) -> dict[str, float]:
+    """Compare a result with that of the reference on the same videos."""
+    if result is reference:
+        return {}
+    outcomes = {"variant": result.outcomes, "reference": reference.outcomes}
+    table = paired("variant", result.test, outcomes, params.evaluate.bootstrap, params.seed)
+    return table.drop(columns=["method", "against"]).iloc[0].to_dict()
+
+
+def _train_and_evaluate(setup: Setup, trained: TLEE, classes: list[str]) -> Result:
     params = setup.params
     network = _assemble(params, trained, len(classes))
     with contextlib.redirect_stdout(io.StringIO()):  # one line per epoch, of some thirty trainings
@@ -98,9 +128,11 @@ def _train_and_evaluate(setup: Setup, trained: TLEE, classes: list[str]) -> dict
     network.eval()
     costs = count_costs(network)
     val, test = (Split(tables[split], network.readout, costs, params.evaluate.metric) for split in ("val", "test"))
-    table = evaluate(val, test, params).table.set_index("method")
+    evaluation, method = evaluate(val, test, params), params.model.method
+    table = evaluation.table.set_index("method")
     columns = ["score", "low", "high", "gmacs", "share_of_full", "frames"]
-    return {**table.loc[params.model.method, columns].to_dict(), "full_score": table.at["full", "score"]}
+    numbers = {**table.loc[method, columns].to_dict(), "full_score": table.at["full", "score"]}
+    return Result(numbers, test, evaluation.outcomes[method])
 
 
 def _assemble(params: Params, trained: TLEE, num_classes: int) -> TLEE:

@@ -35,13 +35,14 @@ def train(seed: int) -> None:
 
     Raises ``UserError`` if sources are not committed, or the run fails or is interrupted.
     """
-    if find_experiment(seed):
-        return
     if changed := git("status", "--porcelain", "--", *_SOURCES):
         raise UserError(f"{changed.split()[1]} is not committed, but seeds are trained on the last commit: commit it")
+    if find_experiment(seed):
+        return
     clone, reference = _clone(seed), _reference(seed)
     git("update-ref", "-d", reference, folder=clone)
-    _dvc(clone, "checkout", "--quiet", *(path.name for path in clone.glob("*.dvc")))
+    if data := [path.name for path in clone.glob("*.dvc") if path.is_file()]:
+        _dvc(clone, "checkout", "--quiet", *data)
     _dvc(clone, "repro", *TARGETS)
     _dvc(clone, "exp", "run", "--quiet", "--name", _name(seed), *TARGETS)  # runs nothing: it saves the experiment
     git("fetch", "--quiet", str(clone), f"+{reference}:{reference}")
@@ -90,8 +91,8 @@ def _share_cache(clone: Path) -> None:
     local = Path(".dvc/config.local")
     if local.exists():
         shutil.copy(local, clone / local)
-    with Repo() as repo:
-        _dvc(clone, "config", "--quiet", "--local", "cache.dir", repo.cache.local_cache_dir)
+    with Repo() as repo, Repo(clone) as copy, copy.config.edit("local") as config:
+        config["cache"]["dir"] = repo.cache.local_cache_dir
 
 
 def _dvc(clone: Path, *arguments: str) -> None:

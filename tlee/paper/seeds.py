@@ -178,7 +178,8 @@ def report(trainings: Trainings) -> str:
 def finding(runs: Replicates, references: Sequence[str] = REFERENCES) -> str:
     """State the cost of ``runs.own`` relative to ``references``, with intervals, in one sentence."""
     losses = runs.losses(LIMIT).set_index("method")
-    ratios = [f"{_ratio(losses.loc[name])} of those of {_short(name)}" for name in references if name in runs.methods]
+    names = [name for name in references if name in runs.methods] or ["full"]
+    ratios = [f"{_ratio(losses.loc[name])} of those of {_short(name)}" for name in names]
     listed = " and ".join(part for part in (", ".join(ratios[:-1]), ratios[-1]) if part)
     return (
         f"Expected to lose {LIMIT:g} {'point' if LIMIT == 1 else 'points'} at most, {display_name(runs.own)} needs "
