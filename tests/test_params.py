@@ -176,6 +176,7 @@ def test_overrides_are_mentioned_only_if_there_are_some(raw, tmp_path):
         ("gates.beta", "half", "number"),
         ("model.mlp", "wide", "integer"),
         ("pretrain.joint", "yes", "boolean"),
+        ("reproducible", 2, "boolean"),
         ("dataset.root", 5, "string"),
         ("model.weights", 5, "string"),
     ],

@@ -15,6 +15,7 @@ from tlee.environment import record_environment
 from tlee.errors import UserError, one_line, storage_error
 from tlee.params import load_params
 from tlee.paths import NOTEBOOKS, RUNS, SOURCES, STRIPPED
+from tlee.reproducibility import pinned
 from tlee.resumption import remove_recorded
 
 #: Silences the kernel's own log (its use of TCP, its end when interrupted), not the output of cells.
@@ -45,13 +46,13 @@ def run_notebook(name: str) -> Path:
     also printed here. Raises ``UserError`` if a cell raised one, the notebook is missing, damaged or already running,
     the run was interrupted, or memory, disk or permissions did not suffice.
     """
-    load_params()  # reports a typo before a kernel starts
+    params = load_params()  # reports a typo before a kernel starts
     candidates = (STRIPPED / f"{name}.ipynb", SOURCES / f"{name}.ipynb")
     source, target = next((path for path in candidates if path.exists()), None), NOTEBOOKS / f"{name}.ipynb"
     if source is None or Path(name).name != name:
         raise UserError(f"{candidates[1]} does not exist: name a notebook without its folder and ending")
     try:
-        with _locked(name):
+        with _locked(name), pinned(params.reproducible):
             remove_recorded()
             target.parent.mkdir(parents=True, exist_ok=True)
             _execute(source, target)

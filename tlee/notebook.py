@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from tlee.figures.style import figure_of, save
 from tlee.params import Params, load_params
 from tlee.paths import FIGURES, find_root
+from tlee.reproducibility import can_pin, is_pinned
 
 PIXELS_PER_INCH = 100  # of a figure shown in a notebook
 
@@ -24,6 +25,8 @@ def begin(*sections: str, overrides: dict[str, Any]) -> Params:
     os.chdir(find_root(Path.cwd()))
     params = load_params(overrides=overrides)
     display(params.table(*sections))
+    if params.reproducible and can_pin() and not is_pinned():
+        print("Started outside the pipeline and `make lab`, this kernel may differ from `dvc repro` in the last digits.")
     return params
 
 

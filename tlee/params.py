@@ -159,6 +159,7 @@ class Params(Section):
     """All sections of ``params.yaml``."""
 
     seed: CountOrZero
+    reproducible: bool
     dataset: DatasetParams
     extract: ExtractParams
     model: ModelParams

@@ -53,7 +53,7 @@ def test_a_file_agrees_with_the_table(recipe):
 @every_recipe
 def test_a_recipe_sets_every_parameter_and_no_other(recipe):
     values = load_params(FILES[recipe.name]).model_dump()
-    flat = {"seed": values.pop("seed")}
+    flat = {name: values.pop(name) for name in ("seed", "reproducible")}
     flat |= {f"{section}.{key}": value for section, settings in values.items() for key, value in settings.items()}
     assert flat == recipe.settings  # none is overridden by the method
 

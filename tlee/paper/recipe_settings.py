@@ -7,6 +7,7 @@ Settings = dict[str, Any]  #: parameter values by dotted key
 #: Defaults of all recipes. Epochs and batch sizes are TLEE's; learning rates suit the kit's optimiser.
 COMMON: Settings = {
     "seed": 0,
+    "reproducible": False,
     "dataset.split": 1,
     "dataset.folds": 5,
     "dataset.group": None,

@@ -1,0 +1,58 @@
+"""Settings with which different x86-64 processors compute the same bits.
+
+Libraries for arithmetic choose their code at run time, by the processor: instruction sets, blocking by the size of caches,
+threads by the number of cores. Sums in another order round differently, and training amplifies the last digit. With
+``reproducible: true`` in ``params.yaml`` these choices are fixed for the kernels that run notebooks, and for their
+worker processes.
+"""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+#: Environment variables, read when a library is loaded, and the choice that each one fixes.
+PINS = {
+    "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's own operators
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # oneDNN: convolutions
+    "MKL_CBWR": "COMPATIBLE",  # MKL: matrix products; its other modes differ between Intel's and AMD's processors
+    "OPENBLAS_CORETYPE": "Haswell",  # OpenBLAS in NumPy and SciPy: matrix products
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",  # NumPy: exponentials, logarithms, sums
+    "OMP_NUM_THREADS": "2",  # the order of sums depends on it; one core runs two threads too
+    "OPENBLAS_NUM_THREADS": "2",
+    "MKL_DYNAMIC": "FALSE",  # MKL may not use fewer
+}
+
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def can_pin() -> bool:
+    """True on Linux with an x86-64 processor that has AVX2, as nearly all since 2013."""
+    if platform.machine() != "x86_64" or not _CPU_INFO.exists():
+        return False
+    lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "avx2" in next((line.split() for line in lines if line.startswith("flags")), [])
+
+
+@contextmanager
+def pinned(wanted: bool) -> Iterator[None]:
+    """Give processes that are started meanwhile the settings ``PINS``, if they are wanted and this machine can."""
+    if not (wanted and can_pin()):
+        yield
+        return
+    before = {name: os.environ.get(name) for name in PINS}
+    os.environ.update(PINS)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def is_pinned() -> bool:
+    """True in a process that was started with the settings ``PINS``."""
+    return all(os.environ.get(name) == value for name, value in PINS.items())
