@@ -1,9 +1,12 @@
 """What several test files share."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+sys.modules.setdefault("rfc3987_syntax", None)  # nbformat would spend a second to import it, as in tlee._papermill
 
 ROOT = Path(__file__).parents[1]
 SLOWEST = ("test_pipeline.py", "test_recipes.py")  #: begin first, so that no core waits for them in the end

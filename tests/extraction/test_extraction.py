@@ -4,6 +4,7 @@ import io
 import math
 import re
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -235,6 +236,7 @@ def test_seeking_gives_the_same_images(long_clip, name, monkeypatch):
     assert (indices, [image.tobytes() for image in images]) == expected
 
 
+@cache
 def decode_without_seeking(path: Path, name: str) -> tuple[list[int], list[bytes]]:
     """Decode the whole file."""
     with pytest.MonkeyPatch.context() as patch:

@@ -1,5 +1,6 @@
 """Kernels that die, memory and disks that run out, folders that cannot be written, two runs at once."""
 
+import json
 import os
 import re
 import shutil
@@ -10,11 +11,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
+from papermill.exceptions import PapermillExecutionError
 from support.commands import (
     ROOT,
     TLEE,
+    call,
     error_line,
     make_folder,
     needs_mounts,
@@ -40,13 +44,34 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def failure(kind: str, message: str) -> PapermillExecutionError:
+    """Return what papermill raises where a cell raised an exception of type ``kind``."""
+    return PapermillExecutionError(
+        cell_index=0, exec_count=1, source="", ename=kind, evalue=message, traceback=["no traceback"]
+    )
+
+
+@pytest.fixture
+def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells run in this process, and their exceptions arrive as those of a kernel."""
+
+    def execute(source: Path, *_: object, **__: object) -> None:
+        try:
+            for cell in nbformat.read(source, as_version=4).cells:
+                exec(cell.source, {})
+        except Exception as error:
+            raise failure(type(error).__name__, str(error)) from None
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+
+
 # --- memory ----------------------------------------------------------------------------------------------
 
 
 def test_a_killed_kernel_is_one_line_with_the_stage_the_cause_and_the_remedy(project):
     code = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     write_notebook(project, "2_pretrain_backbone", code)
-    done = run(project, *TLEE, "run", "2_pretrain_backbone")
+    done = call(project, "run", "2_pretrain_backbone")
     error_line(done, "2_pretrain_backbone", "died", "memory", "pretrain.batch_clips", "model.input_size")
 
 
@@ -89,7 +114,7 @@ def test_another_runtime_error_of_papermill_keeps_its_traceback(project, monkeyp
     ],
     ids=["numpy", "torch", "worker"],
 )
-def test_memory_that_runs_out_in_a_cell_is_one_line(project, code):
+def test_memory_that_runs_out_in_a_cell_is_one_line(project, no_kernel, code):
     write_notebook(project, "1_extract_frames", code)
     one_line(lambda: run_notebook("1_extract_frames"), "1_extract_frames", "memory", "extract.jobs")
 
@@ -103,27 +128,59 @@ def test_a_full_disk_under_the_executed_notebook_is_one_line(project):
     executed = project / "results/notebooks/hello.ipynb"
     executed.parent.mkdir()
     executed.symlink_to("/dev/full")
-    error_line(run(project, *TLEE, "run", "hello"), "results/notebooks/hello.ipynb", os.strerror(28), "free space")
+    error_line(call(project, "run", "hello"), "results/notebooks/hello.ipynb", os.strerror(28), "free space")
+
+
+#: Ways to write more than a small disk holds. Not to /dev/full: as root, a writer that renames its finished file would
+#: replace the device.
+WRITERS = {
+    "python": "with open('runs/x', 'w') as file:\n    file.write('x' * 99_999)",
+    "arrow": "import pyarrow\nwith pyarrow.OSFile('runs/x', 'wb') as file:\n    file.write(b'x' * 99_999)",
+    "safetensors": "import torch, safetensors.torch\nsafetensors.torch.save_file({'x': torch.zeros(99_999)}, 'runs/x')",
+    "torch": "import torch\ntorch.save({'x': torch.zeros(99_999)}, 'runs/x')",
+    "memory map": "import pathlib, tlee.arrays\n"
+    "tlee.arrays.create_array(pathlib.Path('runs/x'), 'f4', (99_999,))[:] = 1",
+}
+SMALL_DISK = "mount -t tmpfs -o size=16k tmpfs runs"
 
 
 @needs_mounts
-@pytest.mark.parametrize(
-    "code",
-    [
-        "with open('runs/x', 'w') as file:\n    file.write('x' * 99_999)",
-        "import pyarrow\nwith pyarrow.OSFile('runs/x', 'wb') as file:\n    file.write(b'x' * 99_999)",
-        "import torch, safetensors.torch\nsafetensors.torch.save_file({'x': torch.zeros(99_999)}, 'runs/x')",
-        "import torch\ntorch.save({'x': torch.zeros(99_999)}, 'runs/x')",
-        "import pathlib, tlee.arrays\ntlee.arrays.create_array(pathlib.Path('runs/x'), 'f4', (99_999,))[:] = 1",
-    ],
-    ids=["python", "arrow", "safetensors", "torch", "memory map"],
-)
-def test_a_full_disk_under_a_stage_is_one_line_whoever_writes(project, code):
-    """Not on /dev/full: a writer that renames its finished file would, as root, replace the device."""
-    write_notebook(project, "3_train_branches", code)
+def test_a_full_disk_under_a_stage_is_one_line(project):
+    write_notebook(project, "3_train_branches", WRITERS["python"])
     (project / "runs").mkdir()
-    done = run(project, *TLEE, "run", "3_train_branches", mounts=["mount -t tmpfs -o size=16k tmpfs runs"])
+    done = run(project, *TLEE, "run", "3_train_branches", mounts=[SMALL_DISK])
     error_line(done, "3_train_branches", "free space", "kept")
+
+
+@pytest.fixture(scope="module")
+def raised_on_a_full_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Type and message of the exception of each of ``WRITERS`` on a small disk, all in one process."""
+    folder = tmp_path_factory.mktemp("disk")
+    (folder / "runs").mkdir()
+    code = f"""
+import json, pathlib
+for name, code in {WRITERS!r}.items():
+    try:
+        exec(code, {{}})
+    except Exception as error:
+        print(json.dumps([name, type(error).__name__, str(error)]))
+    for path in pathlib.Path("runs").iterdir():
+        path.unlink()
+"""
+    done = run(folder, sys.executable, "-c", code, mounts=[SMALL_DISK])
+    assert done.returncode == 0, done.stderr
+    return {name: raised for name, *raised in map(json.loads, done.stdout.splitlines())}
+
+
+@needs_mounts
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_one_line_whoever_writes(project, monkeypatch, raised_on_a_full_disk, writer):
+    def execute(*_: object, **__: object) -> None:
+        raise failure(*raised_on_a_full_disk[writer])
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    write_notebook(project, "3_train_branches", "")
+    one_line(lambda: run_notebook("3_train_branches"), "3_train_branches", "free space", "kept")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -136,24 +193,28 @@ def test_a_full_disk_under_the_output_of_a_command_is_one_line(project):
     assert "Traceback" not in done.stderr
 
 
-#: Cell that extracts the frames of a tiny data set, one video after the other, and prints how many it read.
+#: Extracts the frames of a tiny data set until the disk is full, then once more with space; prints how many it read.
 EXTRACT = """
+import subprocess
 import tlee.extraction.store as store
 from tlee.datasets import read_dataset
 from tlee.params import load_params
 from tlee.paths import FRAMES
 
-count, read = [0], store._read_video
+read, params = store._read_video, load_params()
 def counted(*arguments):
     count[0] += 1
     return read(*arguments)
 store._read_video = counted
 
-params = load_params()
-try:
-    store.extract(read_dataset(params.dataset, 0), params.extract, FRAMES)
-finally:
-    print("read", count[0], flush=True)
+for space in ("16k", "9m"):
+    subprocess.run(["mount", "-o", f"remount,size={space}", "runs"], check=True)
+    count = [0]
+    try:
+        store.extract(read_dataset(params.dataset, 0), params.extract, FRAMES)
+        print("read", count[0], "extracted")
+    except OSError as error:
+        print("read", count[0], error.strerror)
 """
 
 
@@ -164,20 +225,13 @@ def test_extraction_on_a_full_disk_keeps_its_finished_videos(project):
     params["dataset"] |= {"name": "folder", "folds": 2, "group": None}
     params["extract"] |= {"short_side": 64, "jobs": 1}
     (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    write_notebook(project, "1_extract_frames", EXTRACT)
     (project / "runs").mkdir()
-    twice = f"""
-        {sys.executable} -m tlee run 1_extract_frames && exit 9
-        mount -o remount,size=9m runs
-        {sys.executable} -m tlee run 1_extract_frames
-    """
-    done = run(project, "sh", "-c", twice, mounts=["mount -t tmpfs -o size=16k tmpfs runs"])
+    done = run(project, sys.executable, "-c", EXTRACT, mounts=[SMALL_DISK])
     assert done.returncode == 0, done
-    (line,) = done.stderr.splitlines()
-    assert all(part in line for part in ("1_extract_frames", os.strerror(28), "free space", "kept"))
-    first, second = map(int, re.findall(r"read (\d+)", done.stdout))
-    assert 2 <= first < 8
-    assert second == 8 - (first - 1)  # one was read, but could not be written
+    (first, failed), (second, extracted) = re.findall(r"^read (\d+) (.*)$", done.stdout, re.MULTILINE)
+    assert (failed, extracted) == (os.strerror(28), "extracted")
+    assert 2 <= int(first) < 8
+    assert int(second) == 8 - (int(first) - 1)  # one was read, but could not be written
 
 
 @needs_mounts
@@ -239,23 +293,20 @@ def running(project: Path) -> Iterator[subprocess.Popen]:
     process.communicate()
 
 
-def test_the_same_notebook_cannot_run_twice_at_once(project, running):
-    error_line(run(project, *TLEE, "run", "slow"), "slow", "another process", "wait")
+def test_the_same_notebook_cannot_run_twice_at_once_but_another_can(project, running):
+    error_line(call(project, "run", "slow"), "slow", "another process", "wait")
+    write_notebook(project, "other", "pass")
+    assert call(project, "run", "other").returncode == 0
     (project / "go").touch()
     output, _ = running.communicate(timeout=60)
     assert (running.returncode, output) == (0, "ran results/notebooks/slow.ipynb\n")
-
-
-def test_another_notebook_can_run_at_the_same_time(project, running):
-    write_notebook(project, "other", "pass")
-    assert run(project, *TLEE, "run", "other").returncode == 0
 
 
 def test_a_killed_run_leaves_no_lock(project, running):
     running.send_signal(signal.SIGKILL)
     running.wait()
     (project / "go").touch()
-    assert run(project, *TLEE, "run", "slow").returncode == 0
+    assert call(project, "run", "slow").returncode == 0
 
 
 def test_a_second_pipeline_in_the_folder_is_refused_and_harms_nothing(tmp_path):
@@ -302,9 +353,9 @@ ODD = "mes vidéos d'été № 1 (50%)"
 def test_notebooks_run_in_a_folder_with_spaces_and_accents(tmp_path):
     project = make_folder(tmp_path / ODD)
     write_notebook(project, "hello", "from tlee.notebook import begin\nbegin('extract', overrides={})\nprint('done')")
-    done = run(project, *TLEE, "run", "hello")
+    done = call(project, "run", "hello")
     assert (done.returncode, done.stdout) == (0, "done\nran results/notebooks/hello.ipynb\n"), done
-    done = run(project, *TLEE, "code")
+    done = call(project, "code")
     assert (done.returncode, done.stdout) == (0, "wrote 1 files to results/code\n"), done
 
 
@@ -322,10 +373,10 @@ def test_the_pipeline_runs_in_a_folder_with_spaces_and_accents(tmp_path):
 
 def test_commands_run_from_any_folder_of_the_project(project):
     write_notebook(project, "hello", "from pathlib import Path\nprint(Path.cwd())")
-    done = run(project / "results/stripped", *TLEE, "run", "hello")
+    done = call(project / "results/stripped", "run", "hello")
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, str(project)), done
 
 
 def test_outside_of_a_project_every_command_is_one_line(tmp_path):
     for command in (["run", "hello"], ["code"], ["summary"], ["predict", "a.mp4"], ["watch", "a.mp4"]):
-        error_line(run(tmp_path, *TLEE, *command), "params.yaml", "within the project")
+        error_line(call(tmp_path, *command), "params.yaml", "within the project")

@@ -1,5 +1,7 @@
 """Clips encoded by tests with recognisable frames, and the folder of real clips."""
 
+import io
+from functools import cache
 from pathlib import Path
 
 import av
@@ -13,21 +15,29 @@ REAL_CLIPS = next(
 
 STEP = 10  #: difference between the grey levels of consecutive frames
 CODECS = {".mp4": "libx264", ".avi": "mpeg4", ".mkv": "libx264"}
+FORMATS = {".mp4": "mp4", ".avi": "avi", ".mkv": "matroska"}
 
 
 def encode(path: Path, length: int = 24, size: tuple[int, int] = (96, 64), title: str = "") -> Path:
-    """Encode a clip whose frame ``i`` is grey, of level ``STEP * (1 + i % 24)``."""
+    """Write a clip whose frame ``i`` is grey, of level ``STEP * (1 + i % 24)``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(path, "w") as file:
+    path.write_bytes(_encoded(path.suffix, length, size, title))
+    return path
+
+
+@cache
+def _encoded(suffix: str, length: int, size: tuple[int, int], title: str) -> bytes:
+    content = io.BytesIO()
+    with av.open(content, "w", format=FORMATS[suffix]) as file:
         file.metadata["title"] = title
-        stream = file.add_stream(CODECS[path.suffix], rate=12)
+        stream = file.add_stream(CODECS[suffix], rate=12)
         stream.width, stream.height = size
-        stream.pix_fmt = "yuv444p" if path.suffix == ".mp4" else "yuv420p"  # H.264 needs 4:4:4 for odd sizes
+        stream.pix_fmt = "yuv444p" if suffix == ".mp4" else "yuv420p"  # H.264 needs 4:4:4 for odd sizes
         for index in range(length):
             image = np.full((size[1], size[0], 3), STEP * (1 + index % 24), np.uint8)
             file.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
         file.mux(stream.encode())
-    return path
+    return content.getvalue()
 
 
 def truncate(path: Path, share: float) -> Path:

@@ -1,5 +1,7 @@
-"""Commands run as a user runs them: in a project folder, in a process of their own, with disks of any state."""
+"""Commands run as a user runs them: in a project folder, with disks of any state."""
 
+import contextlib
+import io
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
+import tlee.__main__ as command_line
 
 ROOT = Path(__file__).parents[2]
 TLEE = (sys.executable, "-m", "tlee")
@@ -24,6 +28,28 @@ def run(folder: Path, *command: str, mounts: Sequence[str] = ()) -> subprocess.C
     if mounts:
         command = ("unshare", "-rm", "sh", "-ec", " && ".join([*mounts, 'exec "$@"']), "sh", *command)
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m tlee`` with ``arguments`` in ``folder`` and in this process, which has imported what it needs.
+
+    Output of libraries that write to file descriptors is not captured, and ``sys.exit`` is an exit status as usual.
+    """
+    command, status = ["tlee", *arguments], 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as stdout,
+        contextlib.redirect_stderr(io.StringIO()) as stderr,
+    ):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", command)
+        try:
+            command_line.main()
+        except SystemExit as end:
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+            status = 1 if isinstance(end.code, str) else end.code or 0
+    return subprocess.CompletedProcess(command, status, stdout.getvalue(), stderr.getvalue())
 
 
 def read_only(folder: str) -> str:
