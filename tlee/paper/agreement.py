@@ -122,7 +122,9 @@ class Agreement:
             return f"The same numbers as {self.same}; {cause}."
         counted = f"{len(self.numbers)} of {self.num_compared} headline numbers differ from {self.title}"
         if self.num_seeds < FEWEST_SEEDS:
-            seeds = "1 committed seed" if self.num_seeds == 1 else f"{self.num_seeds} committed seeds"
+            seeds = (
+                f"{self.num_seeds} committed seed{'s' if self.num_seeds > 1 else ''} of the same code and parameters"
+            )
             return f"Different: {counted}; with {seeds} only equality can be judged (`make seeds`); {cause}."
         if self.outside:
             return f"Outside: {counted}, {len(self.outside)} of them by more than seeds make of it; {cause}."
@@ -253,7 +255,7 @@ def report(agreement: Agreement) -> str:
         parts.append(numbers_table(agreement))
     if agreement.parted and agreement.same is None:
         stage, path = agreement.parted
-        parts.append(f"The first output with other bits is {path}, of stage {stage}.")
+        parts.append(f"The runs have the same bits up to stage {stage}, whose {path} differs.")
     if agreement.differences:
         rows = [each[1:] for each in agreement.differences]
         parts.append(_markdown(rows, ["what differs", "committed", "yours"]))

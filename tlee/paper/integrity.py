@@ -49,7 +49,8 @@ _PRECISION = 1e-5  # relative; metrics and tables have six digits
 def find_problems(expected: Iterable[str]) -> list[str]:
     """List what is missing, damaged, out of date or contradictory in the run of the work tree, one line each.
 
-    ``expected`` are the names of the metrics that a complete run has. A file is named once, for its first problem.
+    ``expected`` are the names of the metrics that a complete run has. A file is named once, for its first problem, and
+    so is a folder.
     """
     tree = WorkTree()
     stages = read_stages(tree)
@@ -66,7 +67,8 @@ def find_problems(expected: Iterable[str]) -> list[str]:
         except ValueError:
             problems[path] = "is damaged: a line is not as it was written" if path.exists() else "is missing"
     for path, problem in [*_changed_outputs(stages), *_out_of_date(stages)]:
-        problems.setdefault(path, problem)
+        if not any(each.is_relative_to(path) for each in problems):
+            problems[path] = problem
     lines = [f"{path.as_posix()} {problem}" for path, problem in problems.items()]
     if len(tables) == 2 and "evaluate" in metrics:
         lines += _contradictions(metrics, tables[TRACE], tables[VIDEOS])

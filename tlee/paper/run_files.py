@@ -3,6 +3,7 @@
 import json
 import subprocess
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,12 +124,18 @@ def read_metrics(files: Files) -> tuple[Metrics, list[Path]]:
 def read_yaml(files: Files, path: Path) -> dict[str, Any]:
     """Read a file of parameters or of DVC; empty if it is missing. Raises ``UserError`` if it is damaged."""
     try:
-        content = yaml.safe_load(files.read(path) or "{}")
+        content = _parse_yaml(files.read(path) or "{}")
     except (ValueError, yaml.YAMLError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise _damaged(path, files)
     return content
+
+
+@lru_cache(maxsize=16)
+def _parse_yaml(text: str) -> Any:
+    """Parse YAML, which is slow; the same files are read several times, and their content is not changed."""
+    return yaml.safe_load(text)
 
 
 def read_stages(files: Files) -> dict[str, Stage]:

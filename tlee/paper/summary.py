@@ -13,7 +13,7 @@ FIGURES_TO_OPEN = ("evaluate/trade_off", "explain/strip_most_expensive_correct",
 
 
 def summarise() -> str:
-    """Return the main results of the last run, and the notebooks and figures to open.
+    """Return the main results of the last run, the notebooks and figures to open, and the command that compares it.
 
     Raises ``UserError`` if a stage has not been run.
     """
@@ -31,6 +31,7 @@ def summarise() -> str:
         *(f"  {path}" for path in sorted(NOTEBOOKS.glob("*.ipynb"))),
         "Figures:",
         *(f"  {FIGURES / name}.png" for name in FIGURES_TO_OPEN),
+        "Agreement with the committed run: `python -m tlee compare` (docs/reproducibility.md)",
     ]
     return "\n".join(lines)
 
