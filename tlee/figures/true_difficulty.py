@@ -75,6 +75,7 @@ def _cost_of_not_knowing(table: pd.DataFrame, overall: pd.DataFrame, method: str
     scores = f"{percent(own['score'])} correct against {percent(informed['score'])}"
     rows = table[(table["method"] == method) & (table["by"] == "frames") & ~table["group"].str.startswith("no ")]
     ends = pd.concat([rows[:1], rows[-1:]]).drop_duplicates()
-    costs = [f"{percent(row.share_of_full, 0)} with {row.group}" for row in ends.itertuples()]
+    costs = [f"{percent(row.share_of_full, 0)} of the full network with {row.group}" for row in ends[:1].itertuples()]
+    costs += [f"{percent(row.share_of_full, 0)} with {row.group}" for row in ends[1:].itertuples()]
     finding = f"{name} costs {ratio:.1f}x as much as a policy that knows each clip's difficulty ({scores})"
-    return f"{finding}; relative to the full network {', '.join(costs)}" if costs else finding
+    return f"{finding}: {', '.join(costs)}" if costs else finding
