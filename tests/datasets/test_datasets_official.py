@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from support.dataset_files import OFFICIAL, read
 
+from tlee.datasets import Dataset
 from tlee.datasets.files import read_table
 from tlee.datasets.lists import read_lists
 
@@ -74,6 +75,7 @@ def test_jhmdb(split, train, test, train_sources, test_sources):
     assert ((~sides["min"]).sum(), sides["max"].sum()) == (train_sources, test_sources)  # some are on both sides
 
 
+@pytest.mark.slow
 def test_something_v2_lists_agree_with_the_json(tmp_path):
     official = OFFICIAL / "something_v2"
     validation = json.loads((official / "something-something-v2-validation.json").read_text())
@@ -93,15 +95,21 @@ def test_something_v2_lists_agree_with_the_json(tmp_path):
     pd.testing.assert_series_equal(*labels)
 
 
-def test_mini_kinetics():
-    official = OFFICIAL / "mini_kinetics"
-    dataset = read("mini_kinetics", official, val_share=0.1)
-    assert counts(dataset.manifest) == (121_070, 9864)
-    assert len(dataset.classes) == 200
-    assert classes_in(dataset.manifest, "train") == classes_in(dataset.manifest, "val") == 200
+@pytest.fixture(scope="module")
+def mini_kinetics() -> Dataset:
+    return read("mini_kinetics", OFFICIAL / "mini_kinetics", val_share=0.1)
 
 
-def test_the_formats_of_mini_kinetics_agree(tmp_path):
+@pytest.mark.slow
+def test_mini_kinetics(mini_kinetics):
+    manifest = mini_kinetics.manifest
+    assert counts(manifest) == (121_070, 9864)
+    assert len(mini_kinetics.classes) == 200
+    assert classes_in(manifest, "train") == classes_in(manifest, "val") == 200
+
+
+@pytest.mark.slow
+def test_the_formats_of_mini_kinetics_agree(mini_kinetics, tmp_path):
     official = OFFICIAL / "mini_kinetics"
     for source, train, test, before_id in (
         ("mini_val_videofolder.txt", "mini_train_videofolder.txt", "mini_val_videofolder.txt", "images/val/[^/]+/"),
@@ -113,7 +121,7 @@ def test_the_formats_of_mini_kinetics_agree(tmp_path):
         text = (official / source).read_text()
         (root / test).write_text(text)
         (root / train).write_text(re.sub(f"^({before_id})", r"\1#", text, flags=re.M))  # training set with other ids
-    ids = read("mini_kinetics", official)
+    ids = mini_kinetics
     paths, tables = (read("mini_kinetics", root) for root in sorted(tmp_path.iterdir(), reverse=True))
     assert paths.classes == tables.classes == ids.classes
     tested = [dataset.manifest[dataset.manifest["split"] == "test"] for dataset in (ids, paths, tables)]
@@ -124,6 +132,7 @@ def test_the_formats_of_mini_kinetics_agree(tmp_path):
         pd.testing.assert_series_equal(fewer, more[fewer.index])
 
 
+@pytest.mark.slow
 def test_activitynet_has_two_class_orders(tmp_path):
     annotated = json.loads((OFFICIAL / "activitynet/anet_anno_action.json").read_text())
     alphabetical = sorted({part["label"] for video in annotated.values() for part in video["annotations"]})
@@ -148,6 +157,7 @@ def test_activitynet_has_two_class_orders(tmp_path):
     assert in_order == {"": False, "frameexit_": True}
 
 
+@pytest.mark.slow
 def test_activitynet_json_gives_the_order_of_frameexit(tmp_path):
     annotated = json.loads((OFFICIAL / "activitynet/anet_anno_action.json").read_text())
     lists = [OFFICIAL / "activitynet/frameexit_anet_train_video.txt"]
@@ -165,6 +175,7 @@ def test_activitynet_json_gives_the_order_of_frameexit(tmp_path):
     assert len(differing) == 5
 
 
+@pytest.mark.slow
 def test_hvu(tmp_path):
     with zipfile.ZipFile(OFFICIAL / "hvu/HVU_Val_V1.0.zip") as archive:
         archive.extractall(tmp_path)

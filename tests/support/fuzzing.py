@@ -50,6 +50,7 @@ def mutate(content: bytes, seed: str) -> bytes:
 
 def work(jobs: list[tuple[str, int, int]], seed: int) -> None:
     """Run the cases ``first`` to ``end`` of each format in ``jobs``, and print what comes of them."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # as in tests/conftest.py
     from support.formats import FORMATS
 
     def report(*values: object) -> None:
