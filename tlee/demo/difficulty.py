@@ -43,7 +43,7 @@ TIMINGS = (
 CUES: dict[Cue, float] = {"coarse": 0.45, "fine": 0.50, "none": 0.05}
 
 #: Shares of what is seen where the cue is not. idle: the figure stands; hidden: a board covers it; common: the movement
-#: of the pair, with an empty sign; misleading: a hint of an action of another pair.
+#: of the pair, with a disc as the sign; misleading: a hint of an action of another pair.
 FILLERS: dict[Moment, float] = {"idle": 0.40, "hidden": 0.25, "common": 0.15, "misleading": 0.20}
 FILLER_FRAMES = (3, 6)  #: frames that one of these lasts
 
@@ -52,7 +52,7 @@ MISLEADING: Range = (0.45, 0.6)  #: amplitude of a misleading movement; 1 is all
 FIDGET = 0.4  #: probability that an arm moves while the figure stands
 VIGOUR: Range = (0.92, 1.05)  #: amplitude of the movements that tell the action
 SPEED: Range = (0.85, 1.2)  #: 1 is normal
-SIGN_RADIUS: Range = (8.5, 10.5)  #: radius of the sign in pixels of the frame
+SIGN_RADIUS: Range = (9.0, 11.0)  #: radius of the sign in pixels of the frame
 CONTRAST: Range = (0.75, 1.0)  #: contrast between figure and background
 CLUTTER = (0, 2)  #: number of objects behind the figure
 SHAKE = 1  #: largest movement of the camera between frames, in canvas pixels
