@@ -14,6 +14,7 @@ import pytest
 
 import tlee.environment
 from tlee.environment import PACKAGES, environment, record_environment
+from tlee.reproducibility import PINS
 
 X86 = """processor\t: 0
 cpu family\t: 6
@@ -93,6 +94,10 @@ def test_only_settings_that_are_set_are_recorded(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     assert environment()["settings"] == {"ATEN_CPU_CAPABILITY": "avx2"}
+
+
+def test_every_setting_that_is_pinned_is_recorded():
+    assert PINS.keys() <= set(tlee.environment.SETTINGS)
 
 
 def test_numpy_finds_no_vector_code_that_it_was_told_not_to_use():

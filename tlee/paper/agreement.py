@@ -19,10 +19,12 @@ from tlee.methods import display_name, in_order
 from tlee.metrics import METRIC_NAMES
 from tlee.paper.differences import Difference, find_differences, first_other_output
 from tlee.paper.integrity import find_problems
-from tlee.paper.run_files import PARAMS, Files, Metrics, Revision, WorkTree, read_metrics, read_yaml
-from tlee.paper.seeds import SEEDS, inputs
+from tlee.paper.run_files import PARAMS, Files, Metrics, Revision, Stage, WorkTree, read_metrics, read_stages, read_yaml
+from tlee.paper.tables import flat
 from tlee.params import load_params
-from tlee.paths import LOCK, METRICS
+from tlee.paths import METRICS, RESULTS
+
+SEEDS = RESULTS / "seeds"
 
 #: Confidence of the interval of each number. Of some fifty numbers together, one run in twenty has one outside by
 #: chance, or fewer: numbers of one run go together. At 0.99 three of the first five committed seeds had one outside
@@ -168,26 +170,28 @@ def read_seeds(files: Files) -> dict[str, Metrics]:
     Seeds that were run with other code, data or parameters than the committed run are left out. Raises ``UserError`` if
     a file is damaged.
     """
-    seeds = {}
+    seeds, stages = {}, read_stages(files)
     for path in files.names(SEEDS):
         if path.name != "metrics.json":
             continue
         given = files.read(path.with_name("inputs.json"))
         try:
-            if given is None or unsealed(json.loads(given)) == _inputs(files):
+            if given is None or _has_inputs(stages, unsealed(json.loads(given))):
                 metrics = unsealed(json.loads(files.read(path) or ""))
                 seeds[path.parent.name.removeprefix("seed")] = {name: dict(each) for name, each in metrics.items()}
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             raise UserError(f"{path.parent} of {files.title} is damaged: `make seeds` makes it again") from None
     return seeds
 
 
-def _inputs(files: Files) -> dict[str, dict[str, str]] | None:
-    """Return what went into the committed run, None if it is not complete."""
-    try:
-        return inputs(read_yaml(files, LOCK))
-    except (KeyError, TypeError, AttributeError):
-        return None
+def _has_inputs(stages: dict[str, Stage], inputs: dict[str, dict[str, str]]) -> bool:
+    """Return True if the stages had these inputs: parameters by dotted key, hashes of code and data by path."""
+    for name, expected in inputs.items():
+        stage = stages.get(name, Stage())
+        found = flat(stage.params.get(PARAMS.name, {})) | {each.path: each.md5 for each in stage.deps}
+        if any(str(found.get(key)) != value for key, value in expected.items()):
+            return False
+    return True
 
 
 def _same(mine: Metrics, seeds: dict[str, Metrics], title: str) -> str | None:
