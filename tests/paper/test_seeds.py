@@ -30,6 +30,7 @@ from tlee.paper.seeds import (
     Trainings,
     collect,
     finding,
+    gains,
     inputs,
     limits_table,
     load_trainings,
@@ -139,11 +140,17 @@ def test_tables_and_the_finding():
     )
     assert finding(RUNS.all, ["temporal"]).endswith("needs 0.38 (0.25 to 0.50) of the GMACs of temporal only "
                                                     "(2 trainings, 95% intervals).")  # fmt: skip
+    assert gains(RUNS.all) == (
+        "At equal cost, on average over budgets, its gain in points of top-1 is "
+        "25.0 (20.0 to 30.0) on temporal only and 5.0 (0.0 to 10.0) on confidence."
+    )
     rows = limits_table(RUNS.all).splitlines()
     assert rows[0].endswith("| GMACs | of those of temporal only | of those of confidence |")
     assert rows[2] == "| 1 | 12.5 | 0.0 to 50.0 | 15.0% | 0.38 (0.25 to 0.50) | 0.75 (0.50 to 1.00) |"
     assert len(rows) == 2 + len(LIMITS)
-    assert all(table in report(RUNS) for table in (scores_table(RUNS), finding(RUNS.all), "\n".join(rows)))
+    assert all(
+        table in report(RUNS) for table in (scores_table(RUNS), finding(RUNS.all), gains(RUNS.all), "\n".join(rows))
+    )
 
 
 def test_the_figure_has_each_run_the_mean_and_the_finding():

@@ -338,6 +338,16 @@ def test_parameters_changed_since_the_run_are_named(workspace):
     assert name == "workspace" and "gates.beta" in reason and "run `dvc repro`" in reason
 
 
+def test_a_run_whose_latency_was_measured_with_another_seed_is_used(workspace):
+    """As those of ``make seeds``, which leave out that stage."""
+    lock = workspace / "dvc.lock"
+    latency = "  latency:\n    cmd: a\n    params:\n      params.yaml:\n        seed: 7\n"
+    lock.write_text(lock.read_text() + latency)
+    assert left_out() == []
+    lock.write_text(lock.read_text().replace("  latency:", "  gates:"))
+    assert left_out() == [["workspace", "seed has changed since: run `dvc repro`"]]
+
+
 @pytest.mark.parametrize(("old", "new"), [("gmacs", "GFLOPs"), ("}", "")])
 def test_unusable_metrics_are_named(workspace, old, new):
     metrics = workspace / EVALUATION

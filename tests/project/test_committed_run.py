@@ -12,15 +12,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 from scipy.stats import binomtest
 from support.torture import FULL_DISKS, KILLS, STAGES, summary
 
-from tlee.evaluation.per_video import LIMITS
 from tlee.paper.ablation import VARIANTS
-from tlee.paper.replicates import Replicates, areas_table, read_replicates
+from tlee.paper.replicates import areas_table
+from tlee.paper.seeds import (
+    SEEDS,
+    draw,
+    finding,
+    gains,
+    limits_table,
+    load_trainings,
+    read_trainings,
+    scores_table,
+)
 from tlee.paper.summary import guarantee_line, latency_line, methods_table, savings_line
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +48,7 @@ def committed() -> dict[str, bytes]:
         pytest.skip("not a git checkout")
     names = git("ls-tree", "-r", "--name-only", "HEAD").decode().splitlines()
     about = re.compile(
-        r"(results|tlee|notebooks)/|(params|dvc)\.yaml$|dvc\.lock$|data\.dvc$|README\.md$|docs/(results|failures)\.md$|docs/results/"
+        r"(results|tlee|notebooks)/|(params|dvc)\.yaml$|dvc\.lock$|data\.dvc$|README\.md$|docs/(results|failures)\.md$"
     )
     return {name: git("show", f"HEAD:{name}") for name in names if about.match(name)}
 
@@ -116,35 +127,49 @@ def test_committed_results_are_what_the_stages_made(committed, lock):
         assert out["md5"] == digest(out["path"], committed), out["path"]
 
 
-def test_the_documents_quote_five_trainings(committed, tmp_path):
-    files = [tmp_path / "seed0.csv"]
-    files[0].write_bytes(committed["results/plots/evaluate/videos.csv"])
-    for name in (name for name in committed if name.startswith("docs/results/")):
-        files.append(tmp_path / Path(name).name)
-        files[-1].write_bytes(committed[name])
-    found, results = Replicates(read_replicates(files)), committed["docs/results.md"].decode()
-    assert found.num_seeds == 5
-    assert areas_table(found) in results
-    for limit in LIMITS:
-        losses = found.losses(limit).set_index("method")
-        own, others = losses.loc["tlee"], [losses.loc[name] for name in ("confidence", "temporal")]
-        ratios = [f"{each['ratio']:.2f} ({each['ratio_low']:.2f} to {each['ratio_high']:.2f})" for each in others]
-        lost = f"{own['loss']:.1f} | {own['loss_low']:.1f} to {own['loss_high']:.1f} | {own['share']:.1%}"
-        assert f"| {limit:g} | {lost} | {' | '.join(ratios)} |" in results
+@pytest.fixture
+def seeds(committed, tmp_path, monkeypatch) -> list[Path]:
+    """The folders of the other trainings, in a folder with the files of the last commit that are compared."""
+    for name, content in committed.items():
+        if name == "dvc.lock" or name.startswith(("results/seeds/", "results/plots/evaluate/")):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    return sorted(SEEDS.glob("seed*"))
+
+
+def test_the_documents_quote_five_trainings(committed, seeds):
+    found = read_trainings(seeds)
+    readme, results = committed["README.md"].decode(), committed["docs/results.md"].decode()
+    assert found.all.num_seeds == 5
+    assert scores_table(found) in readme
+    assert f"{finding(found.all)} {gains(found.all)}" in readme.replace("\n", " ")
+    assert "results/figures/seeds/trade_off.png" in readme
+    assert areas_table(found.all) in results
+    assert limits_table(found.all) in results
+
+
+def test_the_five_trainings_have_seen_the_committed_code_clips_and_parameters(seeds):
+    assert load_trainings().all.num_runs == len(seeds) + 1
+
+
+def test_the_figure_of_five_trainings_is_of_the_committed_ones(committed, seeds):
+    path = "results/figures/seeds/trade_off.png"
+    drawn, shown = (
+        Image.open(file).convert("L") for file in (draw(read_trainings(seeds)), io.BytesIO(committed[path]))
+    )
+    assert drawn.size == shown.size
+    assert np.abs(np.asarray(drawn, float) - np.asarray(shown, float)).mean() < 0.5  # of 255
 
 
 def test_the_documents_quote_the_committed_run(committed):
     readme, results = committed["README.md"].decode(), committed["docs/results.md"].decode()
     stages = ("evaluate", "latency", "guarantee", "explain")
     metrics = {stage: json.loads(committed[f"results/metrics/{stage}.json"]) for stage in stages}
-    assert methods_table(metrics["evaluate"]) in readme
+    assert methods_table(metrics["evaluate"]) in results
     for line, stage in ((latency_line, "latency"), (guarantee_line, "guarantee"), (savings_line, "explain")):
         assert line(metrics[stage]) in results
-    paired = pd.read_csv(io.BytesIO(committed["results/plots/evaluate/paired.csv"])).set_index("against")
-    ratios = paired["cost_ratio"]
-    single = ratios[["temporal", "layer", "fixed_frames", "fixed_depth", "frameexit"]].max()
-    for ratio in (single, ratios["confidence"], ratios["tlee_thresholds"]):
-        assert f"{ratio:.2f}" in readme
     aurocs = pd.read_csv(io.BytesIO(committed["results/plots/evaluate/answers.csv"])).set_index("exits").loc["all"]
     assert f"{aurocs['value']:.3f} against {aurocs['confidence']:.3f}" in results.replace("\n", " ")
     for page, folder in ((readme, ""), (results, "../")):

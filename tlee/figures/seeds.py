@@ -41,14 +41,30 @@ def trade_off_of_seeds(
             xerr=np.maximum([[at["share"] - at["share_low"]], [at["share_high"] - at["share"]]], 0),
             yerr=np.maximum([[at["score"] - at["low"]], [at["high"] - at["score"]]], 0),
             color=color,
+            elinewidth=1.2,
+            capsize=3,
+            linestyle="none",
+            zorder=level + len(DRAWN),
+        )
+        axes.plot(
+            at["share"],
+            at["score"],
+            color=color,
             marker=MARKERS[name],
             markersize=9,
             markeredgecolor="white",
-            capsize=3,
             linestyle="none",
             label=display_name(name),
-            zorder=level + len(DRAWN),
+            zorder=level + 2 * len(DRAWN),
         )
+    axes.annotate(
+        "thin: each training; bold: their mean, with 95% band;\nmarks: chosen on val, with 95% intervals",
+        (0.99, 0.03),
+        xycoords="axes fraction",
+        ha="right",
+        fontsize=8,
+        color="#666666",
+    )
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}%")

@@ -6,7 +6,7 @@ Each folder ``results/seeds/seed<K>/`` has the metrics and curves of a run, its 
 
 import json
 import lzma
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,13 +112,17 @@ def load_trainings(folder: Path = SEEDS) -> Trainings:
         if changed := [stage for stage in STAGES if recorded.get(stage) != own[stage]]:
             remedy = "run `dvc repro`, commit its results, and run `make seeds`"
             raise UserError(f"{run} was run with other code, data or parameters of stage {changed[0]}: {remedy}")
-    videos = read_replicates([_VIDEOS, *(run / "videos.csv.xz" for run in runs)])
-    own_videos = read_replicates([_VIDEOS])
+    return read_trainings(runs)
+
+
+def read_trainings(runs: Sequence[Path]) -> Trainings:
+    """Read the workspace's run and those in the folders ``runs``, whatever their inputs."""
+    videos, own_videos = (read_replicates([_VIDEOS, *(run / "videos.csv.xz" for run in each)]) for each in (runs, []))
     curves = read_curves([_CURVES, *(run / "trade_off.csv" for run in runs)])
     return Trainings(Replicates(videos), Replicates(own_videos), curves)
 
 
-def read_curves(paths: list[Path]) -> pd.DataFrame:
+def read_curves(paths: Sequence[Path]) -> pd.DataFrame:
     """Read the curves of several runs: ``run``, ``method``, ``score`` and ``share`` of the full network's GMACs."""
     tables = []
     for run, path in enumerate(paths):
@@ -157,7 +161,7 @@ def mean_curves(table: pd.DataFrame) -> pd.DataFrame:
 
 def draw(trainings: Trainings) -> Path:
     """Write the figure of all curves, ``results/figures/seeds/trade_off.png``; return its path."""
-    title = finding(trainings.all, ("temporal", "confidence"))
+    title = finding(trainings.all, ("temporal", "confidence")).rstrip(".")
     curves, points = trainings.curves, trainings.all.scores(LIMIT)
     return save(trade_off_of_seeds(curves, mean_curves(curves), points, title), FIGURES / "seeds" / "trade_off.png")
 
@@ -166,8 +170,8 @@ def report(trainings: Trainings) -> str:
     """Return what README.md and docs/results.md quote, as Markdown."""
     parts = [
         "README.md:",
-        finding(trainings.all),
         scores_table(trainings),
+        f"{finding(trainings.all)} {gains(trainings.all)}",
         "docs/results.md:",
         areas_table(trainings.all),
         limits_table(trainings.all),
@@ -177,14 +181,22 @@ def report(trainings: Trainings) -> str:
 
 def finding(runs: Replicates, references: Sequence[str] = REFERENCES) -> str:
     """State the cost of ``runs.own`` relative to ``references``, with intervals, in one sentence."""
-    losses = runs.losses(LIMIT).set_index("method")
-    names = [name for name in references if name in runs.methods] or ["full"]
-    ratios = [f"{_ratio(losses.loc[name])} of those of {_short(name)}" for name in names]
-    listed = " and ".join(part for part in (", ".join(ratios[:-1]), ratios[-1]) if part)
+    losses = runs.losses(LIMIT).set_index("method").loc[_references(runs, references)]
+    listed = _listed(f"{_ratio(row)} of those of {_short(name)}" for name, row in losses.iterrows())
     return (
         f"Expected to lose {LIMIT:g} {'point' if LIMIT == 1 else 'points'} at most, {display_name(runs.own)} needs "
         f"{listed.replace('those', 'the GMACs', 1)} ({runs.num_runs} trainings, 95% intervals)."
     )
+
+
+def gains(runs: Replicates) -> str:
+    """State the gains of ``runs.own`` at equal cost on ``REFERENCES``, with intervals, in one sentence."""
+    areas = 100 * runs.areas().set_index("method")
+    listed = _listed(
+        f"{row['gain']:.1f} ({row['gain_low']:.1f} to {row['gain_high']:.1f}) on {_short(name)}"
+        for name, row in areas.loc[_references(runs, REFERENCES)].iterrows()
+    )
+    return f"At equal cost, on average over budgets, its gain in points of top-1 is {listed}."
 
 
 def scores_table(trainings: Trainings) -> str:
@@ -204,7 +216,7 @@ def scores_table(trainings: Trainings) -> str:
 
 def limits_table(runs: Replicates) -> str:
     """Format, for each of ``LIMITS``, loss and cost of ``runs.own`` and its cost relative to ``REFERENCES``."""
-    names = [name for name in REFERENCES if name in runs.methods]
+    names = _references(runs, REFERENCES)
     ratios = [f"of those of {_short(name)}" for name in names]
     heads = ["expected to lose at most", "points lost", "interval", "GMACs", *ratios]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -215,6 +227,15 @@ def limits_table(runs: Replicates) -> str:
         relative = " | ".join(_ratio(losses.loc[name]) for name in names)
         lines.append(f"| {limit:g} | {lost} | {own['share']:.1%} | {relative} |")
     return "\n".join(lines)
+
+
+def _references(runs: Replicates, names: Sequence[str]) -> list[str]:
+    return [name for name in names if name in runs.methods] or ["full"]
+
+
+def _listed(parts: Iterable[str]) -> str:
+    *most, last = parts
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _ratio(row: pd.Series) -> str:

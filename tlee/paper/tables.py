@@ -138,9 +138,11 @@ def flat(nested: dict[str, Any]) -> dict[str, Any]:
 def _changed_parameters(settings: dict[str, Any], lock: dict[str, Any]) -> list[str]:
     """List the parameters that differ from those in ``dvc.lock``, with which the stages were run.
 
-    Values are compared as text: DVC writes ``0.00001`` as ``1e-05``, which is text in YAML 1.1.
+    Left out is the stage of the latency, which ``make seeds`` does not run. Values are compared as text: DVC writes
+    ``0.00001`` as ``1e-05``, which is text in YAML 1.1.
     """
-    stages = [flat(stage["params"]["params.yaml"]) for stage in lock["stages"].values() if "params" in stage]
+    relevant = [stage for name, stage in lock["stages"].items() if name != "latency" and "params" in stage]
+    stages = [flat(stage["params"]["params.yaml"]) for stage in relevant]
     recorded = {key: value for stage in stages for key, value in stage.items() if not key.startswith(IRRELEVANT)}
     return [key for key, value in recorded.items() if key not in settings or str(settings[key]) != str(value)]
 
