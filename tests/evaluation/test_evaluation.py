@@ -189,7 +189,7 @@ def own_policies(params: Params) -> set:
 def test_the_parameters_of_a_policy_are_its_price_or_its_thresholds():
     evaluation = found(small_params(num_branches=1))
     val, _ = splits(small_params(num_branches=1))
-    by_value, by_level = ValueIteration(val, 0).policy(0.1), Thresholds.one_confidence(0.8, 1, 2)
+    (by_value,), by_level = ValueIteration(val, 0).policies([0.1]), Thresholds.one_confidence(0.8, 1, 2)
     tables = [replace(evaluation, policies={"tlee": each}).policy_parameters() for each in (by_value, by_level)]
     assert tables[0].to_dict() == {"price": {"full network": 0.1}}
     assert tables[1].loc["stop"].tolist() == tables[1].loc["first"].tolist() == [NEVER, 0.8]

@@ -7,7 +7,7 @@ from support.splits import noisy
 
 from tlee.evaluation.candidates import candidates
 from tlee.evaluation.comparison import area_under, chance_level
-from tlee.evaluation.per_video import EXPECTED, LIMITS, per_video, video_areas
+from tlee.evaluation.per_video import EXPECTED, LIMITS, per_video, run_frontiers
 from tlee.evaluation.search import Search, choose, frontier
 
 PARAMS = small_params({"evaluate.folds": 3}, num_branches=1, gate="confidence")
@@ -20,7 +20,7 @@ def results():
     val, test = noisy((1.0, 4.0), readout, videos=400), noisy((1.0, 4.0), readout, videos=60, seed=1)
     search = Search(val)
     found = {name: candidates(name, search, PARAMS) for name in FAMILIES}
-    return found, search, test, per_video(found, search, test)
+    return found, search, test, per_video(found, run_frontiers(found, test), search, test)
 
 
 def test_there_is_a_row_for_each_policy_and_video(results):
@@ -33,12 +33,22 @@ def test_there_is_a_row_for_each_policy_and_video(results):
 
 def test_the_mean_area_is_the_area_under_the_curve(results):
     found, search, test, table = results
-    chance = chance_level(search.split.table.truth)
+    chance, fronts = chance_level(search.split.table.truth), run_frontiers(found, test)
     for name, tried in found.items():
         points = [test.point(name, test.run(each.policy)) | {"val_gmacs": each.gmacs} for each in frontier(tried)]
         area = area_under(pd.DataFrame(points), search.full.gmacs, chance)
         assert table.loc[table["method"] == name, "area"].mean() == pytest.approx(area)
-        assert video_areas(frontier(tried), search, test).shape == (60,)
+        assert fronts[name].areas(search).tolist() == table.loc[table["method"] == name, "area"].tolist()
+
+
+def test_a_frontier_is_run_as_each_of_its_policies_alone(results):
+    found, _, test, _ = results
+    fronts = run_frontiers(found, test)
+    for name, tried in found.items():
+        alone = [test.run(each.policy) for each in frontier(tried)]
+        assert fronts[name].points == [test.point(name, each) for each in alone]
+        assert fronts[name].correct.tolist() == [test.correct(each).tolist() for each in alone]
+        assert fronts[name].val_gmacs.tolist() == [each.gmacs for each in frontier(tried)]
 
 
 def test_results_and_costs_are_those_of_the_chosen_policies(results):

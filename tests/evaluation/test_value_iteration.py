@@ -50,6 +50,11 @@ def noisy(skill: tuple[float, ...], videos: int = 300, frames: int = T, seed: in
     return split(shown * signal + noise, labels, identity_readout(**model), costs)
 
 
+def fitted(data: Split, price: float, seed: int = 0) -> OptimalStopping:
+    (policy,) = ValueIteration(data, seed).policies([price])
+    return policy
+
+
 def depths_used(policy: OptimalStopping, t: int) -> list[int]:
     return [b for b, weights in enumerate(policy.values[t]) if weights is not None]
 
@@ -63,7 +68,7 @@ def test_a_linear_function_is_recovered():
     columns = torch.randn(20_000, NUM_EVIDENCE - 1, generator=generator, dtype=torch.double)
     shown = torch.cat([torch.ones(20_000, 1), 3 + 2 * columns], dim=1)
     weights = torch.linspace(-1, 1, NUM_EVIDENCE, dtype=torch.double)
-    found = torch.tensor(Regressions(shown).ridge(shown @ weights), dtype=torch.double)
+    found = Regressions(shown).ridge((shown @ weights)[:, None])[:, 0]
     torch.testing.assert_close(found[1:], weights[1:] / 1.01, rtol=0, atol=0.002)
     assert estimate(shown, tuple(found.tolist())).mean() == pytest.approx((shown @ weights).mean().item())
 
@@ -72,17 +77,18 @@ def test_a_constant_column_has_no_weight():
     generator = torch.Generator().manual_seed(0)
     shown = torch.rand(50, NUM_EVIDENCE, generator=generator, dtype=torch.double)
     shown[:, 0], shown[:, 4] = 1, 0.3
-    found = Regressions(shown).ridge(shown[:, 1] + 2)
+    targets = torch.stack([shown[:, 1] + 2, torch.full((50,), 0.7, dtype=torch.double)], dim=1)
+    found, constant = Regressions(shown).ridge(targets).unbind(1)
     assert found[4] == 0
     assert found[1] > 0.9
-    assert Regressions(shown).ridge(torch.full((50,), 0.7, dtype=torch.double)) == pytest.approx((0.7, *[0] * 8))
+    assert constant.tolist() == pytest.approx((0.7, *[0] * 8))
 
 
 @pytest.mark.parametrize("paths", [1, 2])
 def test_one_or_two_paths_give_finite_values(paths):
-    shown, target = torch.rand(paths, NUM_EVIDENCE, dtype=torch.double), torch.ones(paths, dtype=torch.double)
+    shown, target = torch.rand(paths, NUM_EVIDENCE, dtype=torch.double), torch.ones(paths, 1, dtype=torch.double)
     shown[:, 0] = 1
-    assert estimate(shown, Regressions(shown).ridge(target)).tolist() == pytest.approx([1.0] * paths)
+    assert (shown @ Regressions(shown).ridge(target))[:, 0].tolist() == pytest.approx([1.0] * paths)
 
 
 def of_log_odds(count: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -174,13 +180,13 @@ def test_where_computation_costs_nothing_little_of_the_accuracy_is_lost():
     """Nothing would be, if the values were exact."""
     for seed in range(3):
         data = noisy((1.0, 2.0, 3.0), 600, seed=seed)
-        free = data.run(ValueIteration(data, 0).policy(1e-9))
+        free = data.run(fitted(data, 1e-9))
         assert data.score(free) >= data.score(data.run(Thresholds.never(3))) - 0.02
 
 
 def test_where_computation_is_too_expensive_every_video_stops_at_the_first_exit():
     data = noisy((1.0, 2.0, 3.0))
-    policy = ValueIteration(data, 0).policy(1000.0)
+    policy = fitted(data, 1000.0)
     outcomes = data.run(policy)
     assert outcomes.exit_depths.tolist() == [[0, -1, -1, -1]] * 300
     assert outcomes.macs.unique().tolist() == [10_000 + 1000 + 500 + 3 * NUM_EVIDENCE]
@@ -189,8 +195,7 @@ def test_where_computation_is_too_expensive_every_video_stops_at_the_first_exit(
 
 def test_a_higher_price_costs_less():
     data = noisy((1.0, 2.0, 3.0), videos=600)
-    iteration = ValueIteration(data, 0)
-    costs = torch.tensor([data.run(iteration.policy(price)).gmacs.mean() for price in PRICES])
+    costs = torch.tensor([each.gmacs.mean() for each in data.sweep(ValueIteration(data, 0).policies(PRICES))])
     assert (costs[1:] <= 1.03 * costs[:-1]).all()
     assert costs[-1] < 0.2 * costs[0]
 
@@ -202,7 +207,7 @@ def test_an_uninformative_exit_is_not_used():
     """
     for skill, uninformative, informative in (((0.0, 5.0, 6.0), 0, 1), ((5.0, 0.0, 6.0), 1, 0)):
         data = noisy(skill, videos=1500)
-        policy = ValueIteration(data, 0).policy(0.1)
+        policy = fitted(data, 0.1)
         left = data.run(policy).exit_depths[:, 0]
         assert left.eq(uninformative).double().mean() < 0.002
         assert left.eq(informative).double().mean() > 0.85
@@ -211,8 +216,22 @@ def test_an_uninformative_exit_is_not_used():
 
 def test_the_same_seed_fits_the_same_policies():
     data = noisy((1.0, 2.0, 3.0), videos=50)
-    first, second, other = (ValueIteration(data, seed).policy(0.1) for seed in (0, 0, 1))
+    first, second, other = (fitted(data, 0.1, seed) for seed in (0, 0, 1))
     assert first == second != other
+
+
+def test_the_policy_of_a_price_does_not_depend_on_other_prices():
+    """But for rounding: those that use the same exits are fitted together."""
+    iteration = ValueIteration(noisy((1.0, 2.0, 3.0), videos=100), 0)
+    together = iteration.policies(PRICES)
+    assert [policy.price for policy in together] == list(PRICES)
+    assert len({tuple(depths_used(policy, t)) for policy in together for t in (0, 1)}) > 1
+    for policy in together:
+        (alone,) = iteration.policies([policy.price])
+        for t in range(T):
+            assert depths_used(alone, t) == depths_used(policy, t)
+            for b in depths_used(alone, t):
+                torch.testing.assert_close(torch.tensor(alone.values[t][b]), torch.tensor(policy.values[t][b]))
 
 
 # --- all kinds of networks ---------------------------------------------------------------------------------
@@ -238,7 +257,7 @@ def test_for_every_network_the_cost_saved_is_worth_more_than_the_accuracy_lost(m
     gains = []
     for seed in (0, 2, 4):
         train, fresh = (noisy((2.0, 4.0, 5.0), (400, 2000)[row], frames, seed + row, **model) for row in (0, 1))
-        policy = ValueIteration(train, 0).policy(price := 0.1)
+        policy = fitted(train, price := 0.1)
         outcomes = [fresh.run(each) for each in (policy, Thresholds.never(3), FixedExits(1, 0))]
         found, full, first_exit = (fresh.score(each) - price * each.gmacs.mean() / COST[frames] for each in outcomes)
         gains.append(found - max(full, first_exit))
@@ -247,7 +266,7 @@ def test_for_every_network_the_cost_saved_is_worth_more_than_the_accuracy_lost(m
 
 def test_without_branches_only_frames_are_skipped():
     data = noisy((3.0,))
-    policy = ValueIteration(data, 0).policy(0.1)
+    policy = fitted(data, 0.1)
     outcomes = data.run(policy)
     assert set(outcomes.exit_depths.flatten().tolist()) == {-1, 0}
     assert 1 < outcomes.frames.double().mean() < T
@@ -256,12 +275,12 @@ def test_without_branches_only_frames_are_skipped():
 
 def test_one_frame_of_one_exit():
     data = noisy((3.0,), frames=1)
-    assert data.run(ValueIteration(data, 0).policy(0.1)).exit_depths.tolist() == [[0]] * 300
+    assert data.run(fitted(data, 0.1)).exit_depths.tolist() == [[0]] * 300
 
 
 @pytest.mark.parametrize("videos", [1, 2, 3])
 def test_very_few_videos_give_finite_values(videos):
-    policy = ValueIteration(noisy((1.0, 2.0, 3.0), videos), 0).policy(0.1)
+    policy = fitted(noisy((1.0, 2.0, 3.0), videos), 0.1)
     weights = torch.tensor([row for frame in policy.values for each in frame if each for row in each])
     assert weights.isfinite().all()
 
@@ -272,8 +291,8 @@ def test_several_labels():
     data.readout.multi_label = True
     anything = replace(data, table=replace(data.table, truth=torch.ones(300, 2, dtype=torch.bool)))
     assert collect(anything, 0).correct.eq(1).all()
-    assert anything.run(ValueIteration(anything, 0).policy(0.01)).exit_depths[:, 0].eq(0).all()
-    outcomes, full = data.run(ValueIteration(data, 0).policy(0.1)), data.run(Thresholds.never(3))
+    assert anything.run(fitted(anything, 0.01)).exit_depths[:, 0].eq(0).all()
+    outcomes, full = data.run(fitted(data, 0.1)), data.run(Thresholds.never(3))
     assert data.score(outcomes) >= data.score(full) - 0.05
     assert outcomes.gmacs.mean() < 0.5 * full.gmacs.mean()
 
@@ -287,7 +306,7 @@ def test_temperatures_change_the_evidence_but_no_answer():
     assert torch.equal(scaled.correct, plain.correct)
     torch.testing.assert_close(scaled.evidence[1][2], doubled.evidence[1][2])
     assert not torch.allclose(scaled.evidence[1][2], plain.evidence[1][2])
-    policies = [ValueIteration(each, 0).policy(0.1) for each in (cool, large)]
+    policies = [fitted(each, 0.1) for each in (cool, large)]
     outcomes = [each.run(policy) for each, policy in zip((cool, large), policies, strict=True)]
     assert outcomes[0].exit_depths.eq(outcomes[1].exit_depths).double().mean() > 0.99
 
@@ -348,7 +367,7 @@ def misleading(videos: int, seed: int) -> Split:
 def test_where_confidence_misleads_it_is_more_accurate_at_equal_cost_than_any_threshold():
     """Thresholds answer the confident errors and spend frames on videos that no frame settles."""
     train, fresh = misleading(600, seed=0), misleading(2000, seed=1)
-    outcomes = fresh.run(ValueIteration(train, 0).policy(0.2))
+    outcomes = fresh.run(fitted(train, 0.2))
     accuracy, cost = fresh.score(outcomes), outcomes.gmacs.mean()
     levels = [StopAbove.between("confidence", level, T, 0, 0) for level in torch.linspace(0, 1, 201).tolist()]
     by_threshold = list(fresh.sweep(levels))

@@ -13,7 +13,7 @@ from support.small import COSTS, T, identity_readout, small_params
 from support.titles import states
 
 from tlee.evaluation.replay import Split
-from tlee.evaluation.search import NEAR
+from tlee.evaluation.search import NEAR, Candidate, Search
 from tlee.evaluation.value_iteration import ValueIteration
 from tlee.features import FeatureTable
 from tlee.guarantee import certify as certification
@@ -119,16 +119,35 @@ def test_the_benefit_of_exits_does_not_offset_their_harm(shallow, deep, harmless
     ]
 
 
-def test_policies_that_decide_by_values_are_ordered_by_cost_alone(monkeypatch):
-    """Even one that harms more than a cheaper one, on the videos that both were fitted to, is tested before it."""
+def test_a_family_of_one_path_is_ordered_by_cost_alone(monkeypatch):
+    """Even a policy that harms more than a cheaper one, on the videos that both were fitted to, is tested before it."""
     data = noisy(0)
-    policies = [ValueIteration(data, 0).policy(price) for price in (3.0, 0.002, 0.1)]
-    monkeypatch.setattr(
-        certification, "candidates", lambda family, search, params: [search.measure(policy) for policy in policies]
-    )
+    policies = ValueIteration(data, 0).policies((3.0, 0.002, 0.1))
+
+    def one_path(family: str, search: Search, params: Params) -> list[Candidate]:
+        return [search.full, *search.judge_path([(each, data.run(each)) for each in policies])]
+
+    monkeypatch.setattr(certification, "candidates", one_path)
     cheap, costly, between = (data.run(policy).gmacs.mean().item() for policy in policies)
     assert cheap * NEAR < between < between * NEAR < costly
     assert conservative_to_aggressive(data, layer_params()) == [NEVER_EXIT, policies[1], policies[2], policies[0]]
+
+
+@pytest.mark.parametrize("paths", [1, 2])
+def test_policies_of_several_paths_are_on_the_path_only_if_none_is_cheaper_and_does_less_harm(paths, monkeypatch):
+    """Depth 1 is always wrong, depth 0 is cheaper and always right, as the full network is."""
+    features = torch.tensor([[[FIRST, SECOND, FIRST]] * T] * 10)
+    data = split(features, [0] * 10, reuse="none")
+    harmful, harmless = FixedExits(T, 1), FixedExits(T, 0)
+
+    def of_paths(family: str, search: Search, params: Params) -> list[Candidate]:
+        numbers = range(paths) if paths > 1 else (0, 0)
+        pairs = zip((harmful, harmless), numbers, strict=True)
+        return [each for policy, number in pairs for each in search.judge_path([(policy, data.run(policy))], number)]
+
+    monkeypatch.setattr(certification, "candidates", of_paths)
+    among = [harmful, harmless] if paths == 1 else [harmless]
+    assert conservative_to_aggressive(data, layer_params()) == [NEVER_EXIT, *among]
 
 
 def test_harm_is_smooth():

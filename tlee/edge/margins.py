@@ -9,6 +9,7 @@ from tlee.levels import ALWAYS, NEVER
 from tlee.policies.evidence import evidence
 from tlee.policies.optimal_stopping import OptimalStopping, Weights, decision_scores
 from tlee.policies.policy import Observation, Policy
+from tlee.policies.thresholds import Thresholds
 
 MAX_MARGIN = 99.0  #: larger margins are not distinguished
 
@@ -57,6 +58,7 @@ class Watched(Policy):
 
     def __init__(self, policy: Deciding):
         self.policy, self.margin = policy, MAX_MARGIN
+        self._margins = _ValueMargins(policy) if isinstance(policy, OptimalStopping) else _ThresholdMargins(policy)
 
     def uses_exit(self, t: int, b: int, frames: int) -> bool:
         return self.policy.uses_exit(t, b, frames)
@@ -74,27 +76,47 @@ class Watched(Policy):
         return self.policy.answer(seen)
 
     def stop_video(self, seen: Observation) -> torch.Tensor:
-        if isinstance(self.policy, OptimalStopping):
-            self.margin = min(self.margin, _margins_of_values(self.policy, seen)[1])
-        else:
-            confidence, gate = self.policy.stop_above(seen.t, seen.b, seen.num_frames)
-            self._record(seen, "confidence", confidence)
-            self._record(seen, "gate_score", gate)
+        self.margin = min(self.margin, self._margins.of_stopping(seen))
         return self.policy.stop_video(seen)
 
     def leave_frame(self, seen: Observation) -> torch.Tensor:
-        if isinstance(self.policy, OptimalStopping):
-            self.margin = min(self.margin, _margins_of_values(self.policy, seen)[0])
-        else:
-            self._record(seen, "confidence", self.policy.layer[seen.b])
+        self.margin = min(self.margin, self._margins.of_leaving(seen))
         return self.policy.leave_frame(seen)
 
-    def _record(self, seen: Observation, score: str, threshold: float) -> None:
-        if ALWAYS < threshold < NEVER:  # or else the score is not requested
-            self.margin = min(self.margin, threshold_margin(getattr(seen, score), threshold))
+
+class _ThresholdMargins:
+    """Margins of the two decisions by thresholds at an exit; a score that decides nothing is not requested."""
+
+    def __init__(self, policy: Thresholds):
+        self._policy = policy
+
+    def of_stopping(self, seen: Observation) -> float:
+        confidence, gate = self._policy.stop_above(seen.t, seen.b, seen.num_frames)
+        return min(self._margin(seen, "confidence", confidence), self._margin(seen, "gate_score", gate))
+
+    def of_leaving(self, seen: Observation) -> float:
+        return self._margin(seen, "confidence", self._policy.layer[seen.b])
+
+    def _margin(self, seen: Observation, score: str, threshold: float) -> float:
+        return threshold_margin(getattr(seen, score), threshold) if ALWAYS < threshold < NEVER else MAX_MARGIN
 
 
-def _margins_of_values(policy: OptimalStopping, seen: Observation) -> tuple[float, float]:
-    values = policy.values[seen.t][seen.b]
-    assert values is not None  # it is an exit in use
-    return value_margins(seen.probabilities, policy.before(seen), values)
+class _ValueMargins:
+    """Margins of the two decisions by values, which are computed together at an exit."""
+
+    def __init__(self, policy: OptimalStopping):
+        self._policy, self._both = policy, (MAX_MARGIN, MAX_MARGIN)
+        self._seen: Observation | None = None
+
+    def of_stopping(self, seen: Observation) -> float:
+        return self._at(seen)[1]
+
+    def of_leaving(self, seen: Observation) -> float:
+        return self._at(seen)[0]
+
+    def _at(self, seen: Observation) -> tuple[float, float]:
+        if seen is not self._seen:
+            values = self._policy.values[seen.t][seen.b]
+            assert values is not None  # it is an exit in use
+            self._seen, self._both = seen, value_margins(seen.probabilities, self._policy.before(seen), values)
+        return self._both

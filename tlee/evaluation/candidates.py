@@ -7,8 +7,8 @@ import numpy as np
 
 from tlee import intervals
 from tlee.evaluation import baselines
-from tlee.evaluation.comparison import at_budgets, chance_level
 from tlee.evaluation.cross_validation import out_of_fold
+from tlee.evaluation.per_video import video_areas
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import Candidate, Coordinate, PolicyPath, Search, families, frontier
 from tlee.evaluation.value_iteration import PRICES, ValueIteration
@@ -41,8 +41,7 @@ def candidates(family: str, search: Search, params: Params) -> list[Candidate]:
     if family in spaces:
         return search.explore(spaces[family], fixed_thresholds(params.evaluate))
     if family in baselines.FAMILIES:
-        paths = [_run(path, split) for path in baselines.FAMILIES[family](split, params.seed)]
-        return [candidate for path in paths for candidate in search.judge_path(path)]
+        return _judge([_run(path, split) for path in baselines.FAMILIES[family](split, params.seed)], search)
     if family == params.model.method and decides_by_value(params):
         return optimal_stopping(search, params)
     return [search.full]
@@ -60,8 +59,7 @@ def optimal_stopping(search: Search, params: Params) -> list[Candidate]:
     split, settings = search.split, params.evaluate
 
     def fit(part: Split) -> list[Policy]:
-        iteration = ValueIteration(part, params.seed)
-        return [iteration.policy(price) for price in PRICES]
+        return [*ValueIteration(part, params.seed).policies(PRICES)]
 
     crosses = can_cross_validate(split, params)
     policies = fit(split)
@@ -71,9 +69,8 @@ def optimal_stopping(search: Search, params: Params) -> list[Candidate]:
         _run([Thresholds.one_confidence(level, shallowest, split.num_exits) for level in baselines.LEVELS], split)
         for shallowest in range(split.num_exits)
     ]
-    values, value_areas = _judge([by_value], search)
-    thresholds, threshold_areas = _judge(by_confidence, search)
-    gains = value_areas - threshold_areas
+    values, thresholds = _judge([by_value], search), _judge(by_confidence, search)
+    gains = _areas(values, [by_value], search) - _areas(thresholds, by_confidence, search)
     low, _ = intervals.of_mean(gains, split.table.groups, settings.bootstrap, params.seed)
     never = replace(search.full, path_score=search.score(search.full))
     return [never, *(values if low > 0 else thresholds)]
@@ -83,14 +80,15 @@ def _run(path: Sequence[Policy | GivenExits], split: Split) -> PolicyPath:
     return list(zip(path, split.sweep(path), strict=True))
 
 
-def _judge(paths: Sequence[PolicyPath], search: Search) -> tuple[list[Candidate], np.ndarray]:
-    """Return the candidates of ``paths``, and the area under their frontier for each video of the split, ``[N]``."""
-    outcomes, split = dict(each for path in paths for each in path), search.split
-    judged = [candidate for path in paths for candidate in search.judge_path(path)]
-    curve = frontier(judged)
-    correct = np.stack([split.correct(outcomes[each.policy]) for each in curve])
-    gmacs, chance = np.array([each.gmacs for each in curve]), chance_level(split.table.truth)
-    return judged, at_budgets(gmacs, correct, search.full.gmacs, chance).mean(axis=0)
+def _judge(paths: Sequence[PolicyPath], search: Search) -> list[Candidate]:
+    return [each for number, path in enumerate(paths) for each in search.judge_path(path, number)]
+
+
+def _areas(judged: list[Candidate], paths: Sequence[PolicyPath], search: Search) -> np.ndarray:
+    """Return the area under the frontier of the candidates of ``paths`` for each video of the split, ``[N]``."""
+    outcomes, curve = dict(each for path in paths for each in path), frontier(judged)
+    correct = np.stack([search.split.correct(outcomes[each.policy]) for each in curve])
+    return video_areas(np.array([each.gmacs for each in curve]), correct, search)
 
 
 def threshold_families(params: Params, split: Split) -> dict[str, tuple[Coordinate, ...]]:

@@ -11,9 +11,9 @@ from tlee.evaluation.candidates import can_cross_validate, candidates, decides_b
 from tlee.evaluation.comparison import area_under, chance_level, paired, policy_row
 from tlee.evaluation.cross_validation import out_of_fold
 from tlee.evaluation.oracle import oracle, oracle_curve
-from tlee.evaluation.per_video import per_video
+from tlee.evaluation.per_video import per_video, run_frontiers
 from tlee.evaluation.replay import Split
-from tlee.evaluation.search import Candidate, Search, afford, choose, frontier
+from tlee.evaluation.search import Candidate, Search, afford, choose
 from tlee.features import load_features
 from tlee.metrics import confusion, is_correct
 from tlee.model import load_trained
@@ -160,18 +160,17 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
         | ({"val_score": search.score(chosen[name]), "val_gmacs": chosen[name].gmacs} if name in chosen else {})
         for name, outcome in outcomes.items()
     ]
-    fronts = [(name, candidate) for name, tried in found.items() for candidate in frontier(tried)]
+    fronts = run_frontiers(found, test)
     points = [
-        test.point(name, outcome) | {"val_gmacs": candidate.gmacs}
-        for (name, candidate), outcome in zip(
-            fronts, test.sweep([candidate.policy for _, candidate in fronts]), strict=True
-        )
+        point | {"val_gmacs": gmacs}
+        for front in fronts.values()
+        for point, gmacs in zip(front.points, front.val_gmacs.tolist(), strict=True)
     ]
     bound = [oracle_curve(test, outcomes["oracle"])] if settings.metric == "top1" else []
     curves = pd.concat([pd.DataFrame(points), *bound], ignore_index=True)
     table = pd.DataFrame(rows).merge(_areas(curves, val, full), on="method", how="left")
     versus = paired(method, test, outcomes, settings.bootstrap, seed)
-    videos = per_video(found, search, test).assign(split=params.dataset.split, seed=seed)
+    videos = per_video(found, fronts, search, test).assign(split=params.dataset.split, seed=seed)
     return Evaluation(method, search, found[method], test, policies, outcomes, table, curves, versus, videos)
 
 

@@ -69,7 +69,7 @@ def _curves(evaluation: Evaluation, params: Params) -> dict[str, pd.DataFrame]:
     perfect = candidates(evaluation.method, Search(perfect_val), params)
     on_test = [replace(each, error=1 - point["score"], gmacs=point["gmacs"]) for each, point in _points(tried, test)]
     return {
-        "method": _curve(frontier(tried), test),
+        "method": evaluation.curves[evaluation.curves["method"] == evaluation.method].reset_index(drop=True),
         "choice": _curve(frontier(on_test), test),
         "exits": _curve(frontier(perfect), perfect_test),
         "gates": oracle_curve(test, oracle(test, stays_correct=True), STEPS),

@@ -1,6 +1,8 @@
 """Results of every family for each test video, by which several runs can be compared (see ``paper.replicates``)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -15,31 +17,66 @@ LIMITS = (1.0, 2.0, 5.0)  #: points that the policies may lose to the full netwo
 EXPECTED = 0.5
 
 
-def per_video(found: Mapping[str, list[Candidate]], search: Search, test: Split) -> pd.DataFrame:
-    """Return one row for each family of ``found`` and each video of ``test``.
+@dataclass(frozen=True)
+class Frontier:
+    """The ``P`` policies of a family that no other beats on ``val``, and their results on another split."""
+
+    points: list[dict]  #: ``Split.point`` of each
+    correct: np.ndarray  #: booleans ``[P, N]``
+    val_gmacs: np.ndarray  #: ``[P]``
+
+    def areas(self, search: Search) -> np.ndarray:
+        """See ``video_areas``."""
+        return video_areas(self.val_gmacs, self.correct, search)
+
+
+def run_frontiers(found: Mapping[str, list[Candidate]], split: Split) -> dict[str, Frontier]:
+    """Run the frontier of each family of ``found`` on ``split``; what policies have in common is computed once."""
+    fronts = {name: frontier(tried) for name, tried in found.items()}
+    outcomes = split.sweep([each.policy for front in fronts.values() for each in front])
+    results = {}
+    for name, front in fronts.items():
+        points, correct = [], []
+        for result in islice(outcomes, len(front)):  # one at a time: the logits of all may not fit in memory
+            points.append(split.point(name, result))
+            correct.append(split.correct(result).numpy())
+        results[name] = Frontier(points, np.stack(correct), np.array([each.gmacs for each in front]))
+    return results
+
+
+def per_video(
+    found: Mapping[str, list[Candidate]], fronts: Mapping[str, Frontier], search: Search, test: Split
+) -> pd.DataFrame:
+    """Return one row for each family of ``found`` and each video of ``test``; ``fronts`` are its ``run_frontiers``.
 
     Columns: ``method``, ``video``, ``group``, ``full``, true if the full network is correct, and ``area``, see
     ``video_areas``. For each of ``LIMITS``, such as 1, ``correct_1`` and ``share_1``: the result, and the cost as a
     share of the full network's, of the policy that is expected by ``val`` to lose at most this many points.
     """
-    videos = pd.DataFrame({"video": test.table.videos, "group": test.table.groups})
-    full = test.run(search.full.policy)
-    tables = []
-    for name, tried in found.items():
-        columns = {"full": test.correct(full).numpy(), "area": video_areas(frontier(tried), search, test)}
+    chosen = {
+        (name, limit): choose(tried, search.full, limit, EXPECTED, search.score).policy
+        for name, tried in found.items()
+        for limit in LIMITS
+    }
+    policies = list(dict.fromkeys([search.full.policy, *chosen.values()]))
+    results = {
+        policy: (test.correct(outcomes).numpy(), outcomes.gmacs.numpy() / search.full.gmacs)
+        for policy, outcomes in zip(policies, test.sweep(policies), strict=True)
+    }
+    videos, tables = pd.DataFrame({"video": test.table.videos, "group": test.table.groups}), []
+    for name in found:
+        columns = {"full": results[search.full.policy][0], "area": fronts[name].areas(search)}
         for limit in LIMITS:
-            chosen = choose(tried, search.full, limit, EXPECTED, search.score)
-            outcomes = test.run(chosen.policy)
-            columns[f"correct_{limit:g}"] = test.correct(outcomes).numpy()
-            columns[f"share_{limit:g}"] = outcomes.gmacs.numpy() / search.full.gmacs
+            columns[f"correct_{limit:g}"], columns[f"share_{limit:g}"] = results[chosen[name, limit]]
         tables.append(videos.assign(method=name, **columns))
     return pd.concat(tables, ignore_index=True)
 
 
-def video_areas(curve: list[Candidate], search: Search, test: Split) -> np.ndarray:
-    """Return ``comparison.area_under`` in top-1 for each test video alone, ``[N]``; their mean is the area."""
-    outcomes = test.sweep([each.policy for each in curve])
-    correct = np.stack([test.correct(each) for each in outcomes])
-    gmacs = np.array([each.gmacs for each in curve])
+def video_areas(gmacs: np.ndarray, correct: np.ndarray, search: Search) -> np.ndarray:
+    """Return ``comparison.area_under`` in top-1 for each video alone, ``[N]``; their mean is the area.
+
+    ``gmacs [P]`` are the costs of the policies of a frontier on the split of ``search``, and ``correct [P, N]`` their
+    results on the videos.
+    """
     chance = chance_level(search.split.table.truth)
     return at_budgets(gmacs, correct, search.full.gmacs, chance).mean(axis=0)

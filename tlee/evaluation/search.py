@@ -7,7 +7,6 @@ mean of the 0/1 error and of ``1 - p(true class)``, averaged where a video has s
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import torch
 from scipy.stats import norm
@@ -45,6 +44,7 @@ class Candidate:
     gmacs: float  #: mean GMACs of a video
     gmacs_spread: float = 0.0  #: standard error of ``gmacs``
     path_score: float | None = None  #: metric, if it is that of a path, see ``Search.judge_path``
+    path: int | None = None  #: number of that path in its family
 
     def bound(self, confidence: float, policies: int = 1) -> float:
         """Upper bound of the added error that holds for all of ``policies`` policies at once (Bonferroni)."""
@@ -93,9 +93,9 @@ class Search:
         self.split, self.levels = split, levels
         self.seen: dict[Policy | GivenExits, Candidate] = {}
         never = Thresholds.never(split.num_exits)
-        self._score = cache(lambda policy: split.score(split.run(policy)))
-        self._full = split.run(never)
-        self._full_errors = self._errors(self._full)
+        self._scores: dict[Policy | GivenExits, float] = {}
+        self.full_outcomes = split.run(never)
+        self._full_errors = self._errors(self.full_outcomes)
         self.full = self.measure(never)
 
     def measure(self, policy: Policy | GivenExits) -> Candidate:
@@ -107,32 +107,37 @@ class Search:
         new = list(dict.fromkeys(policy for policy in policies if policy not in self.seen))
         for policy, outcomes in zip(new, self.split.sweep(new), strict=True):
             self.seen[policy] = self._judge(policy, outcomes)
+            if self.split.metric == "top1":  # others are slow to compute, and few are asked for
+                self._scores[policy] = self.split.score(outcomes)
         return [self.seen[policy] for policy in policies]
 
-    def judge_path(self, path: PolicyPath) -> list[Candidate]:
+    def judge_path(self, path: PolicyPath, number: int = 0) -> list[Candidate]:
         """Judge policies that one number makes more or less aggressive, by outcomes that they were not searched on.
+
+        ``number`` is that of the path in its family.
 
         The score that each loses is a noisy sample of a function that falls with cost: the loss is that function,
         fitted to all of them and to the full network (isotonic regression), so that no policy is chosen for its luck.
         """
         from sklearn.isotonic import IsotonicRegression  # slow to import
 
-        full = self._full
+        full = self.full_outcomes
         judged = [self._judge(policy, outcomes) for policy, outcomes in path]
         scores = [self.split.score(outcomes) for outcomes in (full, *(outcomes for _, outcomes in path))]
         gmacs = [each.gmacs for each in (self.full, *judged)]
         fitted = IsotonicRegression(increasing=False).fit_transform(gmacs, [scores[0] - score for score in scores])
         lost = (fitted - fitted[0]).clip(min=0)  # of policies that cost more than the full network too
         return [
-            replace(each, added=loss, spread=self._spread_of_loss(outcomes, full), path_score=scores[0] - loss)
-            for each, (_, outcomes), loss in zip(judged, path, lost[1:].tolist(), strict=True)
+            replace(each, added=loss, spread=self._spread_of_loss(result), path_score=scores[0] - loss, path=number)
+            for each, (_, result), loss in zip(judged, path, lost[1:].tolist(), strict=True)
         ]
 
-    def _spread_of_loss(self, outcomes: Outcomes, full: Outcomes) -> float:
+    def _spread_of_loss(self, outcomes: Outcomes) -> float:
         """Standard error of the loss in the metric, by top-1: a video more has changed than is observed.
 
         Zero if every video costs what the full network does: then it is the full network.
         """
+        full = self.full_outcomes
         if torch.equal(outcomes.macs, full.macs):
             return 0.0
         changed = (self.split.correct(outcomes) != self.split.correct(full)).sum().item()
@@ -140,7 +145,12 @@ class Search:
 
     def score(self, candidate: Candidate) -> float:
         """Metric of a candidate on the videos of the split."""
-        return self._score(candidate.policy) if candidate.path_score is None else candidate.path_score
+        if candidate.path_score is not None:
+            return candidate.path_score
+        policy = candidate.policy
+        if policy not in self._scores:
+            self._scores[policy] = self.split.score(self.split.run(policy))
+        return self._scores[policy]
 
     def _judge(self, policy: Policy | GivenExits, outcomes: Outcomes) -> Candidate:
         errors, gmacs = self._errors(outcomes), outcomes.gmacs
@@ -200,15 +210,17 @@ class Search:
 
     def _within(self, start: Thresholds, free: list[Coordinate]) -> dict[Thresholds, Candidate]:
         """Return all policies run that differ from ``start`` at ``free`` coordinates only."""
-
-        def origin(policy: Thresholds) -> Thresholds:
-            for coordinate in free:
-                policy = _with(policy, coordinate, NEVER)
-            return policy
-
-        own = origin(start)
-        searched = ((policy, candidate) for policy, candidate in self.seen.items() if isinstance(policy, Thresholds))
-        return {policy: candidate for policy, candidate in searched if origin(policy) == own}
+        kept = [
+            (name, depth, level)
+            for name, levels in vars(start).items()
+            for depth, level in enumerate(levels)
+            if (name, depth) not in free
+        ]
+        return {
+            policy: candidate
+            for policy, candidate in self.seen.items()
+            if isinstance(policy, Thresholds) and all(getattr(policy, name)[depth] == at for name, depth, at in kept)
+        }
 
 
 def frontier(candidates: list[Candidate]) -> list[Candidate]:

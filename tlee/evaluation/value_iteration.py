@@ -32,6 +32,8 @@ _CERTAIN = 7.0  #: log-odds of answers that are all correct
 PATHS = 8  #: random paths through each video, unless there are many videos
 MAX_PATHS = 20_000  #: over all videos
 
+Exits = tuple[tuple[int, ...], ...]  #: depths in use at each frame
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -43,8 +45,8 @@ class Paths:
 
     def leaving(self, t: int, b: int) -> torch.Tensor:
         """Select the paths that leave frame ``t`` at depth ``b``; all, if so few videos have none that does."""
-        left = self.exit_depths[:, t] == b
-        return left if left.any() else torch.ones_like(left)
+        left = (self.exit_depths[:, t] == b).nonzero()[:, 0]
+        return left if len(left) else torch.arange(len(self.exit_depths))
 
 
 class ValueIteration:
@@ -62,47 +64,68 @@ class ValueIteration:
         self._segments = [segment / full for segment in costs.segments]
         self._heads = [(head + costs.reuse + costs.classifier + DECISION_MACS) / full for head in costs.heads]
         self._regressions = [[Regressions(shown) for shown in frame] for frame in self._paths.evidence]
+        self._leaving = [[self._paths.leaving(t, b) for b in range(self._exits)] for t in range(self._frames - 1)]
         self._regressions_of_leaving = [
-            [Regressions(shown[self._paths.leaving(t, b)]) for b, shown in enumerate(frame)]
-            for t, frame in enumerate(self._paths.evidence[:-1])
+            [Regressions(shown[rows]) for shown, rows in zip(frame, leaving, strict=True)]
+            for frame, leaving in zip(self._paths.evidence, self._leaving, strict=False)
         ]
         by_depth = [
             logistic([frame[b] for frame in self._paths.evidence], self._paths.correct[:, :, b].unbind(1))
             for b in range(self._exits)
         ]
         self.answers = list(zip(*by_depth, strict=True))
+        self._value_of_answers = [
+            [estimate(*each).sigmoid()[:, None] for each in zip(*frame, strict=True)]
+            for frame in zip(self._paths.evidence, self.answers, strict=True)
+        ]
 
-    def policy(self, price: float) -> OptimalStopping:
-        """Fit the values at ``price``.
+    def policies(self, prices: Sequence[float]) -> list[OptimalStopping]:
+        """Fit the values at each of ``prices``; what they have in common is computed once.
 
         They are fitted with all exits first, and then without those that the resulting policy does not need: a depth at
         which no video of the split leaves the first frame is not used at the first frame, and one at which none leaves
         a later frame is not used at later frames. If all videos stop at the first frame, later frames use all depths.
         """
-        exits = list(range(self._exits))
-        taken = self._split.run(self._iterate(price, [exits] * self._frames)).exit_depths
-        first, later = (sorted({*depths.flatten().tolist()} - {-1}) for depths in (taken[:, :1], taken[:, 1:]))
-        return self._iterate(price, [first] + [later or exits] * (self._frames - 1))
+        exits = tuple(range(self._exits))
+        with_all = self._iterate(prices, (exits,) * self._frames)
+        used = [self._needed(outcomes.exit_depths) for outcomes in self._split.sweep(with_all)]
+        fitted: dict[float, OptimalStopping] = {}
+        for each in dict.fromkeys(used):
+            together = [price for price, needed in zip(prices, used, strict=True) if needed == each]
+            fitted |= zip(together, self._iterate(together, each), strict=True)
+        return [fitted[price] for price in prices]
 
-    def _iterate(self, price: float, used: list[list[int]]) -> OptimalStopping:
-        """Fit the values backwards, with the exits ``used`` of each frame."""
-        paths, values = self._paths, list[tuple]()
-        ahead = torch.empty(0)  # value of the next frame to each path; empty at the last
+    def _needed(self, taken: torch.Tensor) -> Exits:
+        """Return the exits that are needed where frames are left at the depths ``taken [N, T]``."""
+        first, later = (tuple(sorted({*depths.flatten().tolist()} - {-1})) for depths in (taken[:, :1], taken[:, 1:]))
+        return (first, *(later or tuple(range(self._exits)) for _ in range(1, self._frames)))
+
+    def _iterate(self, prices: Sequence[float], used: Exits) -> list[OptimalStopping]:
+        """Fit the values backwards, with the exits ``used`` of each frame; those of ``K`` prices at once."""
+        price, values = torch.tensor(prices, dtype=torch.double), list[list]()
+        ahead = None  # value of the next frame to each path, ``[P, K]``; None at the last
         for t in reversed(range(self._frames)):
             exits = used[t - 1][:1] if self._first_exit_ends(t, self._frames) else used[t]  # as `evaluates` has it
-            weights: list[tuple[Weights, Weights, Weights] | None] = [None] * self._exits
-            value, next_exit = torch.empty(0), -1  # value of the next exit of the frame; empty at its last
+            weights: list[list | None] = [None] * self._exits
+            value, next_exit = None, -1  # value of the next exit of the frame; None at its last
             for b in reversed(exits):
-                shown, answer, next_frame, deeper = paths.evidence[t][b], self.answers[t][b], NO_CHOICE, NO_CHOICE
-                if len(ahead):
-                    next_frame = self._regressions_of_leaving[t][b].ridge(ahead[paths.leaving(t, b)])
-                if len(value):
-                    deeper = self._regressions[t][b].ridge(value - price * self._reach(next_exit, b))
-                choices = [estimate(shown, answer).sigmoid(), estimate(shown, next_frame), estimate(shown, deeper)]
-                value, next_exit, weights[b] = torch.stack(choices).amax(0), b, (answer, next_frame, deeper)
+                shown, choices = self._paths.evidence[t][b], [self._value_of_answers[t][b].expand(-1, len(prices))]
+                next_frame = deeper = [NO_CHOICE] * len(prices)
+                if ahead is not None:
+                    found = self._regressions_of_leaving[t][b].ridge(ahead[self._leaving[t][b]])
+                    choices, next_frame = [*choices, shown @ found], _rows(found)
+                if value is not None:
+                    found = self._regressions[t][b].ridge(value - price * self._reach(next_exit, b))
+                    choices, deeper = [*choices, shown @ found], _rows(found)
+                value, next_exit = torch.stack(choices).amax(0), b
+                weights[b] = [(self.answers[t][b], *each) for each in zip(next_frame, deeper, strict=True)]
+            assert value is not None  # every frame has an exit
             ahead = value - price * self._reach(next_exit)
-            values.insert(0, tuple(weights))
-        return OptimalStopping(price, tuple(values))
+            values.insert(0, weights)
+        return [
+            OptimalStopping(each, tuple(tuple(rows and rows[k] for rows in frame) for frame in values))
+            for k, each in enumerate(prices)
+        ]
 
     def _reach(self, depth: int, last: int = -1) -> float:
         """Cost of going from the exit ``last`` of a frame to ``depth``, as a share of the full network's."""
@@ -126,16 +149,18 @@ def collect(split: Split, seed: int) -> Paths:
     known, before = Accumulated.nothing(len(rows)), None
     with torch.inference_mode():
         for t in range(frames):
-            last, states, answers = known, list[Accumulated](), list[torch.Tensor]()
+            left = Accumulated(torch.empty(len(rows), readout.width), torch.empty(len(rows), 1))
+            last, answers = known, list[torch.Tensor]()
             for b in range(exits):
-                last = readout.accumulate(readout.base(known, last, t), features[rows, t, b])
-                states.append(last)
+                last = readout.accumulate(readout.base(known, last, t), features[:, t, b].index_select(0, rows))
                 answers.append(readout.probabilities(readout.classify(last.z, t) / temperatures[b]))
                 correct[:, t, b] = truth.gather(1, answers[b].argmax(1, keepdim=True))[:, 0]
+                leaving = (exit_depths[:, t] == b).nonzero()[:, 0]
+                for target, source in ((left.z, last.z), (left.count, last.count)):
+                    target[leaving] = source[leaving]
             shown.append([evidence(each, before).double() for each in answers])
-            for b in range(exits):
-                known = known.where((exit_depths[:, t] == b)[:, None], states[b])
             before = torch.stack(answers, dim=1)[torch.arange(len(rows)), exit_depths[:, t]]
+            known = left
     return Paths(shown, correct, exit_depths)
 
 
@@ -150,12 +175,13 @@ class Regressions:
         penalty = SHRINKAGE * torch.eye(shown.shape[1], dtype=shown.dtype)
         self._gram = self._scaled.T @ self._scaled / len(shown) + penalty
 
-    def ridge(self, target: torch.Tensor) -> Weights:
-        """Fit ``target [P]`` by ridge regression; its mean is not shrunk."""
-        products = self._scaled.T @ (target - target.mean()) / len(target)
-        weights = torch.linalg.solve(self._gram, products) / self._deviation
-        weights[0] = target.mean() - weights @ self._mean
-        return tuple(weights.tolist())
+    def ridge(self, targets: torch.Tensor) -> torch.Tensor:
+        """Fit each of ``targets [P, K]`` by ridge regression, to weights ``[F, K]``; its mean is not shrunk."""
+        means = targets.mean(0)
+        products = self._scaled.T @ (targets - means) / len(targets)
+        weights = torch.linalg.solve(self._gram, products) / self._deviation[:, None]
+        weights[0] = means - self._mean @ weights
+        return weights
 
 
 def logistic(shown: Sequence[torch.Tensor], correct: Sequence[torch.Tensor]) -> list[Weights]:
@@ -190,3 +216,8 @@ def _standardised(shown: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torc
 def estimate(shown: torch.Tensor, weights: Weights) -> torch.Tensor:
     """Return the value that ``weights`` estimate from evidence ``[P, F]``, ``[P]``."""
     return shown @ torch.tensor(weights, dtype=shown.dtype)
+
+
+def _rows(weights: torch.Tensor) -> list[Weights]:
+    """Return the columns of ``weights [F, K]``."""
+    return [tuple(each) for each in weights.T.tolist()]

@@ -15,9 +15,9 @@ from scipy.optimize import minimize_scalar
 from tlee import intervals
 from tlee.evaluation.candidates import candidates
 from tlee.evaluation.evaluate import pick
-from tlee.evaluation.per_video import video_areas
+from tlee.evaluation.per_video import run_frontiers
 from tlee.evaluation.replay import Split
-from tlee.evaluation.search import COMPARED, Search, frontier
+from tlee.evaluation.search import COMPARED, Search
 from tlee.methods import display_name
 from tlee.metrics import calibration_error, is_correct
 from tlee.params import Params
@@ -132,7 +132,7 @@ def _trade_offs(names: list[str], val: Split, test: Split, params: Params) -> di
     for name in names:
         tried = candidates(name, search, params)
         point = test.point(name, test.run(pick(tried, search, params.evaluate).policy))
-        areas = video_areas(frontier(tried), search, test)
+        areas = run_frontiers({name: tried}, test)[name].areas(search)
         found[name] = {"score": point["score"], "gmacs": point["gmacs"], "area": areas.mean()}, areas
     return found
 

@@ -7,6 +7,7 @@ the other half they are tested (see ``risk_control``).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,6 @@ from tlee.paths import GUARANTEED_POLICY
 from tlee.policies.files import save_policies
 from tlee.policies.given import GivenExits
 from tlee.policies.inference import Outcomes
-from tlee.policies.optimal_stopping import OptimalStopping
 from tlee.policies.policy import Policy
 from tlee.policies.thresholds import Thresholds
 from tlee.records import save_metrics, save_table
@@ -101,7 +101,7 @@ class Guarantee:
                 "harmful": harmful,
                 "p_value": p_values(harmful, held_out.num_videos, settings.max_harm),
                 "bound": upper_bound(harmful, held_out.num_videos, settings.confidence),
-                "groups_bound": [self._groups_bound(each, held_out.groups) for each in held_out.harm[1:]],
+                "groups_bound": self._bounds_of_groups,
                 "share_of_full": held_out.share[1:],
                 "passed": np.arange(len(harmful)) < self.num_passed,
                 "test_harm": test.harm[1:].mean(1),
@@ -212,6 +212,11 @@ class Guarantee:
         }
         save_metrics("guarantee", metrics)
 
+    @cached_property
+    def _bounds_of_groups(self) -> list[float]:
+        """Upper bound of the harm of each policy but the first, from resampled groups of the held-out videos."""
+        return [self._groups_bound(each, self.held_out.groups) for each in self.held_out.harm[1:]]
+
     def _groups_bound(self, harm: np.ndarray, groups: list[str]) -> float:
         return intervals.of_mean(harm.astype(float), groups, self.params.evaluate.bootstrap, self.params.seed)[1]
 
@@ -235,17 +240,17 @@ def certify(val: Split, test: Split, params: Params) -> Guarantee:
 def conservative_to_aggressive(split: Split, params: Params) -> list[Policy | GivenExits]:
     """Return the policies to be tested, never exit first, each at least 5% cheaper (``search.NEAR``) than the last.
 
-    Those that decide by values are ordered by cost alone: on the videos that they are fitted to, cheap ones seem to do
-    no harm either. Of others they are the policies of which no other has both lower cost and lower harm on ``split``.
-    They are ordered by a smooth harm: on videos that the full network classifies correctly, the mean of the 0/1 harm
-    and of the loss in the probability of the true class. The number of harmed videos is too coarse and noisy: the
-    cheapest policy that happens to harm no video would come first, and if it fails no other is tested. The smooth error
-    of the search is unsuitable too, since it balances harm against videos that exits correct: if the full network often
-    errs, policies that do harm would come first.
+    A family whose policies are one path (``Candidate.path``) is ordered along it, by cost alone: on the videos that
+    they are fitted to, cheap policies that decide by values seem to do no harm either. Of others they are the policies
+    of which no other has both lower cost and lower harm on ``split``. They are ordered by a smooth harm: on videos that
+    the full network classifies correctly, the mean of the 0/1 harm and of the loss in the probability of the true
+    class. The number of harmed videos is too coarse and noisy: the cheapest policy that happens to harm no video would
+    come first, and if it fails no other is tested. The smooth error of the search is unsuitable too, since it balances
+    harm against videos that exits correct: if the full network often errs, policies that do harm would come first.
     """
     search = Search(split)
-    tried = candidates(params.model.method, search, params)
-    if any(isinstance(each.policy, OptimalStopping) for each in tried):
+    tried = [each for each in candidates(params.model.method, search, params) if each.policy != search.full.policy]
+    if {each.path for each in tried} == {0}:
         ordered = sorted(tried, key=lambda each: each.gmacs, reverse=True)
     else:
         ordered = frontier(_by_harm(tried, search))[::-1]
@@ -257,7 +262,7 @@ def conservative_to_aggressive(split: Split, params: Params) -> list[Policy | Gi
 
 
 def _by_harm(tried: list[Candidate], search: Search) -> list[Candidate]:
-    split, full = search.split, search.split.run(search.full.policy)
+    split, full = search.split, search.full_outcomes
     outcomes = split.sweep([each.policy for each in tried])
     return [
         replace(each, error=_smooth_harm(split, outcome, full)) for each, outcome in zip(tried, outcomes, strict=True)

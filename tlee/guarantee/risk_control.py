@@ -37,6 +37,11 @@ def count_passing(p: np.ndarray, confidence: float) -> np.ndarray:
     return np.logical_and.accumulate(np.asarray(p) <= 1 - confidence, axis=-1).sum(-1)
 
 
+def allowed_harmed(videos: int, max_harm: float, confidence: float) -> int:
+    """Return the largest number of harmed ``videos`` with which the limit passes; -1 if it cannot pass."""
+    return int(count_passing(p_values(np.arange(videos + 1), videos, max_harm), confidence)) - 1
+
+
 def needed_videos(max_harm: float, confidence: float) -> int:
     """Return the smallest number of videos with which a policy can pass, which it does if none is harmed."""
     return int(np.ceil(np.log1p(-confidence) / np.log1p(-max_harm / 100)))
@@ -53,9 +58,7 @@ def plan(videos: Sequence[int], max_harm: float, confidence: float) -> pd.DataFr
         {
             "videos": counts,
             "smallest_certifiable_harm": 100 * upper_bound(np.zeros_like(counts), counts, confidence),
-            "allowed_harmed": [
-                count_passing(p_values(np.arange(count + 1), count, max_harm), confidence) - 1 for count in counts
-            ],
+            "allowed_harmed": [allowed_harmed(count, max_harm, confidence) for count in videos],
         }
     )
 
@@ -85,11 +88,13 @@ def simulate(
     kinds, frequency = np.unique(np.column_stack([harmed, size]), axis=0, return_counts=True)  # of groups, only a few
     count = max(round(videos / size.mean()), 1)
     drawn = np.random.default_rng(seed).multinomial(count, frequency / len(size), DRAWS) @ kinds
-    harmful, drawn_videos = drawn[:, :-1], drawn[:, -1:]
+    harmful = drawn[:, :-1]
+    sizes, size_drawn = np.unique(drawn[:, -1], return_inverse=True)
     true_harm, cost = np.append(0.0, harm.mean(1)), np.append(1.0, share)
     rows = []
     for max_harm in limits:
-        chosen = count_passing(p_values(harmful, drawn_videos, max_harm), confidence)
+        allowed = np.array([allowed_harmed(each, max_harm, confidence) for each in sizes.tolist()])[size_drawn, None]
+        chosen = np.logical_and.accumulate(harmful <= allowed, axis=-1).sum(-1)
         rows.append(
             {
                 "max_harm": max_harm,
