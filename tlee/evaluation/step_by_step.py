@@ -7,12 +7,12 @@ from tlee.clips import load_clips
 from tlee.evaluation.evaluate import Evaluation
 from tlee.model import load_trained
 from tlee.params import Params
-from tlee.policies.inference import follow, run
+from tlee.policies.inference import Outcomes, follow, run_together
 from tlee.policies.policy import Policy
 from tlee.policies.sources import LiveFeatures, Remembered
 from tlee.subsets import spread
 
-VIDEOS = 256  #: number of test videos that are run, evenly spread
+VIDEOS = 64  #: number of test videos that are run, evenly spread
 
 
 def step_by_step_agreement(evaluation: Evaluation, params: Params) -> pd.Series:
@@ -25,19 +25,27 @@ def step_by_step_agreement(evaluation: Evaluation, params: Params) -> pd.Series:
     clips, split = load_clips("test", params), evaluation.test
     rows = spread(len(clips), VIDEOS)
     stateless = not any(model.backbone.start_memory(params.model.input_size))
+    deciding = {name: policy for name, policy in evaluation.policies.items() if isinstance(policy, Policy)}
+    batches = [[*deciding]] if stateless else [[name] for name in deciding]  # policies that one network can run for
     same = dict.fromkeys(evaluation.policies, 0)
     for row in rows:
         clip, _, _ = clips[row]
-        source = Remembered(LiveFeatures(model, clip)) if stateless else None
-        for name, policy in evaluation.policies.items():
-            replayed, live = evaluation.outcomes[name], source or LiveFeatures(model, clip)
-            if isinstance(policy, Policy):
-                outcome = run(live, model.readout, policy, split.costs)
-            else:
-                outcome = follow(live, model.readout, replayed.exit_depths[row : row + 1], split.costs)
-            same[name] += (
-                torch.equal(outcome.exit_depths[0], replayed.exit_depths[row])
-                and torch.equal(outcome.predictions[0], replayed.predictions[row])
-                and torch.equal(outcome.macs[0], replayed.macs[row])
+        remembered = Remembered(LiveFeatures(model, clip)) if stateless else None
+        live: dict[str, Outcomes] = {}
+        for names in batches:
+            source = remembered or LiveFeatures(model, clip)
+            live |= zip(
+                names, run_together(source, model.readout, [deciding[name] for name in names], split.costs), strict=True
             )
+        for name in (name for name in same if name not in deciding):
+            exits = evaluation.outcomes[name].exit_depths[row : row + 1]
+            live[name] = follow(remembered or LiveFeatures(model, clip), model.readout, exits, split.costs)
+        for name, outcomes in live.items():
+            same[name] += _agree(outcomes, evaluation.outcomes[name], row)
     return pd.Series(same, name="agreement") / len(rows)
+
+
+def _agree(live: Outcomes, replayed: Outcomes, row: int) -> bool:
+    """True if the ``live`` outcomes of one video are those ``replayed`` of the video ``row``."""
+    columns = ("exit_depths", "predictions", "macs")
+    return all(torch.equal(getattr(live, name)[0], getattr(replayed, name)[row]) for name in columns)

@@ -53,8 +53,10 @@ class OptimalStopping(Policy):
 
     def scores(self, seen: Observation) -> torch.Tensor:
         """See ``decision_scores``; ``[n, 2]``."""
-        weights = torch.tensor(self.values[seen.t][seen.b])
-        return decision_scores(evidence(seen.probabilities, self.before(seen)), weights)
+        if seen.decisions is None:
+            weights = torch.tensor(self.values[seen.t][seen.b])
+            seen.decisions = decision_scores(evidence(seen.probabilities, self.before(seen)), weights)
+        return seen.decisions
 
     def before(self, seen: Observation) -> torch.Tensor | None:
         """Class probabilities ``[n, C]`` at the exit by which the previous frame was left; None at the first frame."""

@@ -52,13 +52,15 @@ class Observation:
 
     Several policies may observe the same exit at once; a score that one of them requests is computed once for all.
     Each observation records what was requested through it, and that is what its policy is charged for.
-    ``memory [n, M]`` is what the policy has noted of these videos, and may change.
+    ``memory [n, M]`` is what the policy has noted of these videos, and may change. ``decisions`` is what it has
+    computed here for both of its decisions, None if nothing.
     """
 
     def __init__(self, scores: ExitScores, rows: torch.Tensor, num_frames: int, memory: torch.Tensor):
         self._scores, self._rows = scores, rows
         self.readout, self.t, self.b, self.num_frames = scores.readout, scores.t, scores.b, num_frames
         self.memory = memory
+        self.decisions: torch.Tensor | None = None
         self.classified = False  #: the classifier has been requested
         self.gated = False  #: the gate has been requested
 

@@ -29,48 +29,53 @@ class Walk:
     def enter_frame(self) -> None:
         """Start on the next frame with all videos that continue inside it."""
         self._t += 1
-        self.inside = torch.arange(len(self.rows))  # positions in `rows` of the frames not left yet
+        self._inside = torch.arange(len(self.rows))  # positions in `rows` of the frames not left yet
+        self.states_inside = self._states  # their states before the frame
+        self._spent: float = 0  # on this frame, by each video inside
         self._left = torch.zeros(len(self.rows), dtype=torch.long)
-        self._stopped = torch.zeros(len(self.rows), dtype=torch.bool)
+        self._goes_on = torch.ones(len(self.rows), dtype=torch.bool)
 
     @property
-    def rows_inside(self) -> torch.Tensor:
-        """Videos whose frame has not been left yet."""
-        return self.rows[self.inside]
-
-    @property
-    def states_inside(self) -> torch.Tensor:
-        """Their states before the frame."""
-        return self._states[self.inside]
+    def is_inside(self) -> bool:
+        """True if the frame of some video has not been left yet."""
+        return self._inside.shape[0] > 0
 
     def run_segment(self, macs: float) -> None:
         """Charge the videos inside for a segment."""
-        self.macs[self.rows_inside] += macs
+        self._spent += macs
 
     def decide(self, scores: ExitScores, positions: torch.Tensor, deepest: bool, macs: float, costs: Costs) -> None:
         """Observe an exit that costs ``macs``, charge for the scores requested, and stop videos or leave frames."""
-        rows, index = self.rows_inside, positions[self.states_inside]
+        rows, index = self.rows[self._inside], positions[self.states_inside]
         seen = Observation(scores, index, self.exit_depths.shape[1], self._memory[rows])
         self.policy.observe(seen)
-        self._memory[rows] = seen.memory
+        if seen.memory.shape[1]:
+            self._memory[rows] = seen.memory
         stop, leave = _decide(self.policy, seen, deepest)
-        self.macs[rows] += macs + seen.macs(costs) + self.policy.macs(seen)
+        self._spent += macs + seen.macs(costs) + self.policy.macs(seen)
         if stop.any():
-            self.macs[rows[stop]] += 0 if seen.classified else costs.classifier
-            self.logits[rows[stop]] = self.policy.answer(seen.take(stop))
-        self.exit_depths[rows[leave], self._t] = seen.b
-        self._left[self.inside[leave]] = seen.b
-        self._stopped[self.inside[stop]] = True
-        self.inside = self.inside[~leave]
+            stopped = rows[stop]
+            self.logits[stopped] = self.policy.answer(seen.take(stop))
+            if not seen.classified:
+                self.macs[stopped] += costs.classifier
+            self._goes_on[self._inside[stop]] = False
+        leaving = leave.nonzero().squeeze(1)
+        if leaving.shape[0]:
+            left, staying = rows[leaving], (~leave).nonzero().squeeze(1)
+            self.macs[left] += self._spent
+            self.exit_depths[left, self._t] = seen.b
+            self._left[self._inside[leaving]] = seen.b
+            self._inside, self.states_inside = self._inside[staying], self.states_inside[staying]
 
-    def states_that_left(self, b: int) -> torch.Tensor:
-        """States before the frame of the videos that left it at depth ``b`` and continue."""
-        return self._states[(self._left == b) & ~self._stopped]
+    def leave_frame(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the depth that the videos that continue left the frame at, and their states before it."""
+        going = self._goes_on.nonzero().squeeze(1)
+        self.rows, self._left, self._states = self.rows[going], self._left[going], self._states[going]
+        return self._left, self._states
 
     def end_frame(self, moved: torch.Tensor) -> None:
         """Continue in the states ``moved [B + 1, S]``, by depth left at and state before the frame."""
-        on = ~self._stopped
-        self._states, self.rows = moved[self._left[on], self._states[on]], self.rows[on]
+        self._states = moved[self._left, self._states]
 
 
 def _decide(policy: Policy, seen: Observation, deepest: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,16 +112,16 @@ def walk_together(
     for walk in walks:
         walk.begin(rows)
     for t in range(source.num_frames):
-        going = [walk for walk in walks if len(walk.rows)]
+        going = [walk for walk in walks if walk.rows.shape[0]]
         if not going:
             break
         frame = _Frame(source, readout, states, t)
         for walk in going:
             walk.enter_frame()
         for b in range(deepest + 1):
-            for walk in going:
+            inside = [walk for walk in going if walk.is_inside]
+            for walk in inside:
                 walk.run_segment(costs.segments[b])
-            inside = [walk for walk in going if len(walk.inside)]
             using = [walk for walk in inside if evaluates(walk.policy, readout, t, b, source.num_frames)]
             if using:
                 scores, reused = frame.evaluate(b, [walk.states_inside for walk in using], temperatures[b])
@@ -174,15 +179,15 @@ class _Frame:
 
     def end(self, walks: Sequence[Walk]) -> States:
         """Return the states in which the videos that continue have left the frame, and move ``walks`` to them."""
-        moved = torch.zeros(max(self._states) + 1, len(self._before.videos), dtype=torch.long)
-        parts, start = [], 0
-        for b, states in self._states.items():
-            chosen, places = _union([walk.states_that_left(b) for walk in walks], len(self._before.videos))
-            moved[b] = start + places
-            parts.append(states.take(self.positions[b][chosen]))
-            start += len(chosen)
+        marked = torch.zeros(max(self._states) + 1, len(self._before.videos), dtype=torch.bool)
         for walk in walks:
-            walk.end_frame(moved)
+            marked[walk.leave_frame()] = True
+        places = marked.flatten().cumsum(0).sub(1).view(marked.shape)
+        parts = [
+            states.take(self.positions[b][marked[b].nonzero().squeeze(1)]) for b, states in sorted(self._states.items())
+        ]
+        for walk in walks:
+            walk.end_frame(places)
         return States.joined(parts)
 
 
