@@ -155,10 +155,8 @@ def test_the_five_trainings_have_seen_the_committed_code_clips_and_parameters(se
 
 
 def test_the_figure_of_five_trainings_is_of_the_committed_ones(committed, seeds):
-    path = "results/figures/seeds/trade_off.png"
-    drawn, shown = (
-        Image.open(file).convert("L") for file in (draw(read_trainings(seeds)), io.BytesIO(committed[path]))
-    )
+    content = io.BytesIO(committed["results/figures/seeds/trade_off.png"])
+    drawn, shown = (Image.open(file).convert("L") for file in (draw(read_trainings(seeds)), content))
     assert drawn.size == shown.size
     assert np.abs(np.asarray(drawn, float) - np.asarray(shown, float)).mean() < 0.5  # of 255
 
