@@ -26,7 +26,7 @@ def begin(*sections: str, overrides: dict[str, Any]) -> Params:
     params = load_params(overrides=overrides)
     display(params.table(*sections))
     if params.reproducible and can_pin() and not is_pinned():
-        print("Started outside the pipeline and `make lab`, this kernel may differ from `dvc repro` in the last digits.")
+        print("This kernel was not started by the kit: its numbers may differ from `dvc repro`'s in the last digits.")
     return params
 
 

@@ -1,9 +1,9 @@
 """Settings with which different x86-64 processors compute the same bits.
 
-Libraries for arithmetic choose their code at run time, by the processor: instruction sets, blocking by the size of caches,
-threads by the number of cores. Sums in another order round differently, and training amplifies the last digit. With
-``reproducible: true`` in ``params.yaml`` these choices are fixed for the kernels that run notebooks, and for their
-worker processes.
+Libraries for arithmetic choose their code at run time, by the processor: instruction sets, blocking by the size of
+caches, threads by the number of cores. Sums in another order round differently, and training amplifies the last digit.
+With ``reproducible: true`` in ``params.yaml`` these choices are fixed for the kernels that run notebooks, and for
+their worker processes.
 """
 
 import os
@@ -18,6 +18,7 @@ PINS = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",  # oneDNN: convolutions
     "MKL_CBWR": "COMPATIBLE",  # MKL: matrix products; its other modes differ between Intel's and AMD's processors
     "OPENBLAS_CORETYPE": "Haswell",  # OpenBLAS in NumPy and SciPy: matrix products
+    "OPENBLAS_L2_SIZE": "512",  # KiB; their blocks depend on it
     "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",  # NumPy: exponentials, logarithms, sums
     "OMP_NUM_THREADS": "2",  # the order of sums depends on it; one core runs two threads too
     "OPENBLAS_NUM_THREADS": "2",

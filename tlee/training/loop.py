@@ -104,7 +104,7 @@ def fit(
     rates = task.rates()
     peaks = [rate * params.learning_rate for rate in rates]
     groups = [{"params": part, "lr": peak} for part, peak in zip(rates.values(), peaks, strict=True)]
-    optimizer = torch.optim.AdamW(groups, weight_decay=params.weight_decay)
+    optimizer = torch.optim.AdamW(groups, weight_decay=params.weight_decay, fused=True)
     network, optimizer = fabric.setup(task, optimizer)
     steps = params.epochs * len(loader)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, steps, pct_start=0.1)
