@@ -21,8 +21,6 @@ from tlee.paper.backbone_table import AUTHORS_GMACS, MAX_BRANCHES, ExitCost, exi
 from tlee.params import ModelParams
 from tlee.weights import read_weights
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[2]
 IMAGENET = ROOT.parent / "shared" / "weights" / "mobilenet_v2_imagenet.safetensors"
 
@@ -107,6 +105,7 @@ def test_the_parameters_allow_exactly_the_backbones():
     assert set(ModelParams.model_fields["backbone"].annotation.__args__) == set(BACKBONES) == set(DESIGN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_taps_are_at_the_cuts_of_the_papers(costs, name):
     maps, feature_dim = DESIGN[name]
@@ -115,26 +114,31 @@ def test_taps_are_at_the_cuts_of_the_papers(costs, name):
     assert features == (feature_dim,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GMACS)
 def test_gmacs_of_each_exit(costs, name):
     assert [cost.gmacs for cost in costs[name]] == pytest.approx(GMACS[name], abs=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AUTHORS_GMACS)
 def test_gmacs_agree_with_the_authors_except_for_normalisation_and_activations(costs, name):
     for cost, printed in zip(costs[name], AUTHORS_GMACS[name], strict=True):
         assert printed is None or 0.998 < printed / cost.gmacs < 1.14
 
 
+@pytest.mark.slow
 def test_x3d_has_the_gmacs_of_frameexit_at_160_pixels_and_more_at_182(costs):
     assert costs["x3d_s"][-1].gmacs == pytest.approx(1.96, abs=0.005)
     assert exit_costs("x3d_s", 182)[-1].gmacs == pytest.approx(2.72, abs=0.005)
 
 
+@pytest.mark.slow
 def test_efficientnet_has_the_gmacs_of_frameexit_at_300_pixels():
     assert exit_costs("efficientnet_b3", 300)[-1].gmacs == pytest.approx(1.83, abs=0.005)
 
 
+@pytest.mark.slow
 def test_numbers_of_parameters_are_those_published(costs):
     x3d_s = costs["x3d_s"][-1].parameters + 400 * (2048 + 1)  # with Kinetics-400's classifier
     assert x3d_s == pytest.approx(3.76e6, rel=0.01)
@@ -142,6 +146,7 @@ def test_numbers_of_parameters_are_those_published(costs):
     assert costs["mobilenet_v2"][-1].parameters == sum(p.numel() for p in models.mobilenet_v2().features.parameters())
 
 
+@pytest.mark.slow
 def test_the_documented_table_is_up_to_date(costs):
     assert markdown() in (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
 
@@ -149,6 +154,7 @@ def test_the_documented_table_is_up_to_date(costs):
 # --- the interface -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize("name", BACKBONES)
 def test_step_by_step_gives_the_same_as_all_at_once(name):
@@ -166,6 +172,7 @@ def test_step_by_step_gives_the_same_as_all_at_once(name):
     assert at_once[-1].shape == (6, backbone.feature_dim)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize("num_branches", [0, 1, 2])
 @pytest.mark.parametrize("name", ["mobilenet_v2_tsm", "resnet18", "x3d_s"])
@@ -179,6 +186,7 @@ def test_the_deepest_cuts_are_used_and_change_nothing(name, num_branches):
         torch.testing.assert_close(own, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_more_branches_than_cuts_are_refused(name):
     with torch.device("meta"):
@@ -191,6 +199,7 @@ def test_a_time_step_is_a_frame_or_a_clip():
         assert BACKBONES["x3d_s"](3).input_shape(96) == (3, 13, 96, 96)
 
 
+@pytest.mark.slow
 def test_the_map_of_a_tap_with_time_is_the_mean_over_time():
     tap = torch.rand(2, 48, 4, 8, 8)
     torch.testing.assert_close(small("x3d_s").to_map(tap), tap.mean(2))
@@ -209,6 +218,7 @@ def test_the_first_layer_normalises_rgb(name):
     assert {"normalise.mean", "normalise.std"} < backbone.state_dict().keys()
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_a_copy_is_independent():
     backbone = small("resnet18")
@@ -222,6 +232,7 @@ def test_a_copy_is_independent():
 # --- the temporal shift --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_the_shift_reads_the_previous_frame_and_no_other():
     backbone = small("mobilenet_v2_tsm")
@@ -248,6 +259,7 @@ def test_a_shifted_block_by_hand():
     torch.testing.assert_close(backbone.taps(clips)[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 75])
 def test_the_initial_memory_is_zero_for_each_shifted_channel(size):
     backbone = small("mobilenet_v2_tsm").double()
@@ -262,6 +274,7 @@ def test_the_initial_memory_is_zero_for_each_shifted_channel(size):
             assert {m.dtype for m in memory} == {torch.float64}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"mobilenet_v2_tsm"}))
 def test_other_backbones_have_no_memory(name):
     with torch.device("meta"):
@@ -290,6 +303,7 @@ class OneStep(nn.Module):
         return tap, *memory
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["mobilenet_v2_tsm", "x3d_s", "bn_inception"])
@@ -338,6 +352,7 @@ def reference() -> models.ResNet:
     return network.eval()
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
 def test_a_local_file_gives_the_features_of_torchvision(reference, tmp_path, suffix):
@@ -351,6 +366,7 @@ def test_a_local_file_gives_the_features_of_torchvision(reference, tmp_path, suf
     torch.testing.assert_close(backbone(clips).flatten(0, 1), headless(backbone.normalise(clips.flatten(0, 1))))
 
 
+@pytest.mark.slow
 def test_the_normalisation_comes_from_the_file(reference, tmp_path):
     path = tmp_path / "resnet18.safetensors"
     safetensors.torch.save_file(reference.state_dict(), path, {"mean": "0.1, 0.2,0.3", "std": "0.5,0.5,0.25"})
@@ -375,12 +391,14 @@ def test_malformed_metadata_is_named(tmp_path, metadata, expected):
     one_line(lambda: build_backbone("resnet18", 3, path), path, *expected, "model.weights")
 
 
+@pytest.mark.slow
 def test_metadata_of_the_kit_does_not_set_the_normalisation(reference, tmp_path):
     path = tmp_path / "own.safetensors"
     safetensors.torch.save_file(reference.state_dict(), path, {"tlee": json.dumps({"mean": 3})})
     assert statistics(build_backbone("resnet18", 0, path)) == imagenet_statistics()
 
 
+@pytest.mark.slow
 def test_x3d_has_the_names_of_pytorchvideo():
     names = BACKBONES["x3d_s"](0).body.state_dict().keys()
     assert {
@@ -395,6 +413,7 @@ def test_x3d_has_the_names_of_pytorchvideo():
     assert "blocks.1.res_blocks.1.branch2.norm_b.1.block.0.weight" not in names
 
 
+@pytest.mark.slow
 def test_the_temporal_shift_loads_weights_of_mobilenet(tmp_path):
     path, saved = tmp_path / "mobilenet_v2.pth", models.mobilenet_v2(weights=None).state_dict()
     torch.save(saved, path)
@@ -410,6 +429,7 @@ def test_a_pickle_of_something_else_is_refused(tmp_path, content):
     one_line(lambda: read_weights(path, "a remedy"), path, "tensors by name", "a remedy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_a_truncated_pickle_is_refused(reference, tmp_path, share):
     path = tmp_path / "resnet18.pth"
@@ -419,6 +439,7 @@ def test_a_truncated_pickle_is_refused(reference, tmp_path, share):
     one_line(lambda: build_backbone("resnet18", 3, path), path, "a .pth file", "model.weights")
 
 
+@pytest.mark.slow
 def test_code_in_a_pickle_is_never_run(tmp_path):
     path = tmp_path / "network.pth"
     torch.save(nn.Linear(1, 1), path)
@@ -440,6 +461,7 @@ def test_a_file_that_is_not_a_pickle_is_refused(tmp_path, content):
 # --- ImageNet's weights --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "architecture"), [("mobilenet_v2_tsm", "mobilenet_v2"), ("vgg16", "vgg16_bn"), ("resnet18", "resnet18")]
 )
@@ -466,22 +488,26 @@ def downloaded(reference, monkeypatch, tmp_path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_downloaded_file_is_used(downloaded, reference):
     backbone = build_backbone("resnet18", 3, "imagenet")
     assert torch.equal(backbone.body.layer4[1].bn2.running_var, reference.layer4[1].bn2.running_var)
     assert statistics(backbone) == imagenet_statistics()
 
 
+@pytest.mark.slow
 def test_a_truncated_download_is_named(downloaded):
     downloaded.write_bytes(downloaded.read_bytes()[:5000])
     one_line(lambda: build_backbone("resnet18", 3, "imagenet"), "resnet18", "damaged", downloaded, "model.weights")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bn_inception", "x3d_s"])
 def test_backbones_without_imagenet_weights_are_refused(name):
     one_line(lambda: build_backbone(name, 3, "imagenet"), "no ImageNet weights", name, "model.weights", "null")
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.skipif(not IMAGENET.exists(), reason="the ImageNet weights are not available")
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v2_tsm"])

@@ -24,8 +24,6 @@ from tlee.policies.sources import LiveFeatures, StoredFeatures
 from tlee.policies.thresholds import Thresholds
 from tlee.weights import load_tensors
 
-pytestmark = pytest.mark.slow
-
 VIDEOS, SIZE = 6, 64
 PARAMS_FILE = Path(__file__).parents[2] / "params.yaml"
 CLASSES = [str(number) for number in range(authors.CLASSES)]
@@ -86,6 +84,7 @@ def frameexit_model(frameexit_state: authors.State, tmp_path_factory: pytest.Tem
     return imported(tmp_path_factory.mktemp("frameexit"), parallel, "frameexit")
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_frameexit_classifiers_agree_with_the_authors(frameexit_state, frameexit_model, clips):
     model, _ = frameexit_model
@@ -97,6 +96,7 @@ def test_frameexit_classifiers_agree_with_the_authors(frameexit_state, frameexit
     assert z.std() > 0.1
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_frameexit_gates_are_negated(frameexit_state, frameexit_model, clips):
     model, _ = frameexit_model
@@ -107,6 +107,7 @@ def test_frameexit_gates_are_negated(frameexit_state, frameexit_model, clips):
     assert len(model.readout.gates) == authors.FRAMES - 2
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_frameexit_videos_stop_at_the_same_frames_as_the_authors(frameexit_state, frameexit_model, clips):
     model, _ = frameexit_model
@@ -121,6 +122,7 @@ def test_frameexit_videos_stop_at_the_same_frames_as_the_authors(frameexit_state
     torch.testing.assert_close(outcomes.logits, logits, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_frameexit_reports_all_parameters(frameexit_model):
     _, params = frameexit_model
     model, evaluate = params.model, params.evaluate
@@ -129,6 +131,7 @@ def test_frameexit_reports_all_parameters(frameexit_model):
     assert (evaluate.first_threshold, evaluate.gate_threshold, params.extract.frames) == (0.99, 0.5, authors.FRAMES)
 
 
+@pytest.mark.slow
 def test_frameexit_with_two_frames_has_no_gate(frameexit_state, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kept = ("backbone.", "mlp.", "classifiers.0.", "classifiers.1.", "exit_selector.0.")
@@ -145,6 +148,7 @@ def test_frameexit_with_two_frames_has_no_gate(frameexit_state, tmp_path, monkey
 # --- TLEE ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize("mlp", [None, 80])
 @pytest.mark.parametrize("gate", ["mlp", "frameexit"])
@@ -171,6 +175,7 @@ def test_tlee_exits_are_those_of_the_authors(clips, tmp_path, gate, mlp):
     torch.testing.assert_close(outcomes.logits, logits, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize(("name", "weight"), [("ap", 0.5), ("ema", 0.999), (None, 0.8)])
 def test_tlee_exits_are_those_of_the_authors_with_a_mean_of_two_features(clips, tmp_path, name, weight):
@@ -194,20 +199,24 @@ def test_tlee_exits_are_those_of_the_authors_with_a_mean_of_two_features(clips, 
     torch.testing.assert_close(outcomes.logits, logits, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [1.0, -0.1, float("nan")])
 def test_a_tlee_weight_of_the_past_outside_of_a_mean_is_refused(small, tmp_path, weight):
     refusal(tmp_path, small | {"feature_func.beta": torch.tensor(weight)}, "tlee", "`feature_func.beta`", "0 and 1")
 
 
+@pytest.mark.slow
 def test_tlee_attention_is_refused_with_the_reason(small, tmp_path):
     layers = authors.linear("feature_func.testfrm.1", 256, 512) | authors.linear("feature_func.testfrm.4", 1, 256)
     refusal(tmp_path, small | layers, "tlee", "`feature_func.testfrm.1.weight`", "scores", "`useFeatureFunc`")
 
 
+@pytest.mark.slow
 def test_another_reuse_than_the_maximum_is_refused_for_frameexit(frameexit_state, tmp_path):
     refusal(tmp_path, frameexit_state, "frameexit", "--reuse", reuse="ap")
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_tlee_exits_are_the_same_with_live_features(clips, tmp_path):
     model, _ = imported(tmp_path, tlee_state(clips, "mlp", None), "tlee")
@@ -218,12 +227,14 @@ def test_tlee_exits_are_the_same_with_live_features(clips, tmp_path):
     assert torch.equal(live.exit_depths, stored.exit_depths)
 
 
+@pytest.mark.slow
 def test_tlee_without_a_gate_stops_by_confidence(clips, tmp_path):
     model, params = imported(tmp_path, tlee_state(clips, None, None), "tlee")
     assert params.model.gate == "confidence"
     assert not len(model.readout.gates)
 
 
+@pytest.mark.slow
 def test_tlee_resnets_are_recognised_by_child_or_by_name(clips, tmp_path):
     network = models.resnet18(weights=None)
     network.fc = nn.Identity()
@@ -237,6 +248,7 @@ def test_tlee_resnets_are_recognised_by_child_or_by_name(clips, tmp_path):
     assert torch.equal(states[0]["backbone.body.layer4.1.conv2.weight"], network.layer4[1].conv2.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "builder"), [("efficientnet_b3", models.efficientnet_b3), ("vgg16", None)])
 def test_tlee_other_backbones_are_recognised_by_their_layers(name, builder, tmp_path):
     features = builder(weights=None).features if builder else models.vgg.make_layers(models.vgg.cfgs["D"], True)
@@ -253,6 +265,7 @@ def large_clips() -> torch.Tensor:
     return nn.functional.interpolate(torch.rand(4, 3, 28, 28, generator=generator), 224).unflatten(0, (2, 2))
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_tlee_branches_that_pool_in_windows_are_imported_unchanged(large_clips, tmp_path):
     state = authors.tlee_checkpoint(large_clips, "mlp", None, authors.WINDOWS)
@@ -267,11 +280,13 @@ def test_tlee_branches_that_pool_in_windows_are_imported_unchanged(large_clips, 
     assert theirs[:, :, :-1].std(0).mean() > 0.1
 
 
+@pytest.mark.slow
 def test_tlee_branches_that_pool_to_a_grid_are_recognised(clips, tmp_path):
     _, params = imported(tmp_path, tlee_state(clips, None, None), "tlee")
     assert params.model.crm_pool == "grid"
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_tlee_branches_can_be_omitted(clips, tmp_path):
     state = authors.tlee_checkpoint(clips, "mlp", None, authors.WINDOWS)
@@ -282,16 +297,19 @@ def test_tlee_branches_can_be_omitted(clips, tmp_path):
     torch.testing.assert_close(model.exit_features(clips), theirs, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_tlee_branches_that_pool_otherwise_are_refused(clips, tmp_path):
     state = authors.tlee_checkpoint(clips, "mlp", None, cells=(16, 9, 4))
     refusal(tmp_path, state, "tlee", "`backbone.branches.0.fc1.weight`", "(1280, 96) instead of (1280, 1176)")
 
 
+@pytest.mark.slow
 def test_tlee_linear_layers_at_the_full_depth_are_refused(clips, tmp_path):
     state = tlee_state(clips, None, None) | authors.linear("backbone.fc_layer.0", 4, 4)
     refusal(tmp_path, state, "tlee", "published.pth", "`backbone.fc_layer.0.weight`, `backbone.fc_layer.0.bias`")
 
 
+@pytest.mark.slow
 def test_the_normalisation_is_the_authors_by_default(clips, tmp_path, frameexit_model):
     state = tlee_state(clips, None, None)
     by_name = {
@@ -333,6 +351,7 @@ def test_misshapen_tensors_are_named_with_both_shapes(small, tmp_path):
     refusal(tmp_path, misshapen, "tlee", "`exit_selector.0.conv2.weight`", "(64, 9, 1, 1) instead of (64, 128)")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_other_layout_is_refused(small, frameexit_state, tmp_path):
     refusal(tmp_path, small, "frameexit", "published.pth", "FrameExit", "--as")
     refusal(tmp_path, frameexit_state, "tlee", "published.pth", "`backbone.baseModel.`", "--as")
@@ -344,6 +363,7 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path, layout, content):
     refusal(tmp_path, content, layout, "published.pth", "`state_dict`")
 
 
+@pytest.mark.slow
 def test_a_layer_whose_weight_is_a_scalar_is_refused(small, tmp_path):
     refusal(tmp_path, small | {"classifiers.0.weight": torch.tensor(1.0)}, "tlee", "no layer `classifiers.0.weight`")
 
@@ -352,10 +372,12 @@ class Code:
     """Object that only unsafe unpickling would load."""
 
 
+@pytest.mark.slow
 def test_a_file_with_other_objects_than_tensors_is_refused(small, tmp_path):
     refusal(tmp_path, {"state_dict": small, "config": Code()}, "tlee", "published.pth", "`state_dict`")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
 @pytest.mark.parametrize("old", [False, True])
 def test_a_truncated_file_is_refused(small, tmp_path, share, old):
@@ -367,6 +389,7 @@ def test_a_truncated_file_is_refused(small, tmp_path, share, old):
     assert not target.exists()
 
 
+@pytest.mark.slow
 def test_a_target_with_another_suffix_is_refused_and_not_overwritten(small, tmp_path):
     torch.save(small, tmp_path / "a.pth")
     before = (tmp_path / "a.pth").read_bytes()
@@ -378,6 +401,7 @@ def test_a_target_with_another_suffix_is_refused_and_not_overwritten(small, tmp_
 # --- classes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_class_names_are_stored_with_the_weights(small, tmp_path):
     names = ["Walk", "Bend", "Run", "Jump", "Wave", "Kick", "Sit down"]
     (tmp_path / "classes.txt").write_text("\n".join(names) + "\n")
@@ -387,6 +411,7 @@ def test_class_names_are_stored_with_the_weights(small, tmp_path):
     assert (about["model"]["backbone"], about["model"]["gate"]) == ("resnet18", "frameexit")
 
 
+@pytest.mark.slow
 def test_without_class_names_classes_are_numbers_and_a_note_mentions_it(small, tmp_path):
     torch.save(small, tmp_path / "a.pth")
     done = import_checkpoint(tmp_path / "a.pth", "tlee", PARAMS_FILE, tmp_path / "a.safetensors")
@@ -394,6 +419,7 @@ def test_without_class_names_classes_are_numbers_and_a_note_mentions_it(small, t
     assert "--classes" in done.notes[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "expected"), [("a\nb\n", ("2 classes", "7")), ("a\nb\nc\nd\ne\nf\na\n", ("`a` twice",))]
 )
@@ -418,6 +444,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_weights_and_reports_the_parameters(small, project):
     old_format = {"_use_new_zipfile_serialization": False}  # that of PyTorch 1.3, which FrameExit used
     torch.save({"state_dict": small}, project / "ckpt.best.pth.tar", **old_format)
@@ -429,6 +456,7 @@ def test_the_command_writes_the_weights_and_reports_the_parameters(small, projec
     assert load_whole(params, CLASSES).readout.classifiers[0].weight.equal(small["classifiers.0.weight"])
 
 
+@pytest.mark.slow
 def test_the_same_file_gives_the_same_bytes(small, project):
     torch.save(small, "a.pth")
     contents = []

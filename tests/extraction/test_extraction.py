@@ -16,8 +16,6 @@ from support.refusals import one_line
 
 from tlee.extraction import Sampling, decode, sample_indices, to_jpeg, videos
 
-pytestmark = pytest.mark.slow
-
 TEN = Sampling(10)
 
 
@@ -228,6 +226,7 @@ SAMPLINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLINGS)
 def test_seeking_gives_the_same_images(long_clip, name, monkeypatch):
     expected = decode_without_seeking(long_clip, name)
@@ -245,6 +244,7 @@ def decode_without_seeking(path: Path, name: str) -> tuple[list[int], list[bytes
     return indices, [image.tobytes() for image in images]
 
 
+@pytest.mark.slow
 def test_seeking_decodes_fewer_frames(long_clip, monkeypatch):
     decoded = []
     frames_from = videos._frames_from
@@ -253,6 +253,7 @@ def test_seeking_decodes_fewer_frames(long_clip, monkeypatch):
     assert 5 <= len(decoded) < 450
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["lands_late", "no_times", "no_seeking"])
 def test_if_seeking_fails_everything_is_decoded(long_clip, trouble, monkeypatch):
     expected = decode_without_seeking(long_clip, "few")
@@ -357,6 +358,7 @@ def test_a_lower_quality_takes_fewer_bytes():
 REAL = sorted(path for path in REAL_CLIPS.rglob("*") if path.suffix in {".avi", ".mp4"})[::4]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL, reason="the real clips are not available")
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
 def test_real_clips_are_decoded(path):

@@ -24,8 +24,6 @@ from tlee.params import ExtractParams, load_params
 from tlee.paths import FAILED_VIDEOS, LOCK, RUNS
 from tlee.resumption import remove_recorded
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[2]
 SPLITS = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
 PARAMS = load_params(ROOT / "params.yaml").extract.model_copy(
@@ -61,6 +59,7 @@ def refusal(dataset: Dataset, params: ExtractParams, folder: Path, *expected: ob
     return one_line(lambda: extract(dataset, params, folder), *expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_the_store_agrees_with_the_manifest(dataset, tmp_path, split):
     extract(dataset, PARAMS, tmp_path / "frames")
@@ -251,6 +250,7 @@ def test_an_interrupted_extraction_resumes_after_the_last_video(dataset, whole, 
     assert journals() == []
 
 
+@pytest.mark.slow
 def test_an_extraction_resumes_with_another_limit_and_number_of_processes(dataset, whole, read, tmp_path):
     interrupt(dataset, PARAMS, tmp_path / "frames")
     changed = {"jobs": 2, "max_failed_share": 0.5}
@@ -289,6 +289,7 @@ def write_folder(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [1, 7, 500, "all but one", "all"])
 def test_an_incomplete_record_at_the_end_of_the_journal_is_dropped(dataset, whole, read, tmp_path, lost):
     interrupt(dataset, PARAMS, tmp_path / "frames")
@@ -329,6 +330,7 @@ extract(*pickle.loads(Path(sys.argv[1]).read_bytes()), Path("frames"))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal", [SIGKILL, SIGINT])
 def test_a_killed_extraction_resumes(dataset, tmp_path, signal):
     manifest = pd.concat([dataset.manifest] * 15, ignore_index=True)  # takes long enough to be killed
@@ -349,6 +351,7 @@ def test_a_killed_extraction_resumes(dataset, tmp_path, signal):
     assert stored_bytes(Path("frames")) == stored_bytes(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     code = f"""
 import os, time

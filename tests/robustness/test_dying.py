@@ -32,8 +32,6 @@ from support.refusals import one_line
 import tlee.__main__ as command_line
 from tlee.execution import run_notebook
 
-pytestmark = pytest.mark.slow
-
 STAGES = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
@@ -68,6 +66,7 @@ def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- memory ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_kernel_is_one_line_with_the_stage_the_cause_and_the_remedy(project):
     code = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     write_notebook(project, "2_pretrain_backbone", code)
@@ -75,6 +74,7 @@ def test_a_killed_kernel_is_one_line_with_the_stage_the_cause_and_the_remedy(pro
     error_line(done, "2_pretrain_backbone", "died", "memory", "pretrain.batch_clips", "model.input_size")
 
 
+@pytest.mark.slow
 def test_the_log_of_a_kernel_stays_out_of_the_output(project):
     """It tells, at some ends of a kernel, that it was interrupted; under pytest, it is written to stderr."""
     write_notebook(project, "hello", "get_ipython().kernel.log.error('KeyboardInterrupt caught in kernel.')")
@@ -105,6 +105,7 @@ def test_another_runtime_error_of_papermill_keeps_its_traceback(project, monkeyp
         run_notebook("any")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [
@@ -122,6 +123,7 @@ def test_memory_that_runs_out_in_a_cell_is_one_line(project, no_kernel, code):
 # --- disks -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_under_the_executed_notebook_is_one_line(project):
     write_notebook(project, "hello", "print('hello')")
@@ -144,6 +146,7 @@ WRITERS = {
 SMALL_DISK = "mount -t tmpfs -o size=16k tmpfs runs"
 
 
+@pytest.mark.slow
 @needs_mounts
 def test_a_full_disk_under_a_stage_is_one_line(project):
     write_notebook(project, "3_train_branches", WRITERS["python"])
@@ -172,6 +175,7 @@ for name, code in {WRITERS!r}.items():
     return {name: raised for name, *raised in map(json.loads, done.stdout.splitlines())}
 
 
+@pytest.mark.slow
 @needs_mounts
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_full_disk_is_one_line_whoever_writes(project, monkeypatch, raised_on_a_full_disk, writer):
@@ -183,6 +187,7 @@ def test_a_full_disk_is_one_line_whoever_writes(project, monkeypatch, raised_on_
     one_line(lambda: run_notebook("3_train_branches"), "3_train_branches", "free space", "kept")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_under_the_output_of_a_command_is_one_line(project):
     write_notebook(project, "hello", "pass")
@@ -218,6 +223,7 @@ for space in ("16k", "9m"):
 """
 
 
+@pytest.mark.slow
 @needs_mounts
 def test_extraction_on_a_full_disk_keeps_its_finished_videos(project):
     make_tiny("folder", project / "data")
@@ -234,6 +240,7 @@ def test_extraction_on_a_full_disk_keeps_its_finished_videos(project):
     assert int(second) == 8 - (int(first) - 1)  # one was read, but could not be written
 
 
+@pytest.mark.slow
 @needs_mounts
 @pytest.mark.parametrize("folder", ["results", "runs"])
 def test_a_read_only_folder_is_one_line(project, folder):
@@ -243,6 +250,7 @@ def test_a_read_only_folder_is_one_line(project, folder):
     error_line(done, f"{folder}/", os.strerror(30), "writable")
 
 
+@pytest.mark.slow
 @needs_mounts
 def test_a_read_only_folder_under_a_command_is_one_line(project):
     write_notebook(project, "hello", "pass")
@@ -293,6 +301,7 @@ def running(project: Path) -> Iterator[subprocess.Popen]:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_the_same_notebook_cannot_run_twice_at_once_but_another_can(project, running):
     error_line(call(project, "run", "slow"), "slow", "another process", "wait")
     write_notebook(project, "other", "pass")
@@ -302,6 +311,7 @@ def test_the_same_notebook_cannot_run_twice_at_once_but_another_can(project, run
     assert (running.returncode, output) == (0, "ran results/notebooks/slow.ipynb\n")
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_lock(project, running):
     running.send_signal(signal.SIGKILL)
     running.wait()
@@ -309,6 +319,7 @@ def test_a_killed_run_leaves_no_lock(project, running):
     assert call(project, "run", "slow").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_second_pipeline_in_the_folder_is_refused_and_harms_nothing(tmp_path):
     """DVC's own lock; its message is three lines."""
     dvc = str(Path(sys.executable).parent / "dvc")
@@ -350,6 +361,7 @@ def test_a_run_removes_finished_work_only_if_dvc_has_recorded_it(project, monkey
 ODD = "mes vidéos d'été № 1 (50%)"
 
 
+@pytest.mark.slow
 def test_notebooks_run_in_a_folder_with_spaces_and_accents(tmp_path):
     project = make_folder(tmp_path / ODD)
     write_notebook(project, "hello", "from tlee.notebook import begin\nbegin('extract', overrides={})\nprint('done')")
@@ -359,6 +371,7 @@ def test_notebooks_run_in_a_folder_with_spaces_and_accents(tmp_path):
     assert (done.returncode, done.stdout) == (0, "wrote 1 files to results/code\n"), done
 
 
+@pytest.mark.slow
 def test_the_pipeline_runs_in_a_folder_with_spaces_and_accents(tmp_path):
     project = make_folder(tmp_path / ODD)
     shutil.copy(ROOT / "dvc.yaml", project)
@@ -371,6 +384,7 @@ def test_the_pipeline_runs_in_a_folder_with_spaces_and_accents(tmp_path):
     assert (project / "results/stripped/5_evaluate.ipynb").stat().st_size
 
 
+@pytest.mark.slow
 def test_commands_run_from_any_folder_of_the_project(project):
     write_notebook(project, "hello", "from pathlib import Path\nprint(Path.cwd())")
     done = call(project / "results/stripped", "run", "hello")

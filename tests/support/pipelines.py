@@ -45,6 +45,7 @@ class Project:
         (folder / "results/stripped").mkdir(parents=True)
         for (section, key), value in SMALL.items():
             self.change(section, key, value)
+        self._update({"reproducible": False})  # its two threads in each kernel would wait for the other tests
         self.copy_clips()
         self.call("git", "init", "--quiet")
 
@@ -62,10 +63,12 @@ class Project:
                 shutil.copy(ROOT / "data/UCF-101" / clip, videos / clip)
 
     def change(self, section: str, key: str, value: object) -> None:
+        params = yaml.safe_load((self.folder / "params.yaml").read_text())
+        self._update({section: params[section] | {key: value}})
+
+    def _update(self, settings: dict[str, object]) -> None:
         path = self.folder / "params.yaml"
-        params = yaml.safe_load(path.read_text())
-        params[section][key] = value
-        path.write_text(yaml.safe_dump(params))
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | settings))
 
     def start(self, *command: str) -> subprocess.Popen:
         return subprocess.Popen(
@@ -83,6 +86,10 @@ class Project:
         output, _ = process.communicate(timeout=400)
         assert (process.returncode == 0) == (expect == 0), output
         return output
+
+    def run_cells(self, *notebooks: str) -> None:
+        """Run notebooks without DVC, papermill and kernels, whose imports take longer than so few clips."""
+        self.call("env", f"PYTHONPATH={ROOT / 'tests'}", sys.executable, "-m", "support.cells", *notebooks)
 
     def would_run(self) -> set[str]:
         """The stages that ``dvc repro`` would run, if all that they make were new."""
