@@ -198,7 +198,7 @@ def logistic(shown: Sequence[torch.Tensor], correct: Sequence[torch.Tensor]) -> 
     scaled, mean, deviation = _standardised(torch.cat(list(shown)))
     where = sparse.kron(sparse.identity(frames), np.ones((len(shown[0]), 1)), format="csr")
     columns = sparse.hstack([sparse.csr_matrix(scaled[:, 1:].numpy()), where], format="csr")
-    fitted = LogisticRegression(C=1 / PENALTY, tol=1e-6, max_iter=1000).fit(columns, together.numpy())
+    fitted = LogisticRegression(C=1 / PENALTY, solver="newton-cholesky").fit(columns, together.numpy())
     slopes, constants = np.split(fitted.coef_[0], [scaled.shape[1] - 1])
     weights = torch.from_numpy(np.concatenate([[0.0], slopes])) / deviation
     first = fitted.intercept_[0] - (weights @ mean).item()
