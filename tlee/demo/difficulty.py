@@ -33,10 +33,10 @@ class Difficulty:
 
 
 TIMINGS = (
-    Timing("always", share=0.25, frames=(24, 24), runs=(1, 1)),
+    Timing("always", share=0.30, frames=(24, 24), runs=(1, 1)),
     Timing("often", share=0.30, frames=(12, 17), runs=(1, 3)),
     Timing("seldom", share=0.25, frames=(6, 9), runs=(1, 2)),
-    Timing("brief", share=0.20, frames=(3, 4), runs=(1, 1)),
+    Timing("brief", share=0.15, frames=(3, 4), runs=(1, 1)),
 )
 
 #: Shares of the clips. coarse: the pose tells the action. fine: the pose is that of a pair, a sign tells the member.
@@ -52,7 +52,7 @@ MISLEADING: Range = (0.45, 0.6)  #: amplitude of a misleading movement; 1 is all
 FIDGET = 0.4  #: probability that an arm moves while the figure stands
 VIGOUR: Range = (0.92, 1.05)  #: amplitude of the movements that tell the action
 SPEED: Range = (0.85, 1.2)  #: 1 is normal
-SIGN_RADIUS: Range = (9.0, 11.0)  #: radius of the sign in pixels of the frame
+SIGN_RADIUS: Range = (10.0, 12.0)  #: radius of the sign in pixels of the frame
 CONTRAST: Range = (0.75, 1.0)  #: contrast between figure and background
 CLUTTER = (0, 2)  #: number of objects behind the figure
 SHAKE = 1  #: largest movement of the camera between frames, in canvas pixels

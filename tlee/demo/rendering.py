@@ -27,9 +27,8 @@ from tlee.demo.scene import (
 from tlee.demo.sign import Sign, Symbol
 
 FPS = 12  #: frames per second
-MAX_DISTANCE = 10  #: longest distance that a figure moves in a clip, in frame pixels
-SIGN_EDGE = 17  #: least distance of the sign's centre from the edge of the frame, in frame pixels
-POSTERS: tuple[Symbol, ...] = ("ring", "cross")  #: signs on the wall behind the figure's back, which mean nothing
+MAX_DISTANCE = 8  #: longest distance that a figure moves in a clip, in frame pixels
+SIGN_EDGE = 24  #: least distance of the sign's centre from the edge of the frame, in frame pixels
 PLACE_VALUE = (0.12, 0.3)  #: range of the background's brightness, 0 to 1
 CLOTHES_VALUE = (0.8, 1.0)  #: range of the performer's brightness at full contrast, 0 to 1
 
@@ -63,7 +62,6 @@ def render_clip(spec: ClipSpec, action: str | None = None) -> np.ndarray:
     xs = _path(rng)
     props = [distractor(place, rng) for _ in range(rng.integers(*level.CLUTTER, endpoint=True))]
     cover = board(place, round(xs.mean()), rng)
-    poster, on_poster = _behind(xs.mean(), place.ground, facing, rng), POSTERS[int(rng.integers(len(POSTERS)))]
     camera = np.cumsum(rng.integers(-level.SHAKE, level.SHAKE, (FRAMES, 2), endpoint=True), axis=0)
     corners = MARGIN + np.clip(camera, -MARGIN, MARGIN)
 
@@ -73,7 +71,6 @@ def render_clip(spec: ClipSpec, action: str | None = None) -> np.ndarray:
         canvas = ImageDraw.Draw(image)
         for prop in props:
             prop.draw(canvas, frame)
-        sign.draw(canvas, poster, on_poster)
         hand = performer.draw(canvas, shot.pose, x, place.ground, facing)
         if shot.symbol:
             sign.draw(canvas, _inside(hand), shot.symbol)
@@ -160,14 +157,8 @@ def _shots(action: str, spec: ClipSpec, rng: np.random.Generator) -> list[Shot]:
 def _path(rng: np.random.Generator) -> np.ndarray:
     """Return the horizontal position at each frame, in canvas pixels: near the middle, drifting whatever the action."""
     distance = OVERSAMPLING * MAX_DISTANCE * rng.uniform(-1, 1)
-    middle = CANVAS / 2 + OVERSAMPLING * rng.uniform(-4, 4)
+    middle = CANVAS / 2 + OVERSAMPLING * rng.uniform(-3, 3)
     return middle + distance * np.linspace(-0.5, 0.5, FRAMES)
-
-
-def _behind(x: float, ground: int, facing: int, rng: np.random.Generator) -> Pixel:
-    """Draw the place of a sign on the wall: as far behind the back of a figure as its hand is before it."""
-    distance, height = OVERSAMPLING * rng.uniform(18, 30), OVERSAMPLING * rng.uniform(56, 70)
-    return _inside((round(x - facing * distance), round(ground - height)))
 
 
 def _inside(hand: Pixel) -> Pixel:
