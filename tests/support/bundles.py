@@ -1,8 +1,11 @@
 """Exported networks, loaded to run on ONNX Runtime."""
 
+import shutil
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx
 import torch
@@ -94,9 +97,17 @@ def bundle_of(model: TLEE, policy: Exportable, folder: Path, videos: int = 4) ->
 
 def small_bundle(folder: Path, videos: int) -> Path:
     """Write a bundle of a small network, with thresholds among its scores, to ``folder``, which is returned."""
+    return Path(shutil.copytree(_small_bundle(videos).name, folder, dirs_exist_ok=True))
+
+
+@cache
+def _small_bundle(videos: int) -> TemporaryDirectory:
+    """Export it once; the folder is removed at the end of the process."""
+    folder = TemporaryDirectory()
     with in_place_of_resnet18():
         model = random_network(small_params())
-        return bundle_of(model, policy_amid(model, as_pixels(random_clips(model, videos))), folder, videos)
+        bundle_of(model, policy_amid(model, as_pixels(random_clips(model, videos))), Path(folder.name), videos)
+    return folder
 
 
 # --- policies with values --------------------------------------------------------------------------------
