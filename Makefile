@@ -17,6 +17,7 @@ help:  ## list the targets
 repro: data  ## run what is out of date of the pipeline, and say what to open
 	dvc repro
 	@python -m tlee summary
+	@python -m tlee compare || true
 
 seeds: data  ## train with further seeds, and compare all trainings; SEEDS="1 2 3 4", each as long as `make repro`
 	python -m tlee seeds $(SEEDS)
@@ -50,7 +51,7 @@ bench: $(ENVIRONMENT)  ## time real exits, decisions and sweeps as ratios, with 
 	python -m tlee bench --to results/plots/bench.csv
 
 lab: data  ## open JupyterLab on the notebooks
-	jupyter lab --notebook-dir=. notebooks
+	python -m tlee lab
 
 data: $(ENVIRONMENT)  ## bring the demo clips from the repository's own DVC remote
 	@python -m json.tool .dvc/tmp/rwlock > /dev/null 2>&1 || rm -f .dvc/tmp/rwlock  # cut short by a full disk

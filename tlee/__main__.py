@@ -1,6 +1,7 @@
 """Early-exit video recognition: `python -m tlee`, as called by the pipeline and the Makefile."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -41,6 +42,17 @@ def run(notebook: Annotated[str, typer.Argument(help="Name of the notebook, such
 
     os.chdir(find_root(Path.cwd()))
     typer.echo(f"ran {run_notebook(notebook)}")
+
+
+@app.command()
+def lab():
+    """Open JupyterLab on the notebooks, with the settings that `reproducible` asks for."""
+    from tlee.params import load_params
+    from tlee.reproducibility import pinned
+
+    os.chdir(find_root(Path.cwd()))
+    with pinned(load_params().reproducible):
+        raise typer.Exit(subprocess.call(["jupyter", "lab", "--notebook-dir=.", "notebooks"]))
 
 
 @app.command()
