@@ -9,6 +9,7 @@ import ast
 import hashlib
 import io
 import tokenize
+from functools import cache
 from pathlib import Path
 
 from tlee.errors import UserError
@@ -90,7 +91,12 @@ def source_file(module: str) -> Path:
 
 def code_digest(path: Path) -> str:
     """Digest of the code in ``path`` without comments, docstrings and blank lines, the same in every Python."""
-    return hashlib.sha256(bare_code(path.read_text(encoding="utf-8")).encode()).hexdigest()[:16]
+    return _digest(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _digest(source: str) -> str:
+    return hashlib.sha256(bare_code(source).encode()).hexdigest()[:16]
 
 
 def bare_code(source: str) -> str:
