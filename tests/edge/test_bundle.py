@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from support.bundles import TENSORRT_8_2, as_pixels, bundle_of, operators
+from support.bundles import TENSORRT_8_2, as_pixels, bundle_of, operators, small_bundle
 from support.margins import WIDE, policy_amid
-from support.small import T, random_clips, random_network, small_params
+from support.small import T, in_place_of_resnet18, random_clips, random_network, small_params
 
 from tlee.checksums import save_sealed
 from tlee.costs import count_costs
@@ -27,19 +27,21 @@ pytestmark = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone 
 VIDEOS = 4
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model() -> TLEE:
-    return random_network(small_params())
+    with in_place_of_resnet18():
+        return random_network(small_params())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def policy(model: TLEE) -> Thresholds:
     return policy_amid(model, as_pixels(random_clips(model, VIDEOS)))
 
 
 @pytest.fixture
-def folder(model: TLEE, policy: Thresholds, tmp_path: Path) -> Path:
-    return bundle_of(model, policy, tmp_path / "bundle", VIDEOS)
+def folder(tmp_path: Path) -> Path:
+    """A bundle of ``model`` and ``policy`` that a test may change."""
+    return small_bundle(tmp_path / "bundle", VIDEOS)
 
 
 def manifest(folder: Path) -> dict:
@@ -71,11 +73,11 @@ def test_frames_of_short_clips_keep_their_order():
 
 
 def test_the_manifest_names_the_exits_and_the_expected_results(model, policy, folder):
-    about, costs = manifest(folder), count_costs(model)
+    about, costs, latency = manifest(folder), count_costs(model), model.params.latency
     assert about["classes"] == ["a", "b", "c"]
     assert about["preprocessing"]["frames"] == [2, 0, 3, 1]
     assert about["preprocessing"]["centre_crop"] == 16
-    assert about["timing"] == {"threads": 1, "warmup": 20, "repeats": 3}
+    assert about["timing"] == {"threads": 1, "warmup": latency.warmup, "repeats": latency.repeats}
     assert len(about["exits"]) == T
     assert about["exits"][1][0]["layer"] == policy.layer[0]
     assert about["accumulate"] == "exit"
