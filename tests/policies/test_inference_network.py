@@ -114,7 +114,7 @@ def test_other_settings(settings: dict[str, Any]):
     step_by_step_agrees(small_params(settings), videos=6)
 
 
-TWO_EXITS = {"input_size": 64, "num_branches": 1, "crm_scale": 2}
+TWO_EXITS = {"input_size": 32, "num_branches": 1, "crm_scale": 2}
 
 
 @pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"mobilenet_v2_tsm", "x3d_s"}))

@@ -18,6 +18,7 @@ CLASSES = 8
 CLIPS = {"train": [f"g{group:02d}_c{clip:02d}" for group in (9, 10, 11) for clip in (1, 2)], "test": ["g01_c01"]}
 SMALL = {
     ("extract", "frames"): 4,
+    ("pretrain", "joint"): False,
     ("pretrain", "epochs"): 3,
     ("pretrain", "batch_clips"): 8,
     ("branches", "epochs"): 1,
