@@ -114,12 +114,13 @@ def test_other_settings(settings: dict[str, Any]):
     step_by_step_agrees(small_params(settings), videos=6)
 
 
-TWO_EXITS = {"input_size": 32, "num_branches": 1, "crm_scale": 2}
+LARGER = {"efficientnet_b3": 64}  #: pixels; on maps of one cell its random weights amplify rounding
 
 
 @pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"mobilenet_v2_tsm", "x3d_s"}))
 def test_every_backbone(name):
-    step_by_step_agrees(small_params({"extract.frames": T}, backbone=name, **TWO_EXITS), videos=2)
+    settings = {"input_size": LARGER.get(name, 32), "num_branches": 1, "crm_scale": 2}
+    step_by_step_agrees(small_params({"extract.frames": T}, backbone=name, **settings), videos=2)
 
 
 @pytest.fixture
