@@ -177,13 +177,13 @@ def test_the_documents_quote_the_committed_run(committed):
 
 
 def test_the_committed_run_shows_what_the_kit_is_for(committed):
-    """On test: the demo can be learned, TLEE keeps its accuracy, two axes save more than one, the guarantee holds."""
+    """On test: the demo is learned but for what nobody can tell, TLEE keeps the accuracy, and saves by both axes."""
     methods = json.loads(committed["results/metrics/evaluate.json"])
     latency = json.loads(committed["results/metrics/latency.json"])
     tlee, full = methods["tlee"], methods["full"]
-    assert full["score"] >= 0.92
-    assert tlee["score"] >= full["score"] - 0.02
-    assert tlee["share_of_full"] <= 0.35
+    assert 0.90 <= full["score"] <= 0.95
+    assert tlee["score"] >= full["score"] - 0.01
+    assert tlee["share_of_full"] <= 0.25
     trace = pd.read_csv(io.BytesIO(committed["results/plots/evaluate/trace.csv"]))
     correct = trace.pivot(index="video", columns="method", values="correct").astype(bool)
     for single in ("temporal", "layer"):
