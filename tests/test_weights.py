@@ -18,7 +18,7 @@ from tlee.weights import load_state, load_tensors, save_tensors
 
 ROOT = Path(__file__).parents[1]
 
-PARAMS = load_params(ROOT / "params.yaml", {"model.num_branches": 3, "model.weights": None})
+PARAMS = load_params(ROOT / "params.yaml", {"model.num_branches": 3, "model.weights": None, "pretrain.joint": False})
 STAGES = ("pretrain", "branches", "gates")
 CLASSES = ["Walk", "Bend", "Run"]
 

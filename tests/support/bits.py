@@ -53,10 +53,10 @@ def checksums(folder: Path) -> dict[str, str]:
     store_features(branches.model, params)
     histories += [branches.history, branches.comparison, train_gates(params).history]
     val, test = load_splits(params)
-    policy = ValueIteration(test, params.seed).policy(0.1)
+    policies = ValueIteration(test, params.seed).policies([0.1, 1.0])
     found = {
         "histories": "".join(each.to_csv() for each in histories),
-        "policy": repr(policy),
+        "policies": repr(policies),
         "costs": repr(val.costs),
     }
     sums = {name: hashlib.md5(text.encode()).hexdigest() for name, text in found.items()}

@@ -53,6 +53,7 @@ class Project:
     def copy_clips(self) -> None:
         videos, lists = self.folder / "data/UCF-101", self.folder / "data/ucfTrainTestlist"
         lists.mkdir(parents=True)
+        shutil.copy(ROOT / "data/difficulty.csv", videos.parent)
         class_file = ROOT / "data/ucfTrainTestlist/classInd.txt"
         shutil.copy(class_file, lists)
         names = [line.split()[1] for line in class_file.read_text().splitlines()]

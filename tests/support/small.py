@@ -30,6 +30,7 @@ def small_params(overrides: dict[str, Any] | None = None, **model: Any) -> Param
     settings = {
         "extract.frames": T,
         "pretrain.frames": 3,
+        "pretrain.joint": False,
         "branches.frames": 3,
         "model.backbone": "resnet18",
         "model.weights": None,

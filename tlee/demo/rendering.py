@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import ImageDraw
 
-from tlee.demo import difficulty as level
 from tlee.demo.actions import ACTIONS, Pose, common_pose, pair_of, stand
 from tlee.demo.clips import FRAMES, ClipSpec
-from tlee.demo.difficulty import Moment
+from tlee.demo.difficulty import CLUTTER, CONTRAST, FIDGET, MISLEADING, NOISE, SHAKE, SIGN_RADIUS, SPEED, VIGOUR, Moment
 from tlee.demo.figure import Performer, Pixel
 from tlee.demo.scene import (
     BACKGROUNDS,
@@ -54,15 +53,15 @@ def render_clip(spec: ClipSpec, action: str | None = None) -> np.ndarray:
     """
     rng = spec.rng(spec.clip)
     place, performer = scene_of(spec)
-    performer = _vary_performer(performer, place, rng.uniform(*level.CONTRAST), height=rng.uniform(0.93, 1.07))
+    performer = _vary_performer(performer, place, rng.uniform(*CONTRAST), height=rng.uniform(0.93, 1.07))
     background = place.paint(spec.shared_rng(spec.clip, 1))
     facing = int(rng.choice([-1, 1]))
-    sign = Sign(round(OVERSAMPLING * rng.uniform(*level.SIGN_RADIUS)))
+    sign = Sign(round(OVERSAMPLING * rng.uniform(*SIGN_RADIUS)))
     shots = _shots(action or spec.action, spec, rng)
     xs = _path(rng)
-    props = [distractor(place, rng) for _ in range(rng.integers(*level.CLUTTER, endpoint=True))]
+    props = [distractor(place, rng) for _ in range(rng.integers(*CLUTTER, endpoint=True))]
     cover = board(place, round(xs.mean()), rng)
-    camera = np.cumsum(rng.integers(-level.SHAKE, level.SHAKE, (FRAMES, 2), endpoint=True), axis=0)
+    camera = np.cumsum(rng.integers(-SHAKE, SHAKE, (FRAMES, 2), endpoint=True), axis=0)
     corners = MARGIN + np.clip(camera, -MARGIN, MARGIN)
 
     frames = []
@@ -78,7 +77,7 @@ def render_clip(spec: ClipSpec, action: str | None = None) -> np.ndarray:
             cover.draw(canvas, frame)
         view = image.crop((left, top, left + SIZE * OVERSAMPLING, top + SIZE * OVERSAMPLING))
         frames.append(np.asarray(view.reduce(OVERSAMPLING), dtype=np.int16))
-    noise = rng.integers(-level.NOISE, level.NOISE, (FRAMES, SIZE, SIZE, 1), dtype=np.int16, endpoint=True)
+    noise = rng.integers(-NOISE, NOISE, (FRAMES, SIZE, SIZE, 1), dtype=np.int16, endpoint=True)
     return np.clip(np.stack(frames) + noise, 0, 255).astype(np.uint8)
 
 
@@ -129,8 +128,8 @@ def _vary_performer(performer: Performer, place: Place, contrast: float, height:
 
 def _shots(action: str, spec: ClipSpec, rng: np.random.Generator) -> list[Shot]:
     """Return the content of each frame; the draws, and all but the frames with the cue, are the same for a pair."""
-    speed, vigour, hint = (rng.uniform(*limits) for limits in (level.SPEED, level.VIGOUR, level.MISLEADING))
-    turn, fidget = rng.uniform(0.1, 1.0), rng.uniform(0.5, 1.0) * (rng.random() < level.FIDGET)
+    speed, vigour, hint = (rng.uniform(*limits) for limits in (SPEED, VIGOUR, MISLEADING))
+    turn, fidget = rng.uniform(0.1, 1.0), rng.uniform(0.5, 1.0) * (rng.random() < FIDGET)
     start, pair = rng.random(), pair_of(action)
     symbol: Symbol = ("ring", "cross")[pair.index(action)]
     others = [name for name in ACTIONS if spec.difficulty.cue == "none" or name not in pair]
