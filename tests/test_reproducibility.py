@@ -68,7 +68,7 @@ def test_without_the_settings_a_newer_processor_computes_other_bits(reference, t
     """Clips and frames are the same in any case; what is trained is not."""
     other = checksums(tmp_path / "unpinned", pins=False)
     different = {name for name in reference if other[name] != reference[name]}
-    assert {"histories", "results/models/backbone.safetensors"} <= different
+    assert "results/models/backbone.safetensors" in different
     assert not [name for name in different if name.endswith((".mp4", ".arrow"))]
 
 
