@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.bits import ROOT
 
-from tlee import reproducibility
+from tlee import environment, reproducibility
 from tlee.params import load_params
 from tlee.reproducibility import PINS, can_pin, is_pinned, pinned
 
@@ -99,7 +99,7 @@ def test_nothing_is_set_that_is_not_wanted_or_not_possible(monkeypatch, wanted, 
 def test_settings_need_a_processor_that_has_the_instructions(monkeypatch, tmp_path, machine, flags, expected):
     info = tmp_path / "cpuinfo"
     info.write_text(f"processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\nflags\t\t: {flags}\n")
-    monkeypatch.setattr(reproducibility, "_CPU_INFO", info)
+    monkeypatch.setattr(environment, "_CPU_INFO", info)
     monkeypatch.setattr(reproducibility.platform, "machine", lambda: machine)
     assert can_pin() is expected
 

@@ -54,7 +54,7 @@ def environment() -> dict[str, Any]:
     the processor itself: these are right under an emulator, where Linux reports the processor below it. ``cores`` are
     those that this process may use. ``settings`` are those of ``SETTINGS`` that are set.
     """
-    info = _cpu_info()
+    info = cpu_info()
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return {
         "accelerator": _accelerator(),
@@ -69,7 +69,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _cpu_info() -> dict[str, str]:
+def cpu_info() -> dict[str, str]:
     """Return what Linux reports of the first processor; nothing elsewhere."""
     try:
         first = _CPU_INFO.read_text(encoding="utf-8", errors="replace").strip().split("\n\n")[0]

@@ -24,6 +24,7 @@ POLICY = RESULTS / "policy.json"
 GUARANTEED_POLICY = RESULTS / "guaranteed_policy.json"
 TRACE = PLOTS / "evaluate" / "trace.csv"
 FAILED_VIDEOS = RESULTS / "failed_videos.csv"
+SEEDS = RESULTS / "seeds"
 
 #: State of unfinished stages, outside the outputs that DVC removes before it runs a stage.
 RUNS = Path("runs")

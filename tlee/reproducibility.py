@@ -10,7 +10,8 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from tlee.environment import cpu_info
 
 #: Environment variables, read when a library is loaded, and the choice that each one fixes.
 PINS = {
@@ -25,15 +26,10 @@ PINS = {
     "MKL_DYNAMIC": "FALSE",  # MKL may not use fewer
 }
 
-_CPU_INFO = Path("/proc/cpuinfo")
-
 
 def can_pin() -> bool:
     """True on Linux with an x86-64 processor that has AVX2, as nearly all since 2013."""
-    if platform.machine() != "x86_64" or not _CPU_INFO.exists():
-        return False
-    lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "avx2" in next((line.split() for line in lines if line.startswith("flags")), [])
+    return platform.machine() == "x86_64" and "avx2" in cpu_info().get("flags", "").split()
 
 
 @contextmanager

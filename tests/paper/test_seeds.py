@@ -25,7 +25,6 @@ from tlee.figures.seeds import DRAWN, trade_off_of_seeds
 from tlee.paper.replicates import Replicates
 from tlee.paper.seed_runs import find_experiment, train
 from tlee.paper.seeds import (
-    SEEDS,
     STAGES,
     Trainings,
     collect,
@@ -39,7 +38,7 @@ from tlee.paper.seeds import (
     report,
     scores_table,
 )
-from tlee.paths import FIGURES
+from tlee.paths import FIGURES, SEEDS
 
 #: A warning of a library that DVC uses.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")

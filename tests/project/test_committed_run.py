@@ -23,7 +23,6 @@ from support.torture import FULL_DISKS, KILLS, STAGES, summary
 from tlee.paper.ablation import VARIANTS
 from tlee.paper.replicates import areas_table
 from tlee.paper.seeds import (
-    SEEDS,
     draw,
     finding,
     gains,
@@ -33,6 +32,7 @@ from tlee.paper.seeds import (
     scores_table,
 )
 from tlee.paper.summary import guarantee_line, latency_line, methods_table, savings_line
+from tlee.paths import SEEDS
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ from tlee.stage_code import PACKAGE, imported_modules, source_file
 #: Rooms and flat modules from the ground up: each may import only what stands above it in this list.
 ORDER = [
     *("_papermill", "errors", "checksums", "paths", "records", "resumption", "param_types", "params"),
-    *("reproducibility", "environment", "execution"),
+    *("environment", "reproducibility", "execution"),
     *("stage_code", "levels", "methods", "subsets", "intervals", "arrays", "_torchvision", "metrics", "weights"),
     *("frame_format", "datasets", "extraction", "frames", "clips", "backbones", "modules"),
     *("readout", "model", "costs", "features", "figures", "notebook", "policies", "training", "evaluation"),

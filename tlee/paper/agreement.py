@@ -22,9 +22,7 @@ from tlee.paper.integrity import find_problems
 from tlee.paper.run_files import PARAMS, Files, Metrics, Revision, Stage, WorkTree, read_metrics, read_stages, read_yaml
 from tlee.paper.tables import flat
 from tlee.params import load_params
-from tlee.paths import METRICS, RESULTS
-
-SEEDS = RESULTS / "seeds"
+from tlee.paths import METRICS, SEEDS
 
 #: Confidence of the interval of each number. Of some fifty numbers together, one run in twenty has one outside by
 #: chance, or fewer: numbers of one run go together. At 0.99 three of the first five committed seeds had one outside

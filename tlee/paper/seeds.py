@@ -25,9 +25,7 @@ from tlee.methods import display_name
 from tlee.paper.replicates import Replicates, areas_table, cells, read_replicates
 from tlee.paper.seed_runs import find_experiment, git
 from tlee.paper.tables import IRRELEVANT, flat
-from tlee.paths import FIGURES, LOCK, PLOTS, RESULTS
-
-SEEDS = RESULTS / "seeds"
+from tlee.paths import FIGURES, LOCK, PLOTS, RESULTS, SEEDS
 
 #: Stages whose results are collected: all but those of the latency, which seeds have no part in.
 STAGES = ("extract", "pretrain", "branches", "gates", "evaluate", "guarantee", "explain")
