@@ -13,7 +13,7 @@ from support.bits import ROOT
 
 from tlee import environment, reproducibility
 from tlee.params import load_params
-from tlee.reproducibility import PINS, can_pin, is_pinned, pinned
+from tlee.reproducibility import PINS, can_pin, is_pinned, kernel_settings
 
 QEMU = shutil.which("qemu-x86_64")
 CPU_INFO = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -76,7 +76,7 @@ def test_settings_hold_for_processes_started_meanwhile_alone(monkeypatch):
     monkeypatch.setattr(reproducibility, "can_pin", lambda: True)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_CBWR", raising=False)
-    with pytest.raises(KeyError), pinned(True):
+    with pytest.raises(KeyError), kernel_settings(True):
         assert is_pinned()
         raise KeyError
     assert not is_pinned()
@@ -87,8 +87,9 @@ def test_settings_hold_for_processes_started_meanwhile_alone(monkeypatch):
 @pytest.mark.parametrize(("wanted", "possible"), [(False, True), (True, False)])
 def test_nothing_is_set_that_is_not_wanted_or_not_possible(monkeypatch, wanted, possible):
     monkeypatch.setattr(reproducibility, "can_pin", lambda: possible)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
     before = dict(os.environ)
-    with pinned(wanted):
+    with kernel_settings(wanted):
         assert dict(os.environ) == before
 
 

@@ -48,10 +48,10 @@ def run(notebook: Annotated[str, typer.Argument(help="Name of the notebook, such
 def lab():
     """Open JupyterLab on the notebooks, with the settings that `reproducible` asks for."""
     from tlee.params import load_params
-    from tlee.reproducibility import pinned
+    from tlee.reproducibility import kernel_settings
 
     os.chdir(find_root(Path.cwd()))
-    with pinned(load_params().reproducible):
+    with kernel_settings(load_params().reproducible):
         raise typer.Exit(subprocess.call(["jupyter", "lab", "--notebook-dir=.", "notebooks"]))
 
 

@@ -15,7 +15,7 @@ from tlee.environment import record_environment
 from tlee.errors import UserError, one_line, storage_error
 from tlee.params import load_params
 from tlee.paths import NOTEBOOKS, RUNS, SOURCES, STRIPPED
-from tlee.reproducibility import pinned
+from tlee.reproducibility import kernel_settings
 from tlee.resumption import remove_recorded
 
 #: Silences the kernel's own log (its use of TCP, its end when interrupted), not the output of cells.
@@ -52,7 +52,7 @@ def run_notebook(name: str) -> Path:
     if source is None or Path(name).name != name:
         raise UserError(f"{candidates[1]} does not exist: name a notebook without its folder and ending")
     try:
-        with _locked(name), pinned(params.reproducible):
+        with _locked(name), kernel_settings(params.reproducible):
             remove_recorded()
             target.parent.mkdir(parents=True, exist_ok=True)
             _execute(source, target)

@@ -15,6 +15,7 @@ from tlee.errors import UserError
 from tlee.model import TLEE
 from tlee.params import Params
 from tlee.paths import FEATURES, SPLITS
+from tlee.reproducibility import convolution_threads
 from tlee.weights import load_tensors, save_tensors
 
 _REMEDY = "run `dvc repro branches`"
@@ -52,6 +53,7 @@ class FeatureTable:
         )
 
 
+@convolution_threads()
 def store_features(model: TLEE, params: Params) -> None:
     """Compute the exit features of every split and write them below ``results/features``, batch by batch.
 

@@ -21,10 +21,17 @@ PINS = {
     "OPENBLAS_CORETYPE": "Haswell",  # OpenBLAS in NumPy and SciPy: matrix products
     "OPENBLAS_L2_SIZE": "512",  # KiB; their blocks depend on it
     "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",  # NumPy: exponentials, logarithms, sums
-    "OMP_NUM_THREADS": "2",  # the order of sums depends on it; one core runs two threads too
-    "OPENBLAS_NUM_THREADS": "2",
+    "OMP_NUM_THREADS": "1",  # the order of sums depends on it; see ``convolution_threads``
+    "OPENBLAS_NUM_THREADS": "1",
     "MKL_DYNAMIC": "FALSE",  # MKL may not use fewer
 }
+
+#: Threads of torch in stages that train or run convolutions; on one core, too.
+CONVOLUTION_THREADS = 2
+
+#: Rounds for which a waiting thread of GNU OpenMP stays awake. With its own 300,000, and other programs on the same
+#: cores, threads spend most of the time waiting for each other. Bits do not depend on it.
+_ROUNDS = {"GOMP_SPINCOUNT": "1000"}
 
 
 def can_pin() -> bool:
@@ -33,13 +40,12 @@ def can_pin() -> bool:
 
 
 @contextmanager
-def pinned(wanted: bool) -> Iterator[None]:
-    """Give processes that are started meanwhile the settings ``PINS``, if they are wanted and this machine can."""
-    if not (wanted and can_pin()):
-        yield
-        return
-    before = {name: os.environ.get(name) for name in PINS}
-    os.environ.update(PINS)
+def kernel_settings(reproducible: bool) -> Iterator[None]:
+    """Give kernels that are started meanwhile their settings: ``PINS`` too, if they are wanted and this machine can."""
+    settings = {name: value for name, value in _ROUNDS.items() if name not in os.environ}
+    settings |= PINS if reproducible and can_pin() else {}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
@@ -53,3 +59,19 @@ def pinned(wanted: bool) -> Iterator[None]:
 def is_pinned() -> bool:
     """True in a process that was started with the settings ``PINS``."""
     return all(os.environ.get(name) == value for name, value in PINS.items())
+
+
+@contextmanager
+def convolution_threads() -> Iterator[None]:
+    """Let torch use ``CONVOLUTION_THREADS`` meanwhile where the settings hold; small products gain nothing from two."""
+    if not is_pinned():
+        yield
+        return
+    import torch  # slow to import
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(CONVOLUTION_THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -379,7 +379,7 @@ def test_the_pipeline_runs_in_a_folder_with_spaces_and_accents(tmp_path):
     (project / "results/stripped").mkdir(parents=True)
     tools = str(Path(sys.executable).parent)
     path = {"PATH": f"{tools}:{os.environ['PATH']}"}
-    for command in ("git init --quiet", "dvc init --quiet", "dvc repro --single-item strip@5_evaluate"):
+    for command in ("git init --quiet", "dvc init --quiet", "dvc repro --single-item strip"):
         subprocess.run(command.split(), cwd=project, env=os.environ | path, check=True, capture_output=True)
     assert (project / "results/stripped/5_evaluate.ipynb").stat().st_size
 

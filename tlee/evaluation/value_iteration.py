@@ -20,9 +20,10 @@ from tlee.policies.optimal_stopping import DECISION_MACS, NO_CHOICE, OptimalStop
 from tlee.readout import Accumulated
 from tlee.subsets import spread
 
-#: Prices of a run of the full network, in correct answers: from conservative to aggressive.
+#: Prices of a run of the full network, in correct answers: from conservative to aggressive. The values are estimates,
+#: so a policy to which computation is free stops early too; those below zero lead from there to the full network.
 PRICES = (
-    *(0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3),
+    *(-0.2, -0.1, -0.05, -0.03, -0.02, -0.01, 0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3),
     *(0.4, 0.6, 0.8, 1.2, 1.6, 2.4, 3.2, 5.0, 8.0, 12.0, 20.0),
 )
 

@@ -87,14 +87,14 @@ def strategy_comparison(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
     """Draw the accuracy at each exit for each strategy of training the branches.
 
     ``table``: ``strategy``, ``depths`` (``depth 0`` … and ``mixed depths``), ``accuracy`` (0..1), ``kept`` (true for
-    the strategy whose branches are kept).
+    the strategy whose branches are kept). With one strategy, nothing is compared.
     """
     axes = ensure_axes(axes)
     accuracy = table.pivot_table(index="depths", columns="strategy", values="accuracy", sort=False)
     kept = table.loc[table["kept"], "strategy"].iloc[0]
     others = [strategy for strategy in accuracy if strategy != kept]
     places = np.arange(len(accuracy))
-    offsets = np.linspace(-0.24, 0.12, len(accuracy.columns))
+    offsets = np.linspace(-0.24, 0.12, len(accuracy.columns)) if others else [0.0]
     for strategy, offset, marker in zip([*others, kept], offsets, "^sovD", strict=False):
         axes.plot(
             places + offset,
@@ -119,7 +119,8 @@ def strategy_comparison(table: pd.DataFrame, axes: Axes | None = None) -> Axes:
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("top-1 accuracy (%)")
     axes.grid(axis="y")
-    legend_above(axes, columns=len(accuracy.columns))
+    if others:
+        legend_above(axes, columns=len(accuracy.columns))
     headline(axes, _reason_kept(accuracy, kept))
     return axes
 
@@ -136,6 +137,8 @@ def _reason_kept(accuracy: pd.DataFrame, kept: str) -> str:
             best = percent(others.max())
             return f"{name} is kept: {percent(values[kept])} {measure}, next best {best}"
     measure, values = next(iter(measures.items()))
+    if len(values) == 1:
+        return f"The branches classify {percent(values[kept])} of videos correctly {measure}"
     return f"{name} is kept: {percent(values[kept])} {measure}"
 
 

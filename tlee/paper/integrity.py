@@ -114,7 +114,7 @@ def _out_of_date(stages: dict[str, Stage]) -> Iterator[tuple[Path, str]]:
     outs = [*read_data(tree), *(out for stage in stages.values() for out in stage.outs)]
     made = {out.path: out.md5 for out in outs}
     for name, stage in stages.items():
-        if name == "code" or name.startswith("strip@"):  # words and saved notebooks run nothing again
+        if name in ("strip", "code"):  # words and saved notebooks run nothing again
             continue
         for key, value in flat(stage.params.get(PARAMS.name, {})).items():
             if str(params.get(key)) != str(value):  # as text: DVC writes 0.00001 as 1e-05, which is text in YAML 1.1

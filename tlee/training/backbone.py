@@ -15,6 +15,7 @@ from tlee.metrics import top1
 from tlee.model import TLEE, load_whole, save_trained
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
+from tlee.reproducibility import convolution_threads
 from tlee.training.loop import Task, add_up, fit_stage, to_fastest_layout
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -93,6 +94,7 @@ class Pretraining:
         save_metrics("pretrain", self.history.iloc[-1].drop("epoch").to_dict())
 
 
+@convolution_threads()
 def pretrain(params: Params) -> Pretraining:
     """Train on the frame store's ``train``, validate on ``val``, write the weights.
 

@@ -24,6 +24,7 @@ from tlee.metrics import top1
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
+from tlee.reproducibility import convolution_threads
 from tlee.training.loop import NO_HISTORY, Task, add_up, fit_stage, to_fastest_layout
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
@@ -94,6 +95,7 @@ class BranchTraining:
         save_metrics("branches", kept.set_index("depths")["accuracy"].to_dict())
 
 
+@convolution_threads()
 def train_branches(params: Params) -> BranchTraining:
     """Train all strategies, keep the one that is best on val where depths mix, write its weights.
 
