@@ -17,11 +17,9 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from tlee.checksums import crc32
 from tlee.errors import UserError
-from tlee.labels import SparseLabels
 from tlee.sealed_batches import read_sealed_batch, save_sealed_batch
 
 _REMEDY = "run `dvc repro extract`"
@@ -112,13 +110,11 @@ class StoredSplit:
             sizes = [int(size) for size in about["shard_sizes"].split()]
             self.classes: list[str] = about["classes"].split("\n")
             self.clip_frames, self.num_frames = int(about["clip_frames"]), int(about["num_frames"])
-            labels = index["labels"]
-            offsets, classes = labels.offsets.to_numpy(), labels.values.to_numpy()
+            self.labels: pa.ListArray = index["labels"]
             self._places = [index[name].to_numpy() for name in ("shard", *PLACE)]
             self.videos, self.groups = Names(index["video"]), Names(index["group"])
         except (OSError, KeyError, ValueError):
             raise self._damaged(index_file) from None
-        self.labels = SparseLabels(torch.tensor(offsets.astype(np.int64)), torch.tensor(classes), len(self.classes))
         for number, size in enumerate(sizes):
             path = shard_file(self.path, number)
             if not path.is_file() or path.stat().st_size != size:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from tlee.frame_format import StoredSplit
+from tlee.labels import SparseLabels
 
 
 def visiting_order(num_frames: int, order: str) -> list[int]:
@@ -42,7 +43,8 @@ class FrameStore:
         self._stored = stored = StoredSplit(folder)
         self.videos, self.groups = stored.videos, stored.groups
         self.classes, self.clip_frames = stored.classes, stored.clip_frames
-        self.labels = stored.labels.first
+        self._sparse = SparseLabels.of(stored.labels, len(stored.classes))
+        self.labels = self._sparse.first
 
     def __reduce__(self) -> tuple:
         return FrameStore, (self._stored.path,)
@@ -57,7 +59,7 @@ class FrameStore:
 
     def truth(self, rows: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
         """Return all classes of the videos ``rows`` (of all videos if None), booleans ``[n, C]``."""
-        return self._stored.labels.dense(rows)
+        return self._sparse.dense(rows)
 
     def targets(self, rows: Sequence[int] | torch.Tensor, multi_label: bool) -> torch.Tensor:
         """Return the training targets of ``rows``: class indices ``[n]``, or zeros and ones ``[n, C]``.

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
 import torch
 
 
@@ -16,6 +18,12 @@ class SparseLabels:
     offsets: torch.Tensor
     classes: torch.Tensor
     num_classes: int
+
+    @classmethod
+    def of(cls, labels: pa.ListArray, num_classes: int) -> "SparseLabels":
+        """Return the labels of an Arrow array of lists."""
+        offsets, classes = labels.offsets.to_numpy(), labels.values.to_numpy()
+        return cls(torch.tensor(offsets.astype(np.int64)), torch.tensor(classes), num_classes)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
