@@ -1,14 +1,15 @@
-"""Checksums of JSON, of lines, and of records that are read again."""
+"""Checksums of JSON, of lines, and of record batches."""
 
 import json
 
+import pyarrow as pa
 import pytest
 import torch
 from support.refusals import one_line
 
 from tlee.checksums import crc32, crc32_of_file, load_sealed, save_sealed, sealed, sealed_lines, unsealed_lines
 from tlee.edge import runner
-from tlee.extraction.journal import Journal, Record
+from tlee.sealed_batches import read_sealed_batch, save_sealed_batch
 from tlee.weights import read_weights
 
 CONTENT = {"name": "é", "values": [0.1, 1e-09, 3], "nested": {"b": None, "a": True}}
@@ -50,21 +51,18 @@ def test_each_line_has_a_checksum():
             unsealed_lines(damaged)
 
 
-def test_only_the_damaged_record_of_a_journal_is_skipped(tmp_path, capsys):
-    path = tmp_path / "journal"
-    with Journal(path) as journal:
-        for row in range(3):
-            journal.append(Record(row, f"{row}.mp4", "", [0], [b"jpeg %d" % row]))
-        content = path.read_bytes()
-        path.write_bytes(content.replace(b"jpeg 1", b"jpeg 7"))
-        one_line(lambda: journal.read(1), path, "`dvc repro extract`")
-    with Journal(path) as journal:
-        assert sorted(journal.sources) == [0, 2]
-        assert journal.read(2).frames == [b"jpeg 2"]
-        journal.append(Record(1, "1.mp4", "", [0], [b"again"]))
-    assert f"{path} has 1 damaged record" in capsys.readouterr().out
-    with Journal(path) as journal:
-        assert journal.read(1).frames == [b"again"]
+def test_a_sealed_batch_is_read_as_it_was_written(tmp_path):
+    path, batch = tmp_path / "a", pa.RecordBatch.from_pydict({"n": [1, 2], "t": ["x", "é"]}, metadata={"k": "v"})
+    save_sealed_batch(path, batch)
+    read = read_sealed_batch(path)
+    assert read.equals(batch, check_metadata=True)
+    assert pa.ipc.open_stream(path.read_bytes()).read_all().to_batches() == [batch]  # others can read it
+    content = path.read_bytes()
+    for damaged in (b"", content[:3], content[:-1], content[:-5] + content[-4:], content[:99] + b"?" + content[100:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError):
+            read_sealed_batch(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_changed_tensor_in_a_pth_file_is_detected(tmp_path):

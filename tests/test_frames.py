@@ -1,5 +1,7 @@
 """Visiting order, errors of the frame store, clips and their transforms."""
 
+import pickle
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,11 +11,13 @@ import pytest
 import torch
 from support.refusals import one_line
 from support.small import small_params
-from support.stores import grey, write_store
+from support.stores import grey, write_rows, write_store
 
 from tlee.clips import ClipDataset, evaluation_transform, load_clips, training_transform
+from tlee.frame_format import ABOUT, PLACE, StoredSplit, VideoRow, open_shard, shard_file, write_index
 from tlee.frames import FrameStore, visiting_order
 from tlee.params import Params, load_params
+from tlee.sealed_batches import save_sealed_batch
 
 T, STEP = 10, 20
 LABELS = [1, 0, 1]
@@ -26,7 +30,7 @@ def written(path: Path, labels: list = LABELS, **settings: int) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path) -> FrameStore:
-    return FrameStore(written(tmp_path / "train.arrow"))
+    return FrameStore(written(tmp_path / "train"))
 
 
 def unchanged(clip: torch.Tensor) -> torch.Tensor:
@@ -86,25 +90,25 @@ def test_sequential_is_temporal_order(frames):
 
 def test_a_store_is_read(store):
     assert len(store) == 3
-    assert store.videos == ["0.mp4", "1.mp4", "2.mp4"]
+    assert list(store.videos) == ["0.mp4", "1.mp4", "2.mp4"]
     assert store.classes == ["Walk", "Bend"]
     assert store.labels.tolist() == LABELS
-    assert store.truth.tolist() == [[False, True], [True, False], [False, True]]
+    assert store.truth().tolist() == [[False, True], [True, False], [False, True]]
     assert (store.num_steps, store.clip_frames) == (T, 1)
 
 
 def test_videos_may_have_several_labels(tmp_path):
-    store = FrameStore(written(tmp_path / "train.arrow", labels=[[1, 0], [0], [1]]))
-    assert store.truth.tolist() == [[True, True], [True, False], [False, True]]
+    store = FrameStore(written(tmp_path / "train", labels=[[1, 0], [0], [1]]))
+    assert store.truth().tolist() == [[True, True], [True, False], [False, True]]
     assert store.labels.tolist() == [1, 0, 1]  # the first of each
-    assert torch.equal(store.targets(multi_label=False), store.labels)
-    targets = store.targets(multi_label=True)
-    assert (targets.tolist(), targets.dtype) == ([[1, 1], [1, 0], [0, 1]], torch.float32)
+    assert store.targets([2, 1], multi_label=False).tolist() == [1, 0]
+    targets = store.targets([2, 0], multi_label=True)
+    assert (targets.tolist(), targets.dtype) == ([[0, 1], [1, 1]], torch.float32)
 
 
 def test_a_time_step_may_be_a_short_clip(tmp_path):
     """Ten frames are two time steps of five; the middle frame of each is displayed."""
-    store = FrameStore(written(tmp_path / "train.arrow", clip_frames=5))
+    store = FrameStore(written(tmp_path / "train", clip_frames=5))
     assert (store.num_steps, store.clip_frames) == (2, 5)
     shown = [round(np.asarray(image).mean() / STEP) for image in store.pictures(0, [1, 0])]
     assert shown == [7, 2]
@@ -114,33 +118,108 @@ def test_a_time_step_may_be_a_short_clip(tmp_path):
 
 
 def test_classes_without_a_video_have_no_example(tmp_path):
-    store = FrameStore(written(tmp_path / "train.arrow", labels=[1, 1]))
+    store = FrameStore(written(tmp_path / "train", labels=[1, 1]))
     assert [(name, len(images)) for name, images in store.one_of_each_class(at_most=2)] == [("Bend", T)]
 
 
 def assert_refused(path: Path) -> None:
-    one_line(lambda: FrameStore(path), path, "`dvc repro extract`")
+    """The store of the file ``path`` is refused in a line that names it."""
+    one_line(lambda: FrameStore(path.parent), path, "`dvc repro extract`")
 
 
 def test_a_missing_store_is_named_with_the_stage_that_writes_it(tmp_path):
-    assert_refused(tmp_path / "train.arrow")
+    assert_refused(tmp_path / "train" / "index.arrow")
 
 
+@pytest.mark.parametrize("name", ["index.arrow", "00000.arrow", "00001.arrow"])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.6, 0.999])
-def test_a_truncated_store_is_named_with_the_stage_that_writes_it(tmp_path, share):
-    path = written(tmp_path / "train.arrow")
+def test_a_truncated_store_is_named_with_the_stage_that_writes_it(tmp_path, name, share):
+    path = written(tmp_path / "train") / name
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     assert_refused(path)
+
+
+def test_a_missing_shard_is_named_with_the_stage_that_writes_it(tmp_path):
+    path = written(tmp_path / "train") / "00001.arrow"
+    path.unlink()
+    assert_refused(path)
+
+
+def test_only_damaged_frames_are_refused(tmp_path):
+    """Two videos are in the first shard, one is in the second."""
+    folder = written(tmp_path / "train")
+    damaged = folder / "00001.arrow"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    store = FrameStore(folder)
+    for row in (1, 0):
+        assert len(store.clip(row, [3, 4])) == 2
+    one_line(lambda: store.clip(2, [0]), damaged, "`dvc repro extract`")
+
+
+def test_frames_do_not_depend_on_the_size_of_shards(tmp_path):
+    rows = [VideoRow(f"{row}.mp4", [row % 2], "g", [row, 3], [b"%d" % row, b"x"]) for row in range(7)]
+    for size in (1, 2, 3, 7, 100):
+        folder = write_rows(tmp_path / str(size), rows, ["Walk", "Bend"], size=size)
+        assert len(list(folder.glob("0*.arrow"))) == -(-7 // size)
+        stored = StoredSplit(folder)
+        for row in (6, 0, 3, 5, 1, 4, 2):
+            assert stored.frames(row).as_py() == rows[row].frames
+            assert stored.indices(row) == rows[row].indices
+
+
+def test_another_process_gets_the_path_of_a_store_not_its_content(store):
+    content = pickle.dumps(store)
+    assert len(content) < 1000
+    assert list(pickle.loads(content).videos) == list(store.videos)
+
+
+def test_names_are_a_sequence(store):
+    assert (len(store.videos), store.videos[1], store.videos[-1], store.videos[1:]) == (
+        3,
+        "1.mp4",
+        "2.mp4",
+        ["1.mp4", "2.mp4"],
+    )
+    with pytest.raises(IndexError):
+        store.videos[3]
+
+
+@pytest.mark.slow
+def test_a_store_is_opened_in_memory_that_grows_with_its_labels_not_with_objects_per_row(tmp_path):
+    """A Python string, list or number for each of 50,000 videos would be several times as much."""
+    videos = 50_000
+    about = {
+        "video": [f"class/video-{row:06}.mp4" for row in range(videos)],
+        "labels": [[row % 3000, 3001, 3002] for row in range(videos)],
+        "group": [f"group-{row:06}" for row in range(videos)],
+        "indices": [list(range(10))] * videos,
+        **dict.fromkeys(PLACE, [0] * videos),
+    }
+    batch = pa.RecordBatch.from_pydict(about, pa.schema(ABOUT | PLACE))
+    with open_shard(shard_file(tmp_path, 0), [], 1):
+        pass
+    write_index(tmp_path, [str(number) for number in range(3142)], 1, [batch])
+    tracemalloc.start()
+    store = FrameStore(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < videos * 20
+    assert store.videos[40_000] == "class/video-040000.mp4"
+    assert store.truth([40_000]).nonzero()[:, 1].tolist() == [1000, 3001, 3002]
 
 
 @pytest.mark.parametrize(
     "metadata", [None, {"a": "b"}, {"classes": "Walk\nBend"}, {"classes": "Walk", "clip_frames": "1"}]
 )
 def test_another_arrow_file_is_named_with_the_stage_that_writes_the_store(tmp_path, metadata):
-    path, table = tmp_path / "train.arrow", pa.table({"a": [1]}).replace_schema_metadata(metadata)
+    path, table = tmp_path / "index.arrow", pa.table({"a": [1]}).replace_schema_metadata(metadata)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
         file.write_table(table)
+    assert_refused(path)
+    save_sealed_batch(path, table.to_batches()[0])
     assert_refused(path)
 
 
@@ -194,7 +273,7 @@ def test_only_frames_of_the_order_are_sampled(store):
 
 
 def test_clips_of_a_split_follow_the_parameters(root, tmp_path, monkeypatch):
-    written(tmp_path / "results" / "frames" / "val.arrow")
+    written(tmp_path / "results" / "frames" / "val")
     monkeypatch.chdir(tmp_path)
     overrides = {"extract.frames": T, "model.input_size": 48, "model.order": "sequential"}
     params = load_params(root / "params.yaml", overrides)
@@ -208,7 +287,7 @@ def test_clips_of_a_split_follow_the_parameters(root, tmp_path, monkeypatch):
 
 
 def test_targets_are_class_indices_or_zeros_and_ones(tmp_path, monkeypatch):
-    written(tmp_path / "results" / "frames" / "val.arrow", labels=[[1, 0], [0], [1]])
+    written(tmp_path / "results" / "frames" / "val", labels=[[1, 0], [0], [1]])
     monkeypatch.chdir(tmp_path)
     single, multi = (
         [target.tolist() for _, target, _ in map(load_clips("val", all_frames(labels=labels)).__getitem__, range(3))]
@@ -227,7 +306,7 @@ def brightness(clip: torch.Tensor) -> list[float]:
 
 
 def test_a_readout_per_step_is_trained_on_all_steps_in_order(tmp_path, monkeypatch):
-    written(tmp_path / "results" / "frames" / "train.arrow")
+    written(tmp_path / "results" / "frames" / "train")
     monkeypatch.chdir(tmp_path)
     clip, _, _ = load_clips("train", all_frames(readout="per_step", order="sequential"), draw=2)[0]
     assert len(clip) == T
@@ -235,7 +314,7 @@ def test_a_readout_per_step_is_trained_on_all_steps_in_order(tmp_path, monkeypat
 
 
 def test_a_temporal_shift_is_trained_on_steps_in_order(tmp_path, monkeypatch):
-    written(tmp_path / "results" / "frames" / "train.arrow")
+    written(tmp_path / "results" / "frames" / "train")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     for backbone, ordered in (("mobilenet_v2_tsm", True), ("mobilenet_v2", False)):
@@ -249,7 +328,7 @@ def test_a_temporal_shift_is_trained_on_steps_in_order(tmp_path, monkeypatch):
 def test_clips_of_a_missing_split_are_refused(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     params = load_params(root / "params.yaml")
-    one_line(lambda: load_clips("test", params), "results/frames/test.arrow", "`dvc repro extract`")
+    one_line(lambda: load_clips("test", params), "results/frames/test", "`dvc repro extract`")
 
 
 # --- transforms ----------------------------------------------------------------------------------

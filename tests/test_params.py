@@ -243,7 +243,7 @@ def test_an_infinite_number_is_refused(shipped, dotted, value):
 
 
 def test_zero_processes_are_refused(shipped):
-    refusal(shipped, {"extract.jobs": 0}, "`extract.jobs` is 0", "-1")
+    refusal(shipped, {"compute.jobs": 0}, "`compute.jobs` is 0", "-1")
 
 
 def test_a_single_fold_is_refused_for_cross_validation(shipped):
@@ -252,7 +252,7 @@ def test_a_single_fold_is_refused_for_cross_validation(shipped):
 
 @pytest.mark.parametrize("jobs", [-2, -1, 1, 8])
 def test_the_number_of_processes_may_be_negative(shipped, jobs):
-    assert load_params(shipped, {"extract.jobs": jobs}).extract.jobs == jobs
+    assert load_params(shipped, {"compute.jobs": jobs}).compute.jobs == jobs
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "branches"])

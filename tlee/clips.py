@@ -35,7 +35,7 @@ class ClipDataset(Dataset):
     ):
         self.store, self.order, self.transform = store, order, transform
         self.draw, self.keep_order = draw, keep_order
-        self.targets = store.targets(multi_label)
+        self.multi_label = multi_label
 
     def __len__(self) -> int:
         return len(self.store)
@@ -45,7 +45,7 @@ class ClipDataset(Dataset):
         clip = self.transform(torch.from_numpy(frames).permute(0, 3, 1, 2))
         if self.store.clip_frames > 1:
             clip = clip.unflatten(0, (-1, self.store.clip_frames)).transpose(1, 2)
-        return clip, self.targets[row], row
+        return clip, self.store.targets([row], self.multi_label)[0], row
 
     def _sample_steps(self) -> list[int]:
         if self.draw is None:
@@ -64,7 +64,7 @@ def load_clips(split: str, params: Params, *, augment: bool = False, draw: int |
     per_step = model.readout == "per_step"
     mirror = params.dataset.name not in DIRECTIONAL_DATASETS
     return ClipDataset(
-        FrameStore(FRAMES / f"{split}.arrow"),
+        FrameStore(FRAMES / split),
         visiting_order(params.extract.frames, model.order),
         training_transform(model.input_size, mirror) if augment else evaluation_transform(model.input_size),
         draw=None if per_step else draw,

@@ -23,7 +23,7 @@ QUIET_KERNEL = ["--Application.log_level=CRITICAL", "--IPKernelApp.no_stderr=Tru
 
 #: Parameters that the memory of a stage grows with, by its notebook.
 _LESS_MEMORY = {
-    "1_extract_frames": "extract.jobs (processes), extract.frames or extract.short_side",
+    "1_extract_frames": "compute.jobs (processes), extract.frames or extract.short_side",
     "2_pretrain_backbone": "pretrain.batch_clips, pretrain.frames or model.input_size",
     "3_train_branches": "branches.batch_clips, branches.frames, branches.train_views or model.input_size",
     "4_train_gates": "gates.batch_clips or branches.train_views",
@@ -33,7 +33,10 @@ _LESS_MEMORY = {
     "8_explain": "extract.frames or model.input_size",
 }
 
-_MEMORY_ERRORS = {"MemoryError", "_ArrayMemoryError", "ArrowMemoryError", "OutOfMemoryError", "TerminatedWorkerError"}
+_MEMORY_ERRORS = {
+    *("MemoryError", "_ArrayMemoryError", "ArrowMemoryError", "OutOfMemoryError"),
+    *("TerminatedWorkerError", "KilledWorker"),  # of joblib and dask
+}
 _NO_MEMORY = re.compile(r"can't allocate memory|[Cc]annot allocate memory|CUDA out of memory")
 _ERRNO = re.compile(r"(?:errno|os error) (\d+)", re.IGNORECASE)  # of Python, Arrow, safetensors
 _NO_STATE = re.compile(r"PytorchStreamWriter failed|unexpected pos \d+ vs \d+")  # of torch.save, without a reason

@@ -98,9 +98,9 @@ def _prepare(model: TLEE, params: Params, split: str) -> tuple[FeatureTable, Ite
     table = FeatureTable(
         features=torch.empty(0),
         labels=store.labels.repeat(views),
-        truth=store.truth.repeat(views, 1),
-        videos=store.videos * views,
-        groups=store.groups * views,
+        truth=store.truth().repeat(views, 1),
+        videos=[*store.videos] * views,
+        groups=[*store.groups] * views,
         classes=store.classes,
     )
     return table, (batch for _ in range(views) for batch in compute_features(model, clips))

@@ -1,6 +1,7 @@
 """Stored frames and the order in which they are visited."""
 
 import io
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from tlee.frame_format import StoredSplit
+from tlee.labels import SparseLabels
 
 
 def visiting_order(num_frames: int, order: str) -> list[int]:
@@ -30,21 +32,22 @@ def visiting_order(num_frames: int, order: str) -> list[int]:
 
 
 class FrameStore:
-    """One split of the extracted frames, memory-mapped.
+    """One split of the extracted frames in ``folder``, memory-mapped.
 
-    Raises ``UserError`` if the file is missing or damaged; damaged frames are detected when they are read.
+    Raises ``UserError`` if a file is missing or damaged; damaged frames are detected when they are read.
 
-    ``labels [N]`` is the first class of each video, ``truth [N, C]`` (booleans) all of its classes.
+    ``labels [N]`` is the first class of each video. All of its classes are kept sparse: see ``truth``.
     """
 
-    def __init__(self, path: str | Path):
-        self._stored = stored = StoredSplit(path)
+    def __init__(self, folder: str | Path):
+        self._stored = stored = StoredSplit(folder)
         self.videos, self.groups = stored.videos, stored.groups
         self.classes, self.clip_frames = stored.classes, stored.clip_frames
-        self.labels = torch.tensor([labels[0] for labels in stored.labels])
-        self.truth = torch.zeros(len(self.videos), len(self.classes), dtype=torch.bool)
-        for row, labels in enumerate(stored.labels):
-            self.truth[row, labels] = True
+        self._sparse = SparseLabels.of(stored.labels, len(stored.classes))
+        self.labels = self._sparse.first
+
+    def __reduce__(self) -> tuple:
+        return FrameStore, (self._stored.path,)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -54,9 +57,16 @@ class FrameStore:
         """Number of time steps per video, ``T``."""
         return self._stored.num_frames // self.clip_frames
 
-    def targets(self, multi_label: bool) -> torch.Tensor:
-        """Training targets: class indices ``[N]``, or zeros and ones ``[N, C]`` (see ``Readout.loss``)."""
-        return self.truth.float() if multi_label else self.labels
+    def truth(self, rows: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
+        """Return all classes of the videos ``rows`` (of all videos if None), booleans ``[n, C]``."""
+        return self._sparse.dense(rows)
+
+    def targets(self, rows: Sequence[int] | torch.Tensor, multi_label: bool) -> torch.Tensor:
+        """Return the training targets of ``rows``: class indices ``[n]``, or zeros and ones ``[n, C]``.
+
+        See ``Readout.loss``.
+        """
+        return self.truth(rows).float() if multi_label else self.labels[rows]
 
     def clip(self, row: int, steps: list[int]) -> list[Image.Image]:
         """Decode all frames of the given time steps (``0..T-1`` in time) of a video, ``clip_frames`` per step."""

@@ -51,10 +51,15 @@ def _pattern(value: str | None) -> str | None:
     return value
 
 
-def _not_zero(value: int) -> int:
-    if value == 0:
-        raise ValueError("should be a number of processes, or -1 for one per core")
-    return value
+#: Form of the address of a cluster in ``compute.jobs``.
+_CLUSTER = re.compile(r"(dask|ray)://[A-Za-z0-9][\w.-]*:\d{1,5}", re.ASCII)
+
+
+def _jobs(value: Any) -> int | str:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if (is_number and value != 0) or (isinstance(value, str) and _CLUSTER.fullmatch(value)):
+        return value
+    raise ValueError("should be a number of processes, -1 for one per core, `dask://host:port` or `ray://host:port`")
 
 
 def _zero_or_several(value: int) -> int:
@@ -86,6 +91,6 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Threshold = Annotated[float | Literal["auto"], PlainValidator(_auto_or_share)]
 GroupPattern = Annotated[str | None, AfterValidator(_pattern)]
-Jobs = Annotated[int, AfterValidator(_not_zero)]
+Jobs = Annotated[int | str, PlainValidator(_jobs)]
 FoldsOrNone = Annotated[int, AfterValidator(_zero_or_several)]
 Target = Annotated[str, AfterValidator(_target)]

@@ -51,7 +51,6 @@ class ExtractParams(Section):
     short_side: Count
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
     max_failed_share: Share
-    jobs: Jobs
 
 
 class ModelParams(Section):
@@ -155,6 +154,12 @@ class GuaranteeParams(Section):
     one_per_group: bool
 
 
+class ComputeParams(Section):
+    """Where the stages compute; DVC does not see it, since it must not change results."""
+
+    jobs: Jobs
+
+
 class Params(Section):
     """All sections of ``params.yaml``."""
 
@@ -169,6 +174,7 @@ class Params(Section):
     evaluate: EvaluateParams
     latency: LatencyParams
     guarantee: GuaranteeParams
+    compute: ComputeParams
 
     @model_validator(mode="after")
     def _check_clip_frames(self) -> "Params":

@@ -1,9 +1,10 @@
-"""Files below ``runs/`` with which interrupted work is resumed.
+"""Files and folders below ``runs/`` with which interrupted work is resumed.
 
 They outlive the work: a stage that is killed while it draws, or while DVC stores its outputs, has finished its training
 but runs again. They are removed when ``dvc.lock`` has recorded the stage.
 """
 
+import shutil
 from pathlib import Path
 
 from tlee.paths import LOCK, RUNS
@@ -12,7 +13,7 @@ _FINISHED = ".finished"
 
 
 def reopen(path: Path) -> Path:
-    """Return ``path``; if its work was finished but not recorded, the file is back under this name."""
+    """Return ``path``; if its work was finished but not recorded, the file or folder is back under this name."""
     finished = _finished(path)
     if finished.exists():
         finished.replace(path)
@@ -20,7 +21,7 @@ def reopen(path: Path) -> Path:
 
 
 def finish(path: Path) -> None:
-    """Mark the work of the file ``path``, if there is one, as finished."""
+    """Mark the work of the file or folder ``path``, if there is one, as finished."""
     if path.exists():
         path.replace(_finished(path))
 
@@ -30,7 +31,7 @@ def remove_recorded() -> None:
     recorded = LOCK.stat().st_mtime_ns if LOCK.exists() else 0
     for path in RUNS.glob(f"*{_FINISHED}"):
         if path.stat().st_mtime_ns < recorded:
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _finished(path: Path) -> Path:

@@ -369,7 +369,7 @@ def test_frames_of_other_videos_are_refused(written):
     write_small_stores([0, 0])
     examples = pick_examples(written, "tlee")
     message = one_line(lambda: strips_of(examples, small_params()))
-    assert states(message, "test.arrow", "other videos") and message.endswith("run `dvc repro evaluate`")
+    assert states(message, "frames/test", "other videos") and message.endswith("run `dvc repro evaluate`")
     assert one_line(lambda: strips_of(examples.assign(video="x.mp4"), small_params())) == message
 
 

@@ -16,7 +16,7 @@ import torch
 from support.refusals import one_line
 from support.small import T, identity_readout, small_params
 from support.splits import planted
-from support.stores import write_small_stores
+from support.stores import write_rows, write_small_stores
 from support.titles import states, title
 
 from tlee.costs import GIGA, Costs
@@ -28,7 +28,7 @@ from tlee.explanation.informed import Plan, choose_plans, plans_of, run_informed
 from tlee.explanation.trace import Trace, read_trace
 from tlee.explanation.true_difficulty import ClipTruth, SplitTruth, read_truth, split_truth, truth_file
 from tlee.figures.true_difficulty import true_difficulty_costs
-from tlee.frame_format import VideoRow, open_writer
+from tlee.frame_format import VideoRow
 from tlee.levels import NEVER
 from tlee.params import Params
 from tlee.paths import FRAMES, METRICS, PLOTS, TRACE
@@ -114,10 +114,8 @@ def test_other_data_sets_have_no_such_file():
 
 
 def write_store(indices: list[list[int]], clip_frames: int = 1) -> None:
-    FRAMES.mkdir(parents=True, exist_ok=True)
-    with open_writer(FRAMES / "test.arrow", ["a", "b"], clip_frames) as write:
-        for row, each in enumerate(indices):
-            write(VideoRow(f"{row}.mp4", [0], "g", each, [b"jpeg"] * len(each)))
+    rows = [VideoRow(f"{row}.mp4", [0], "g", each, [b"jpeg"] * len(each)) for row, each in enumerate(indices)]
+    write_rows(FRAMES / "test", rows, ["a", "b"], clip_frames)
 
 
 def test_informative_time_steps_are_those_whose_sampled_frame_shows_the_cue():
@@ -142,9 +140,9 @@ def test_a_video_without_a_row_and_a_store_of_others_are_refused():
     path = write_truth("0.mp4,coarse,1", "1.mp4,none,")
     write_store([[0, 1, 2, 3]])
     one_line(lambda: split_truth(path, "test", ["x.mp4"], "sequential"), path, "no row for x.mp4", "tlee demo")
-    one_line(lambda: split_truth(path, "test", ["1.mp4"], "sequential"), "test.arrow", "other videos", "evaluate")
-    store = FRAMES / "test.arrow"
-    store.write_bytes(store.read_bytes().replace(b"jpeg", b"gepj"))
+    one_line(lambda: split_truth(path, "test", ["1.mp4"], "sequential"), FRAMES / "test", "other videos", "evaluate")
+    store = FRAMES / "test" / "index.arrow"
+    store.write_bytes(store.read_bytes().replace(b"0.mp4", b"1.mp4"))
     one_line(lambda: split_truth(path, "test", ["0.mp4"], "sequential"), store, "dvc repro extract")
 
 

@@ -87,7 +87,7 @@ def test_the_prediction_for_a_test_video_agrees_with_the_trace(project, traces, 
 
 def test_short_clips_are_assembled_as_in_training(tmp_path):
     params = small_params({"extract.clip_frames": 13}, backbone="x3d_s")
-    path = write_store(tmp_path / "test.arrow", [0], 13 * T, lambda _, frame: noisy(0, frame), "red", clip_frames=13)
+    path = write_store(tmp_path / "test", [0], 13 * T, lambda _, frame: noisy(0, frame), "red", clip_frames=13)
     store = FrameStore(path)
     clip, _, _ = ClipDataset(store, ORDER, evaluation_transform(SIDE))[0]
     assert clip.shape == (T, 3, 13, SIDE, SIDE)

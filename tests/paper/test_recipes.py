@@ -109,7 +109,7 @@ SMALL = {
     "dataset.folds": 2,
     "dataset.val_share": 0.34,
     "extract.short_side": 40,
-    "extract.jobs": 1,
+    "compute.jobs": 1,
     **FROM_SCRATCH,
     "model.input_size": 32,
     "pretrain.epochs": 1,

@@ -9,7 +9,7 @@ ORDER = [
     *("_papermill", "errors", "checksums", "paths", "records", "resumption", "param_types", "params"),
     *("environment", "reproducibility", "execution"),
     *("stage_code", "levels", "methods", "subsets", "intervals", "arrays", "_torchvision", "metrics", "weights"),
-    *("frame_format", "datasets", "extraction", "frames", "clips", "backbones", "modules"),
+    *("sealed_batches", "labels", "frame_format", "datasets", "extraction", "frames", "clips", "backbones", "modules"),
     *("readout", "model", "costs", "features", "figures", "notebook", "policies", "training", "evaluation"),
     *("explanation", "guarantee", "edge", "live", "paper", "benchmark", "demo", "checkpoints", "__main__"),
 ]

@@ -261,7 +261,7 @@ def test_odd_names_are_extracted(tmp_path, monkeypatch):
     (tmp_path / "data/jump").rename(tmp_path / "data/-été %d $x$ 'q'")
     monkeypatch.chdir(tmp_path)
     dataset = read("folder", Path("data"))
-    extraction = extract(dataset, small_params({"extract.jobs": 1}).extract, Path("frames"))
+    extraction = extract(dataset, small_params({"compute.jobs": 1}).extract, Path("frames"))
     assert len(extraction.failed) == 0
     assert set(ODD_NAMES) <= {Path(video).name for video in extraction.stored["video"]}
     assert not list(tmp_path.rglob("pwned*"))
@@ -367,7 +367,7 @@ def test_frames_too_large_and_playlists_are_listed_as_failed(tmp_path, monkeypat
     write(tmp_path / "videos" / name)
     dataset = read("folder", Path("data"))
     dataset.manifest.loc[0, "video"] = f"../videos/{name}"
-    params = small_params({"extract.jobs": 1, "extract.max_failed_share": 0.5, "extract.short_side": 64}).extract
+    params = small_params({"compute.jobs": 1, "extract.max_failed_share": 0.5, "extract.short_side": 64}).extract
     extraction = extract(dataset, params, Path("frames"))
     (failed,) = pd.read_csv(FAILED_VIDEOS).itertuples()
     assert failed.video.endswith(name)

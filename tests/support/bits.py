@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 ACTIONS, GROUPS = ("Bend", "Wave"), (1, 9, 10, 11)  # the first group is for testing
 CHANGES = {
     "extract.frames": 3,
-    "extract.jobs": 1,
+    "compute.jobs": 1,
     "pretrain.epochs": 1,
     "pretrain.batch_clips": 4,
     "pretrain.frames": 2,

@@ -26,8 +26,9 @@ from tlee.edge.runner import Check, Clocks, Device, LatencyResult, Runner, Runti
 from tlee.edge.targets import measure_target
 from tlee.explanation.trace import read_trace
 from tlee.extraction import Sampling, decode
-from tlee.extraction.journal import Journal, Record
+from tlee.extraction.parts import Record, find_parts, write_part
 from tlee.features import FeatureTable, load_features, save_description
+from tlee.frame_format import VideoRow
 from tlee.frames import FrameStore
 from tlee.params import load_params
 from tlee.paths import FEATURES, GUARANTEED_POLICY, POLICY
@@ -73,32 +74,37 @@ def _content(tensors: dict[str, torch.Tensor]) -> list:
 
 
 def _make_store() -> list[Path]:
-    path = Path("results/frames/val.arrow")
+    path = Path("results/frames/val")
     write_store(path, [0, [1, 2], 2], 4, lambda row, frame: noisy(row, 10 * row + frame), "red\ngreen\nblue")
-    return sorted(path.parent.iterdir())
+    return sorted(path.iterdir())
 
 
 def _load_store() -> list:
-    store = FrameStore("results/frames/val.arrow")
+    store = FrameStore("results/frames/val")
     pictures = [np.asarray(image) for row in range(len(store)) for image in store.clip(row, range(store.num_steps))]
-    about = [store.videos, store.groups, store.classes, store.clip_frames, store.labels.tolist(), store.truth.tolist()]
+    about = [[*store.videos], [*store.groups], store.classes, store.clip_frames, store.truth().tolist()]
     return [*about, *((image.shape, image.tobytes()) for image in pictures)]
 
 
-_JOURNAL = Path("runs/extract-0.arrow")
+_PARTS = Path("runs/extract-0")
 
 
-def _make_journal() -> list[Path]:
-    with Journal(_JOURNAL) as journal:
-        for row in range(4):
+def _make_parts() -> list[Path]:
+    _PARTS.mkdir(parents=True)
+    for part in range(2):
+        records = []
+        for row in (2 * part, 2 * part + 1):
             frames = [bytes([row, frame]) * 200 for frame in range(3)]
-            journal.append(Record(row, f"{row}.mp4 1 2 3", "damaged" if row == 2 else "", [0, 1, 2], frames))
-    return [_JOURNAL]
+            batch = VideoRow(f"{row}.mp4", [0, 1], "g", [0, 1, 2], frames).to_batch()
+            records.append(Record(row, f"{row}.mp4 1 2 3", "damaged" if row == 2 else "", batch))
+        write_part(_PARTS, "train-00000", records, ["a", "b"], clip_frames=1)
+    return sorted(_PARTS.iterdir())
 
 
-def _load_journal() -> list:
-    with Journal(_JOURNAL) as journal:
-        return [(row, journal.sources[row], repr(journal.read(row))) for row in sorted(journal.sources)]
+def _load_parts() -> list:
+    parts = [part for each in find_parts(_PARTS).values() for part in each]
+    read = [part.read(line) for part in parts for line in range(len(part.rows)) if part.is_whole(line)]
+    return [(row, source, reason, batch.to_pylist()) for row, source, reason, batch in read]
 
 
 def _make_features() -> list[Path]:
@@ -289,7 +295,7 @@ def _make_notebook() -> list[Path]:
 
 FORMATS: dict[str, Format] = {
     "frame store": Format(_make_store, _load_store),
-    "journal": Format(_make_journal, _load_journal, parts=True),
+    "part of a shard": Format(_make_parts, _load_parts, parts=True),
     "features": Format(_make_features, _load_features),
     "safetensors": Format(_make_weights, _load_weights),
     "pth": Format(_make_pickle(zipped=True), _load_pickle),

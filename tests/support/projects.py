@@ -32,7 +32,7 @@ TEST_VIDEOS = [*(f"{row}.mp4" for row in range(7)), "frames"]  #: paths below ``
 
 def make_project(root: Path) -> dict[str, pd.DataFrame]:
     """Create parameters, videos, frames, a random network and its policies in ``root``; return the trace by policy."""
-    params = small_params({"extract.short_side": 24, "extract.jobs": 1})
+    params = small_params({"extract.short_side": 24, "compute.jobs": 1})
     with pytest.MonkeyPatch.context() as patch, in_place_of_resnet18():
         patch.chdir(root)
         Path("params.yaml").write_text(yaml.safe_dump(params.model_dump()), encoding="utf-8")

@@ -21,7 +21,7 @@ import psutil
 import yaml
 from support.pipelines import Project
 
-from tlee.extraction.journal import Journal
+from tlee.extraction.parts import Part
 from tlee.paths import RESULTS, RUNS
 
 STAGES = ("extract", "pretrain", "branches", "gates", "evaluate", "latency", "guarantee", "explain")
@@ -179,18 +179,13 @@ class Torture:
     def _progress(self, stage: str, output: str, before: int) -> int:
         """Return the number of finished epochs or recorded videos."""
         if stage == "extract":
-            return max(map(self._recorded_videos, self._unrecorded(f"{RUNS}/extract-*")), default=0)
+            return max(map(_recorded_videos, self._unrecorded(f"{RUNS}/extract-*")), default=0)
         return max([before, *map(int, re.findall(r"^epoch +(\d+)/", output, re.MULTILINE))])
 
     def _unrecorded(self, pattern: str) -> list[Path]:
         folder = self.project.folder
         recorded = (folder / "dvc.lock").stat().st_mtime_ns
         return [path for path in folder.glob(pattern) if path.stat().st_mtime_ns > recorded]
-
-    def _recorded_videos(self, path: Path) -> int:
-        copy = Path(shutil.copy(path, self.project.folder / "journal"))  # opening it may truncate it
-        with Journal(copy) as journal:
-            return len(journal.sources)
 
     def _count_lost(self, stage: str, output: str, done: int) -> None:
         """Note what had been ``done`` before a run and was repeated by it, if it got as far as to print so."""
@@ -199,6 +194,15 @@ class Torture:
         resumed = re.search(pattern, output)
         if done and (resumed or begun):
             self._change_last(lost=done - (int(resumed[1]) if resumed else 0))
+
+
+def _recorded_videos(folder: Path) -> int:
+    """Return the number of videos in the whole parts of an extraction."""
+    found = set()
+    for path in folder.glob("*.arrow"):
+        with suppress(OSError, ValueError):
+            found |= {(path.name.split(".")[0], row) for row in Part(path).rows}
+    return len(found)
 
 
 def _message(output: str) -> str:

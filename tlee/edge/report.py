@@ -218,7 +218,7 @@ def time_policy(params: Params) -> LatencyReport:
         calibration = [val[row][0].numpy() for row in spread(len(val), CALIBRATION_VIDEOS)]
         runners = {FP32: runner, INT8: Runner(quantise(EDGE, calibration), "onnxruntime")}
         groups = [test.store.groups[row] for row in rows]
-        int8 = compare_precisions(runners, model, test.store.truth[rows], groups, params.seed)
+        int8 = compare_precisions(runners, model, test.store.truth(rows), groups, params.seed)
     folder = read_dataset(params.dataset, params.seed).videos
     return LatencyReport(
         display_name(method) if method != "full" else "full network, frame by frame",

@@ -47,7 +47,7 @@ def strips_of(examples: pd.DataFrame, params: Params) -> dict[str, Strip]:
 
     Raises ``UserError`` if the frame store does not contain these videos.
     """
-    path = FRAMES / "test.arrow"
+    path = FRAMES / "test"
     store, strips = FrameStore(path), {}
     order = visiting_order(store.num_steps, params.model.order)
     for row in examples.itertuples():

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
 import torch
 
 from tlee.errors import UserError
-from tlee.frame_format import _SCHEMA, StoredSplit
+from tlee.frame_format import StoredSplit
 from tlee.frames import visiting_order
 from tlee.params import Params
 from tlee.paths import FRAMES
@@ -95,25 +94,14 @@ def split_truth(path: Path, split: str, videos: Sequence[str], order: str) -> Sp
     missing = [video for video in videos if video not in known]
     if missing:
         raise _damaged(path, f"has no row for {missing[0]}")
-    store = _SampledFrames(FRAMES / f"{split}.arrow")
-    if store.videos != list(videos):
+    store = StoredSplit(FRAMES / split)
+    if list(store.videos) != list(videos):
         raise UserError(f"{store.path} contains other videos than the evaluation: run `dvc repro evaluate`")
     seen = torch.tensor(
         [[index in known[video].frames for index in store.indices(row)] for row, video in enumerate(videos)]
     )
     steps = seen.unflatten(1, (-1, store.clip_frames)).any(2)
     return SplitTruth([known[video].cue for video in videos], steps[:, visiting_order(steps.shape[1], order)])
-
-
-class _SampledFrames(StoredSplit):
-    """One split of the frame store, of which the indices of the sampled frames are read."""
-
-    def indices(self, row: int) -> list[int]:
-        """Return the indices of the stored frames in the file of a video. Raises ``UserError`` if they are damaged."""
-        self.frames(row)  # compares the whole row with its checksum
-        offset, size, _ = self._batches[row]
-        batch = pa.ipc.read_record_batch(self._content.slice(offset, size), _SCHEMA)
-        return batch["indices"][0].as_py()
 
 
 def _damaged(path: Path, fault: str) -> UserError:

@@ -2,31 +2,34 @@
 
 import hashlib
 import json
-import os
+import math
 import sys
-from collections.abc import Generator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
-import joblib
+import numpy as np
 import pandas as pd
 import PIL
-from joblib.externals.loky import get_reusable_executor
 from tqdm import tqdm
 
 from tlee.datasets import Dataset
+from tlee.datasets.manifest import Video
 from tlee.errors import UserError
 from tlee.extraction.decoding import decode, to_jpeg
-from tlee.extraction.journal import Journal, Record, fingerprint
+from tlee.extraction.fingerprints import fingerprint
+from tlee.extraction.parts import Part, Record, find_parts, write_part
 from tlee.extraction.sampling import Sampling
-from tlee.extraction.workers import end_with
-from tlee.frame_format import VideoRow, open_writer
+from tlee.extraction.shards import Shard, divide, make_shards, take_back
+from tlee.extraction.space import Space
+from tlee.extraction.workers import open_workers
+from tlee.frame_format import VideoRow, write_index
 from tlee.params import ExtractParams
 from tlee.paths import FAILED_VIDEOS, RUNS, SPLITS
 from tlee.records import save_metrics
 from tlee.resumption import finish, reopen
+
+_TASKS_PER_WORKER = 8  # at least; a task is at most a shard
 
 
 @dataclass(frozen=True)
@@ -47,100 +50,118 @@ class Extraction:
         save_metrics("extract", self.metrics())
 
 
-def extract(dataset: Dataset, params: ExtractParams, folder: Path) -> Extraction:
-    """Write ``folder/{train,val,test}.arrow`` and list the unreadable videos in ``results/failed_videos.csv``.
+def extract(dataset: Dataset, params: ExtractParams, folder: Path, jobs: int | str = 1) -> Extraction:
+    """Write ``folder/{train,val,test}`` and list the unreadable videos in ``results/failed_videos.csv``.
 
-    Every video that has been read is recorded in a journal below ``runs/``. After an interruption, the next extraction
-    of the same videos with the same parameters resumes from the journal and writes the same bytes; a file that has
-    changed since is read again. The journal is kept until DVC has recorded the stage.
+    The videos are read by ``jobs`` workers (see ``open_workers``), which write whole shards, or parts of them if there
+    are few, below ``runs/``. After an interruption, the next extraction of the same videos with the same parameters
+    reads only those that no part has, or whose files have changed since, and stores the same bytes. Shards are moved to
+    ``folder`` in the end, and are found there again until DVC has recorded the stage.
 
     A few failures are listed and skipped. Raises ``UserError`` if more than ``params.max_failed_share`` of the videos
-    fail, or a split is left empty.
+    fail, a split is left empty, or the disk is too small.
     """
-    with Journal(reopen(_journal_file(dataset, params))) as journal:
-        _read_videos(dataset, params, journal)
-        extraction = _write_store(dataset, params, journal, folder)
+    scratch = reopen(_scratch_folder(dataset, params).absolute())
+    scratch.mkdir(parents=True, exist_ok=True)
+    take_back(folder, scratch)
+    frames = params.frames * params.clip_frames
+    shards = [shard for split in SPLITS for shard in make_shards(dataset.manifest, split, frames)]
+    _read_videos(dataset, params, shards, scratch, jobs)
+    extraction = _collect(dataset, shards)
     _check(extraction, dataset, params.max_failed_share)
-    finish(journal.path)
+    _write_store(dataset, params, shards, folder)
+    finish(scratch)
     return extraction
 
 
-def _journal_file(dataset: Dataset, params: ExtractParams) -> Path:
-    """Return the path of the journal: a hash of all that decides the frames (videos, parameters, code, codecs)."""
-    settings = params.model_dump(exclude={"max_failed_share", "jobs"}) | {
+def _scratch_folder(dataset: Dataset, params: ExtractParams) -> Path:
+    """Return the folder of the parts: a hash of all that decides the store (videos, parameters, code, codecs)."""
+    settings = params.model_dump(exclude={"max_failed_share"}) | {
         "videos": str(dataset.videos.resolve()),
+        "classes": dataset.classes,
         "versions": [av.__version__, av.library_versions, PIL.__version__],
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    digest.update(dataset.manifest[["video", "start", "end"]].to_csv(index=False).encode())
+    digest.update(dataset.manifest[list(Video._fields)].to_csv(index=False).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    return RUNS / f"extract-{digest.hexdigest()[:16]}.arrow"
+    return RUNS / f"extract-{digest.hexdigest()[:16]}"
 
 
-def _read_videos(dataset: Dataset, params: ExtractParams, journal: Journal) -> None:
-    """Read the videos that the journal lacks, in parallel; each result is recorded as it arrives."""
-    rows = list(dataset.manifest.itertuples())
-    pending = [
-        row for row, video in enumerate(rows) if journal.sources.get(row) != fingerprint(dataset.videos / video.video)
-    ]
-    tasks = (
-        joblib.delayed(_read_video)(row, dataset.videos / rows[row].video, rows[row].start, rows[row].end, params)
-        for row in pending
-    )
-    progress = tqdm(
-        desc="extract",
-        total=len(rows),
-        initial=len(rows) - len(pending),
-        file=sys.stdout,
-        mininterval=5,
-        unit="video",
-    )
-    parallel = joblib.Parallel(
-        params.jobs, return_as="generator_unordered", initializer=end_with, initargs=[os.getpid()]
-    )
-    results: Generator[Record, None, None] = parallel(tasks)
-    workers_may_finish = False
-    try:
-        with progress, closing(results):
-            for record in results:
-                journal.append(record)
-                progress.update()
-        workers_may_finish = True
-    finally:  # joblib keeps its worker processes otherwise
-        get_reusable_executor().shutdown(kill_workers=not workers_may_finish)
+def _read_videos(dataset: Dataset, params: ExtractParams, shards: list[Shard], scratch: Path, jobs: int | str) -> None:
+    """Read the videos that no part has, in parallel; a shard is joined when the last of its parts has arrived."""
+    by_name, earlier = {shard.name: shard for shard in shards}, find_parts(scratch)
+    for shard in shards:
+        shard.resume(earlier.get(shard.name, []), dataset.manifest, dataset.videos)
+        if not shard.missing:
+            shard.join(scratch, dataset.classes, params.clip_frames)
+    pending = sum(len(shard.missing) for shard in shards)
+    total, folder = len(dataset.manifest), dataset.videos.absolute()  # workers may have another working folder
+    if not pending:
+        return
+    with (
+        tqdm(desc="extract", total=total, initial=total - pending, file=sys.stdout, mininterval=5, unit="video") as bar,
+        open_workers(jobs) as workers,
+    ):
+        size, space = math.ceil(pending / (_TASKS_PER_WORKER * workers.count)), Space(scratch, pending)
+        tasks = (
+            (shard.name, shard.videos(dataset.manifest, positions), folder, dataset.classes, params, scratch)
+            for shard in shards
+            if shard.missing
+            for positions in divide(shard.missing, size)
+        )
+        for name, path in workers.run(_read_part, tasks):
+            part, shard = Part(path), by_name[name]
+            shard.add(part)
+            bar.update(len(part.rows))
+            space.check(part.size, len(part.rows))
+            if not shard.missing:
+                shard.join(scratch, dataset.classes, params.clip_frames)
 
 
-def _read_video(row: int, path: Path, start: float, end: float, params: ExtractParams) -> Record:
-    source = fingerprint(path)
+def _read_part(
+    shard: str, videos: list[tuple[int, Video]], folder: Path, classes: list[str], params: ExtractParams, scratch: Path
+) -> tuple[str, Path]:
+    """Read some videos of a shard in a worker; return its name and the part with them."""
+    records = (_read_video(position, video, folder / video.video, params) for position, video in videos)
+    return shard, write_part(scratch, shard, records, classes, params.clip_frames)
+
+
+def _read_video(position: int, video: Video, path: Path, params: ExtractParams) -> Record:
+    source, reason = fingerprint(path), ""
+    indices: list[int] = []
+    jpegs: list[bytes] = []
     try:
         indices, jpegs = decode(
             path,
             Sampling.of(params),
-            start,
-            end,
+            video.start,
+            video.end,
             lambda image: to_jpeg(image, params.short_side, params.jpeg_quality),
         )
     except ValueError as error:
-        return Record(row, source, str(error), [], [])
-    return Record(row, source, "", indices, jpegs)
+        reason = str(error)
+    row = VideoRow(video.video, list(video.labels), video.group, indices, jpegs)
+    return Record(position, source, reason, row.to_batch())
 
 
-def _write_store(dataset: Dataset, params: ExtractParams, journal: Journal, folder: Path) -> Extraction:
-    folder.mkdir(parents=True, exist_ok=True)
-    stored, failed = [], []
+def _collect(dataset: Dataset, shards: list[Shard]) -> Extraction:
+    stored = [shard.stored_rows() for shard in shards]
+    failed = [shard.failed().assign(split=shard.split) for shard in shards]
+    columns = ["video", "split", "reason"]
+    return Extraction(
+        dataset.manifest.iloc[np.concatenate(stored)],
+        pd.concat(failed, ignore_index=True).reindex(columns=columns),
+    )
+
+
+def _write_store(dataset: Dataset, params: ExtractParams, shards: list[Shard], folder: Path) -> None:
     for split in SPLITS:
-        with open_writer(folder / f"{split}.arrow", dataset.classes, params.clip_frames) as write:
-            for row, video in enumerate(dataset.manifest.itertuples()):
-                if video.split != split:
-                    continue
-                record = journal.read(row)
-                if record.reason:
-                    failed.append((video.video, split, record.reason))
-                    continue
-                write(VideoRow(video.video, video.labels, video.group, record.indices, record.frames))
-                stored.append(row)
-    return Extraction(dataset.manifest.iloc[stored], pd.DataFrame(failed, columns=["video", "split", "reason"]))
+        target, own = folder / split, [shard for shard in shards if shard.split == split]
+        target.mkdir(parents=True)
+        for shard in own:
+            shard.move(folder)
+        write_index(target, dataset.classes, params.clip_frames, [shard.stored() for shard in own])
 
 
 def _check(extraction: Extraction, dataset: Dataset, max_failed_share: float) -> None:

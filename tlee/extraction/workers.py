@@ -1,10 +1,109 @@
-"""Worker processes that read videos."""
+"""Workers that read videos: processes of this machine, or of a cluster."""
 
 import os
 import threading
 import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import joblib
+from joblib.externals.loky import get_reusable_executor
+
+from tlee.errors import UserError
 
 CHECK_EVERY = 1.0  # seconds
+
+
+class Workers:
+    """Open workers: their number, and a function that runs tasks on them.
+
+    ``streams`` tells that results arrive one by one, as opposed to all at the end.
+    """
+
+    def __init__(self, jobs: int, streams: bool = True, **settings: Any):
+        self.count = joblib.effective_n_jobs(jobs)
+        kind = "generator_unordered" if streams else "list"
+        self._parallel = joblib.Parallel(jobs, return_as=kind, batch_size=1, **settings)
+
+    def run(self, function: Callable, tasks: Iterable[tuple]) -> Iterator[Any]:
+        """Yield the results of ``function(*task)`` as they arrive, in any order."""
+        results = self._parallel(joblib.delayed(function)(*task) for task in tasks)
+        if isinstance(results, Generator):
+            with closing(results):
+                yield from results
+        else:
+            yield from results
+
+
+@contextmanager
+def open_workers(jobs: int | str) -> Iterator[Workers]:
+    """Open the workers of ``compute.jobs``: a number of processes here, or the address of a cluster.
+
+    Raises ``UserError`` if the cluster cannot be reached, or the package that speaks to it is not installed.
+    """
+    if isinstance(jobs, int):
+        with _local_workers(jobs) as workers:
+            yield workers
+    elif jobs.startswith("dask://"):
+        with _dask_workers(jobs) as workers:
+            yield workers
+    else:
+        with _ray_workers(jobs) as workers:
+            yield workers
+
+
+@contextmanager
+def _local_workers(jobs: int) -> Iterator[Workers]:
+    workers_may_finish = False
+    try:
+        yield Workers(jobs, initializer=end_with, initargs=[os.getpid()])
+        workers_may_finish = True
+    finally:  # joblib keeps its worker processes otherwise
+        get_reusable_executor().shutdown(kill_workers=not workers_may_finish)
+
+
+@contextmanager
+def _dask_workers(address: str) -> Iterator[Workers]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise _not_installed(address, "dask") from None
+    try:
+        client = Client(address.replace("dask://", "tcp://"), set_as_default=False)
+    except (OSError, TimeoutError):
+        raise _unreachable(address, "no scheduler answers") from None
+    with client, joblib.parallel_config("dask", client=client):
+        try:
+            workers = Workers(-1)
+        except TimeoutError:
+            raise _unreachable(address, "the scheduler has no workers") from None
+        yield workers
+
+
+@contextmanager
+def _ray_workers(address: str) -> Iterator[Workers]:
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError:
+        raise _not_installed(address, "ray") from None
+    register_ray()
+    try:
+        connection = ray.init(address=address)
+    except ConnectionError:
+        raise _unreachable(address, "no cluster answers") from None
+    with connection, joblib.parallel_config("ray"):
+        yield Workers(-1, streams=False)
+
+
+def _unreachable(address: str, reason: str) -> UserError:
+    return UserError(f"`compute.jobs` is {address}, but {reason}: start the cluster, or set -1 for this machine")
+
+
+def _not_installed(address: str, name: str) -> UserError:
+    wanted = {"dask": "-e '.[cluster]'", "ray": "'ray[client]'"}[name]
+    return UserError(f"`compute.jobs` is {address}, but {name} is not installed: run `pip install {wanted}`")
 
 
 def end_with(parent: int) -> None:

@@ -20,7 +20,6 @@ COMMON: Settings = {
     "extract.short_side": 256,
     "extract.jpeg_quality": 95,
     "extract.max_failed_share": 0.02,
-    "extract.jobs": -1,
     "model.weights": "imagenet",
     "model.trained": None,
     "model.input_size": 224,
@@ -79,6 +78,7 @@ COMMON: Settings = {
     "guarantee.max_harm": 2.0,
     "guarantee.confidence": 0.95,
     "guarantee.one_per_group": False,
+    "compute.jobs": -1,
 }
 
 LARGE: Settings = {"branches.train_views": 1}  #: limits the size of the exit features, which are held in memory

@@ -124,6 +124,6 @@ def validate(model: TLEE, clips: ClipDataset) -> dict[str, float]:
     logits = torch.cat([model.readout.prefix_logits(each, 0) for each in features]).cpu()
     frames = sorted({1, min(3, logits.shape[1]), logits.shape[1]})
     return {
-        f"val top-1, {count} frame{'s' * (count > 1)}": top1(logits[:, count - 1], clips.store.truth)
+        f"val top-1, {count} frame{'s' * (count > 1)}": top1(logits[:, count - 1], clips.store.truth())
         for count in frames
     }

@@ -139,7 +139,7 @@ def compare_strategies(task: BranchTask, clips: ClipDataset, draws: int = 20) ->
         kinds["mixed depths"] = [random_depths(features) for _ in range(draws)]
         for depths, drawn in kinds.items():
             logits = torch.stack([readout.prefix_logits(features, each) for each in drawn]).cpu()
-            truth = clips.store.truth[None, :, None].expand(*logits.shape[:3], -1)
+            truth = clips.store.truth()[None, :, None].expand(*logits.shape[:3], -1)
             accuracy = top1(logits.flatten(0, 2), truth.flatten(0, 2))
             rows.append({"strategy": strategy, "depths": depths, "accuracy": accuracy})
     return pd.DataFrame(rows)
