@@ -46,6 +46,10 @@ class FrameStore:
         for row, labels in enumerate(stored.labels):
             self.truth[row, labels] = True
 
+    def __reduce__(self) -> tuple:
+        """Let another process map the file again."""
+        return FrameStore, (self._stored.path.absolute(),)
+
     def __len__(self) -> int:
         return len(self.videos)
 

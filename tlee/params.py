@@ -27,6 +27,7 @@ from tlee.param_types import (
     StrictLoader,
     Target,
     Threshold,
+    Workers,
 )
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class TrainingParams(Section):
 
 class ClipTrainingParams(TrainingParams):
     frames: Count
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 class PretrainParams(ClipTrainingParams):
@@ -155,6 +157,11 @@ class GuaranteeParams(Section):
     one_per_group: bool
 
 
+class ComputeParams(Section):
+    accelerator: Literal["auto", "cpu", "cuda", "mps"]
+    workers: Workers
+
+
 class Params(Section):
     """All sections of ``params.yaml``."""
 
@@ -169,6 +176,7 @@ class Params(Section):
     evaluate: EvaluateParams
     latency: LatencyParams
     guarantee: GuaranteeParams
+    compute: ComputeParams
 
     @model_validator(mode="after")
     def _check_clip_frames(self) -> "Params":

@@ -38,8 +38,8 @@ SHOWN = {
 }
 PRETRAINING = ("model.weights", "model.trained")
 
-#: Parameters that do not affect policies: the number of processes, and the latency measurement.
-IRRELEVANT = ("extract.jobs", "latency.")
+#: Parameters that do not affect policies: what computes, in how many processes, and the latency measurement.
+IRRELEVANT = ("extract.jobs", "latency.", "compute.")
 
 CAPTION = (
     "Policies on the test videos, T frames sampled from each. GMACs are multiply-accumulates per video, of everything "
