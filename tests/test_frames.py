@@ -1,4 +1,4 @@
-"""Visiting order, errors of the frame store, clips and their transforms."""
+"""Visiting order, errors of the frame store, and clips."""
 
 import pickle
 import tracemalloc
@@ -13,11 +13,13 @@ from support.refusals import one_line
 from support.small import small_params
 from support.stores import grey, write_rows, write_store
 
-from tlee.clips import ClipDataset, evaluation_transform, load_clips, training_transform
+from tlee.clips import ClipDataset, load_clips
 from tlee.frame_format import ABOUT, PLACE, StoredSplit, VideoRow, open_shard, shard_file, write_index
 from tlee.frames import FrameStore, visiting_order
+from tlee.loading import Key, Loader
 from tlee.params import Params, load_params
 from tlee.sealed_batches import save_sealed_batch
+from tlee.views import CentreView
 
 T, STEP = 10, 20
 LABELS = [1, 0, 1]
@@ -33,13 +35,13 @@ def store(tmp_path: Path) -> FrameStore:
     return FrameStore(written(tmp_path / "train"))
 
 
-def unchanged(clip: torch.Tensor) -> torch.Tensor:
-    return clip
+def unchanged(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return frames, torch.empty(0, 3)
 
 
 def positions(clip: torch.Tensor) -> list[int]:
-    """Return the positions in time of the frames of an untransformed clip of ``written``."""
-    return [round(frame.float().mean().item() / STEP) for frame in clip]
+    """Return the positions in time of the frames of an unchanged clip of ``written``."""
+    return [round(frame.mean().item() * 255 / STEP) for frame in clip]
 
 
 # --- the visiting order --------------------------------------------------------------------------
@@ -112,7 +114,7 @@ def test_a_time_step_may_be_a_short_clip(tmp_path):
     assert (store.num_steps, store.clip_frames) == (2, 5)
     shown = [round(np.asarray(image).mean() / STEP) for image in store.pictures(0, [1, 0])]
     assert shown == [7, 2]
-    clip, _, _ = ClipDataset(store, [1, 0], unchanged)[0]
+    clip = ClipDataset(store, [1, 0], unchanged).clip(0)
     assert clip.shape == (2, 3, 5, 72, 96)
     assert positions(clip.transpose(1, 2).flatten(0, 1)) == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
 
@@ -226,50 +228,56 @@ def test_another_arrow_file_is_named_with_the_stage_that_writes_the_store(tmp_pa
 # --- clips ---------------------------------------------------------------------------------------
 
 
-def test_an_item_is_a_clip_with_its_label_and_row(store):
-    clips = ClipDataset(store, list(range(T)), evaluation_transform(32))
+def test_a_batch_has_clips_with_their_labels_and_rows(store):
+    clips = ClipDataset(store, list(range(T)), CentreView(32))
     assert len(clips) == 3
-    for row, expected in enumerate(LABELS):
-        clip, label, index = clips[row]
-        assert (clip.shape, clip.dtype) == ((T, 3, 32, 32), torch.float32)
-        assert (label, index) == (expected, row)
+    with Loader(clips, 2, torch.device("cpu")) as loader:
+        batches = list(loader.epoch())
+    assert [batch[0].shape for batch in batches] == [(2, T, 3, 32, 32), (1, T, 3, 32, 32)]
+    assert batches[0][0].dtype == torch.float32
+    assert torch.cat([labels for _, labels, _ in batches]).tolist() == LABELS
+    assert torch.cat([rows for _, _, rows in batches]).tolist() == [0, 1, 2]
+    assert torch.equal(batches[0][0][1], clips.clip(1))
+
+
+def test_clips_are_loaded_as_bytes(store):
+    clip = ClipDataset(store, [0, 1], CentreView(32))[Key(0, 0, 1)]
+    assert (clip.frames.shape, clip.frames.dtype) == ((2, 32, 32, 3), torch.uint8)
 
 
 def test_frames_come_in_visiting_order(store):
     order = visiting_order(T, "coarse_to_fine")
-    clip, _, _ = ClipDataset(store, order, unchanged)[0]
-    assert (clip.shape, clip.dtype) == ((T, 3, 72, 96), torch.uint8)
+    clip = ClipDataset(store, order, unchanged).clip(0)
+    assert (clip.shape, clip.dtype) == ((T, 3, 72, 96), torch.float32)
     assert positions(clip) == order
 
 
 def test_a_shorter_order_selects_fewer_frames(store):
-    clip, _, _ = ClipDataset(store, [9, 3], unchanged)[0]
+    clip = ClipDataset(store, [9, 3], unchanged).clip(0)
     assert positions(clip) == [9, 3]
 
 
-def test_sampled_frames_are_distinct_and_vary_between_draws(store):
+def test_drawn_frames_are_distinct_and_vary_between_epochs(store):
     clips = ClipDataset(store, list(range(T)), unchanged, draw=4)
-    torch.manual_seed(0)
-    draws = [positions(clips[0][0]) for _ in range(20)]
+    draws = [positions(clips.clip(0, epoch)) for epoch in range(20)]
     assert all(len(set(draw)) == 4 for draw in draws)
     assert set().union(*draws) == set(range(T))
     assert len({tuple(draw) for draw in draws}) > 10
     assert any(draw != sorted(draw) for draw in draws)
 
 
-def test_the_same_seed_samples_the_same_frames(store):
+def test_draws_depend_on_seed_epoch_and_row_alone(store):
     clips = ClipDataset(store, list(range(T)), unchanged, draw=4)
-    draws = []
-    for _ in range(2):
-        torch.manual_seed(7)
-        draws.append([positions(clips[row][0]) for row in range(3)])
-    assert draws[0] == draws[1]
+    keys = [Key(seed, epoch, row) for seed in range(3) for epoch in range(3) for row in range(3)]
+    drawn = {key: clips[key].frames.numpy().tobytes() for key in keys}
+    assert len(set(drawn.values())) > 20
+    torch.manual_seed(7)
+    assert {key: clips[key].frames.numpy().tobytes() for key in reversed(keys)} == drawn
 
 
-def test_only_frames_of_the_order_are_sampled(store):
+def test_only_frames_of_the_order_are_drawn(store):
     clips = ClipDataset(store, [8, 1, 6], unchanged, draw=2)
-    torch.manual_seed(0)
-    assert set().union(*(positions(clips[0][0]) for _ in range(20))) == {1, 6, 8}
+    assert set().union(*(positions(clips.clip(0, epoch)) for epoch in range(20))) == {1, 6, 8}
 
 
 def test_clips_of_a_split_follow_the_parameters(root, tmp_path, monkeypatch):
@@ -277,12 +285,12 @@ def test_clips_of_a_split_follow_the_parameters(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     overrides = {"extract.frames": T, "model.input_size": 48, "model.order": "sequential"}
     params = load_params(root / "params.yaml", overrides)
-    clip, _, _ = load_clips("val", params)[0]
+    clip = load_clips("val", params).clip(0)
     assert clip.shape == (T, 3, 48, 48)
     brightness = clip.mean(dim=(1, 2, 3)).tolist()
     assert brightness == sorted(brightness)
 
-    drawn, _, _ = load_clips("val", params, augment=True, draw=2)[0]
+    drawn = load_clips("val", params, augment=True, draw=2).clip(0)
     assert drawn.shape == (2, 3, 48, 48)
 
 
@@ -290,7 +298,7 @@ def test_targets_are_class_indices_or_zeros_and_ones(tmp_path, monkeypatch):
     written(tmp_path / "results" / "frames" / "val", labels=[[1, 0], [0], [1]])
     monkeypatch.chdir(tmp_path)
     single, multi = (
-        [target.tolist() for _, target, _ in map(load_clips("val", all_frames(labels=labels)).__getitem__, range(3))]
+        [load_clips("val", all_frames(labels=labels))[Key(0, 0, row)].target.tolist() for row in range(3)]
         for labels in ("single", "multi")
     )
     assert single == [1, 0, 1]
@@ -308,7 +316,7 @@ def brightness(clip: torch.Tensor) -> list[float]:
 def test_a_readout_per_step_is_trained_on_all_steps_in_order(tmp_path, monkeypatch):
     written(tmp_path / "results" / "frames" / "train")
     monkeypatch.chdir(tmp_path)
-    clip, _, _ = load_clips("train", all_frames(readout="per_step", order="sequential"), draw=2)[0]
+    clip = load_clips("train", all_frames(readout="per_step", order="sequential"), draw=2).clip(0)
     assert len(clip) == T
     assert brightness(clip) == sorted(brightness(clip))
 
@@ -316,10 +324,9 @@ def test_a_readout_per_step_is_trained_on_all_steps_in_order(tmp_path, monkeypat
 def test_a_temporal_shift_is_trained_on_steps_in_order(tmp_path, monkeypatch):
     written(tmp_path / "results" / "frames" / "train")
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
     for backbone, ordered in (("mobilenet_v2_tsm", True), ("mobilenet_v2", False)):
         clips = load_clips("train", all_frames(backbone=backbone, order="sequential"), draw=4)
-        drawn = [brightness(clips[0][0]) for _ in range(20)]
+        drawn = [brightness(clips.clip(0, epoch)) for epoch in range(20)]
         assert {len(each) for each in drawn} == {4}
         assert len({tuple(each) for each in drawn}) > 10
         assert all(each == sorted(each) for each in drawn) == ordered
@@ -329,67 +336,3 @@ def test_clips_of_a_missing_split_are_refused(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     params = load_params(root / "params.yaml")
     one_line(lambda: load_clips("test", params), "results/frames/test", "`dvc repro extract`")
-
-
-# --- transforms ----------------------------------------------------------------------------------
-
-
-def texture(height: int, width: int, frames: int = 1) -> torch.Tensor:
-    """Return the same random image ``frames`` times, ``uint8 [T, 3, H, W]``."""
-    image = np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
-    return torch.from_numpy(image).expand(frames, -1, -1, -1).clone()
-
-
-@pytest.mark.parametrize(
-    ("shape", "rows", "columns"),
-    [
-        ((80, 80), slice(5, 75), slice(5, 75)),
-        ((80, 160), slice(5, 75), slice(45, 115)),
-        ((100, 80), slice(15, 85), slice(5, 75)),
-    ],
-)
-def test_evaluation_crops_seven_eighths_of_the_short_side_at_the_centre(shape, rows, columns):
-    clip = texture(*shape)
-    torch.testing.assert_close(evaluation_transform(70)(clip), clip[..., rows, columns] / 255)
-
-
-def test_evaluation_is_deterministic():
-    transform, clip = evaluation_transform(32), texture(72, 96, frames=3)
-    assert torch.equal(transform(clip), transform(clip))
-
-
-@pytest.mark.parametrize("shape", [(72, 96), (96, 72), (40, 40)])
-@pytest.mark.parametrize("transform", [evaluation_transform, training_transform])
-def test_clips_become_square_floats(transform, shape):
-    clip = transform(32)(texture(*shape, frames=3))
-    assert (clip.shape, clip.dtype) == ((3, 3, 32, 32), torch.float32)
-
-
-def test_training_varies_between_calls():
-    torch.manual_seed(0)
-    transform, clip = training_transform(32), texture(72, 96)
-    assert len({transform(clip).numpy().tobytes() for _ in range(10)}) == 10
-
-
-def test_training_varies_all_frames_of_a_clip_alike():
-    torch.manual_seed(0)
-    transform, clip = training_transform(32), texture(72, 96, frames=6)
-    for _ in range(10):
-        varied = transform(clip)
-        assert torch.equal(varied, varied[:1].expand_as(varied))
-
-
-def test_training_is_reproducible_from_the_seed():
-    transform, clip, varied = training_transform(32), texture(72, 96), []
-    for _ in range(2):
-        torch.manual_seed(3)
-        varied.append(transform(clip))
-    assert torch.equal(*varied)
-
-
-def test_training_mirrors_some_clips():
-    clip = torch.zeros(1, 3, 72, 96, dtype=torch.uint8)
-    clip[..., 48:] = 255  # dark on the left
-    torch.manual_seed(0)
-    varied = [training_transform(32)(clip) for _ in range(20)]
-    assert {bool(each[..., 0].mean() > each[..., -1].mean()) for each in varied} == {True, False}

@@ -1,53 +1,80 @@
-"""Clips of the stored frames as training and evaluation data, and their transforms."""
+"""Clips of the stored frames as training and evaluation data."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import default_collate
 
-from tlee._torchvision import transforms
+from tlee.devices import workers_of
 from tlee.frames import FrameStore, visiting_order
+from tlee.loading import Batch, Examples, Key, drawn_by
 from tlee.params import Params
 from tlee.paths import FRAMES
+from tlee.views import CentreView, RandomView, finish
 
 #: Data sets with classes such as "pushing something from left to right", whose mirror image is another class.
 DIRECTIONAL_DATASETS = {"something_v2"}
 
+View = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]  #: ``CentreView``, ``RandomView`` or the like
 
-class ClipDataset(Dataset):
-    """Clips of a ``FrameStore``: ``(float [T, 3, H, W], target, row)``, time steps in visiting order.
 
-    If a time step is a short clip of ``L`` frames, a clip is ``[T, 3, L, H, W]``. With ``draw``, that many time steps
-    are sampled anew at each access, in random order, or in visiting order with ``keep_order``; without it, all are
-    returned.
+class Clip(NamedTuple):
+    """A clip as it is loaded: ``uint8 [F, S, S, 3]``, its changes of colours ``[K, 3]``, target and row."""
+
+    frames: torch.Tensor
+    changes: torch.Tensor
+    target: torch.Tensor
+    row: int
+
+
+class ClipDataset(Examples):
+    """Clips of a ``FrameStore``; batches are ``(float [N, T, 3, S, S], targets, rows)``, steps in visiting order.
+
+    If a time step is a short clip of ``L`` frames, a batch is ``[N, T, 3, L, S, S]``. With ``draw``, that many time
+    steps are drawn for each key, in random order, or in visiting order with ``keep_order``; without it, all are used.
     """
 
     def __init__(
         self,
         store: FrameStore,
         order: list[int],
-        transform: Callable[[torch.Tensor], torch.Tensor],
+        view: View,
         *,
         draw: int | None = None,
         keep_order: bool = False,
         multi_label: bool = False,
+        workers: int = 0,
     ):
-        self.store, self.order, self.transform = store, order, transform
-        self.draw, self.keep_order = draw, keep_order
+        self.store, self.order, self.view = store, order, view
+        self.draw, self.keep_order, self.workers = draw, keep_order, workers
         self.multi_label = multi_label
 
     def __len__(self) -> int:
         return len(self.store)
 
-    def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-        frames = np.stack([np.asarray(image) for image in self.store.clip(row, self._sample_steps())])
-        clip = self.transform(torch.from_numpy(frames).permute(0, 3, 1, 2))
-        if self.store.clip_frames > 1:
-            clip = clip.unflatten(0, (-1, self.store.clip_frames)).transpose(1, 2)
-        return clip, self.store.targets([row], self.multi_label)[0], row
+    def __getitem__(self, key: Key) -> Clip:
+        with drawn_by(key):
+            images = self.store.clip(key.row, self._draw_steps())
+            frames = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
+            frames, changes = self.view(frames)
+        target = self.store.targets([key.row], self.multi_label)[0]
+        return Clip(frames.permute(0, 2, 3, 1).contiguous(), changes, target, key.row)
 
-    def _sample_steps(self) -> list[int]:
+    def finish(self, *batch: torch.Tensor) -> Batch:
+        """Map a batch of ``Clip`` to clips, targets and rows, see above."""
+        frames, changes, targets, rows = batch
+        clips = finish(frames, changes)
+        if self.store.clip_frames > 1:
+            clips = clips.unflatten(1, (-1, self.store.clip_frames)).transpose(2, 3)
+        return clips, targets, rows
+
+    def clip(self, row: int, epoch: int = 0) -> torch.Tensor:
+        """Return one clip, ``float [T, 3, S, S]`` or ``[T, 3, L, S, S]``, with the random numbers of an epoch."""
+        return self.finish(*default_collate([self[Key(0, epoch, row)]]))[0][0]
+
+    def _draw_steps(self) -> list[int]:
         if self.draw is None:
             return self.order
         drawn = torch.randperm(len(self.order))[: self.draw].tolist()
@@ -55,7 +82,7 @@ class ClipDataset(Dataset):
 
 
 def load_clips(split: str, params: Params, *, augment: bool = False, draw: int | None = None) -> ClipDataset:
-    """Load the clips of a split in the form that the network reads; ``augment`` and ``draw`` randomise each access.
+    """Load the clips of a split in the form that the network reads; ``augment`` and ``draw`` randomise each epoch.
 
     A readout per step is trained on all steps in their order, and the temporal shift needs steps in order.
     Raises ``UserError`` if the store is missing or damaged.
@@ -66,36 +93,9 @@ def load_clips(split: str, params: Params, *, augment: bool = False, draw: int |
     return ClipDataset(
         FrameStore(FRAMES / split),
         visiting_order(params.extract.frames, model.order),
-        training_transform(model.input_size, mirror) if augment else evaluation_transform(model.input_size),
+        RandomView(model.input_size, mirror) if augment else CentreView(model.input_size),
         draw=None if per_step else draw,
         keep_order=model.backbone == "mobilenet_v2_tsm",
         multi_label=params.dataset.labels == "multi",
+        workers=workers_of(params.compute),
     )
-
-
-def evaluation_transform(size: int) -> transforms.Compose:
-    """Return the transform of ``uint8 [T, 3, H, W]`` to ``float [T, 3, size, size]`` in 0..1: a centre crop.
-
-    The crop is 7/8 of the short side, as usual for networks trained on random crops.
-    """
-    resize = transforms.Resize(round(size * 8 / 7))
-    return transforms.Compose([resize, transforms.CenterCrop(size), _to_float()])
-
-
-def training_transform(size: int, mirror: bool = True) -> transforms.Compose:
-    """Return a transform like ``evaluation_transform`` with random crop and colours, the same for all frames of a clip.
-
-    With ``mirror``, half of the clips are mirrored.
-    """
-    return transforms.Compose(
-        [
-            transforms.RandomResizedCrop(size, scale=(0.5, 1.0)),
-            transforms.RandomHorizontalFlip(0.5 if mirror else 0.0),
-            transforms.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
-            _to_float(),
-        ]
-    )
-
-
-def _to_float() -> transforms.ToDtype:
-    return transforms.ToDtype(torch.float32, scale=True)

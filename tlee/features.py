@@ -1,22 +1,24 @@
 """Exit features of every split: computed once, then stored."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from tlee.arrays import create_array
 from tlee.checksums import crc32_of_file
 from tlee.clips import ClipDataset, load_clips
 from tlee.errors import UserError
+from tlee.loading import Loader
 from tlee.model import TLEE
 from tlee.params import Params
 from tlee.paths import FEATURES, SPLITS
 from tlee.reproducibility import convolution_threads
 from tlee.weights import load_tensors, save_tensors
+
+FIRST_VIEW = 1_000_000  #: the views of training clips are numbered beyond all epochs: none was trained on
 
 _REMEDY = "run `dvc repro branches`"
 _CHECKSUM = "features"  # its key
@@ -92,7 +94,6 @@ def _prepare(model: TLEE, params: Params, split: str) -> tuple[FeatureTable, Ite
     The network has memorised the training clips and would be correct and confident on nearly all of them. ``train``
     therefore contains ``params.branches.train_views`` augmented views of each.
     """
-    torch.manual_seed(params.seed)
     clips = load_clips(split, params, augment=split == "train")
     views, store = params.branches.train_views if split == "train" else 1, clips.store
     table = FeatureTable(
@@ -103,16 +104,19 @@ def _prepare(model: TLEE, params: Params, split: str) -> tuple[FeatureTable, Ite
         groups=[*store.groups] * views,
         classes=store.classes,
     )
-    return table, (batch for _ in range(views) for batch in compute_features(model, clips))
+    return table, compute_features(model, clips, params.seed, range(FIRST_VIEW, FIRST_VIEW + views))
 
 
-def compute_features(model: TLEE, clips: ClipDataset, batch_clips: int = 16) -> Iterator[torch.Tensor]:
-    """Yield the exit features of all clips in batches, ``float32 [n, T, B + 1, D]``."""
+def compute_features(
+    model: TLEE, clips: ClipDataset, seed: int, views: Sequence[int], batch_clips: int = 16
+) -> Iterator[torch.Tensor]:
+    """Yield the exit features of all clips in batches, ``float32 [n, T, B + 1, D]``, one view after the other."""
     model.eval()
     device = next(model.parameters()).device
-    for frames, _, _ in DataLoader(clips, batch_clips):
-        with torch.inference_mode():
-            yield model.exit_features(frames.to(device)).cpu()
+    with Loader(clips, batch_clips, device, seed=seed) as loader:
+        for frames, _, _ in (batch for view in views for batch in loader.epoch(view)):
+            with torch.inference_mode():
+                yield model.exit_features(frames).cpu()
 
 
 def load_features(split: str) -> FeatureTable:

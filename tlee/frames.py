@@ -47,7 +47,8 @@ class FrameStore:
         self.labels = self._sparse.first
 
     def __reduce__(self) -> tuple:
-        return FrameStore, (self._stored.path,)
+        """Let another process map the file again."""
+        return FrameStore, (self._stored.path.absolute(),)
 
     def __len__(self) -> int:
         return len(self.videos)

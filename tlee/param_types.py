@@ -43,6 +43,12 @@ def _auto_or_share(value: Any) -> Any:
     raise ValueError("should be `auto` or a number from 0 to 1")
 
 
+def _auto_or_count(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError("should be `auto` or a number of processes, 0 for none")
+
+
 def _pattern(value: str | None) -> str | None:
     try:
         re.compile(value or "")
@@ -91,6 +97,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Threshold = Annotated[float | Literal["auto"], PlainValidator(_auto_or_share)]
 GroupPattern = Annotated[str | None, AfterValidator(_pattern)]
+Workers = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 Jobs = Annotated[int | str, PlainValidator(_jobs)]
 FoldsOrNone = Annotated[int, AfterValidator(_zero_or_several)]
 Target = Annotated[str, AfterValidator(_target)]

@@ -27,6 +27,7 @@ from tlee.param_types import (
     StrictLoader,
     Target,
     Threshold,
+    Workers,
 )
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class TrainingParams(Section):
 
 class ClipTrainingParams(TrainingParams):
     frames: Count
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 class PretrainParams(ClipTrainingParams):
@@ -155,8 +157,10 @@ class GuaranteeParams(Section):
 
 
 class ComputeParams(Section):
-    """Where the stages compute; DVC does not see it, since it must not change results."""
+    """What computes, and where; DVC does not see it, since it must not change results."""
 
+    accelerator: Literal["auto", "cpu", "cuda", "mps"]
+    workers: Workers
     jobs: Jobs
 
 

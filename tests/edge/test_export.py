@@ -13,7 +13,6 @@ from support.bundles import engine_of, segment_and_head_runs, small_bundle, uncu
 from support.refusals import one_line
 from support.small import between, in_place_of_resnet18, random_clips, random_network, small_params
 
-from tlee.clips import evaluation_transform
 from tlee.costs import count_costs
 from tlee.edge.graphs import compile_policy
 from tlee.edge.latency import ratios, time_decoding, time_parts
@@ -25,6 +24,7 @@ from tlee.params import load_params
 from tlee.policies.inference import run
 from tlee.policies.sources import LiveFeatures
 from tlee.policies.thresholds import Thresholds
+from tlee.views import evaluation_transform
 
 pytestmark = pytest.mark.slow
 

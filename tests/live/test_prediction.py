@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from tlee.__main__ import app
 from tlee.backbones.cut import Backbone
-from tlee.clips import ClipDataset, evaluation_transform
+from tlee.clips import ClipDataset
 from tlee.costs import count_costs
 from tlee.explanation.film_strips import strip
 from tlee.extraction import sample_indices
@@ -42,6 +42,7 @@ from tlee.paths import GUARANTEED_POLICY
 from tlee.policies.files import save_policies
 from tlee.policies.given import FixedExits, RandomExits
 from tlee.policies.thresholds import Thresholds
+from tlee.views import CentreView
 
 ORDER = visiting_order(T, "coarse_to_fine")
 
@@ -89,7 +90,7 @@ def test_short_clips_are_assembled_as_in_training(tmp_path):
     params = small_params({"extract.clip_frames": 13}, backbone="x3d_s")
     path = write_store(tmp_path / "test", [0], 13 * T, lambda _, frame: noisy(0, frame), "red", clip_frames=13)
     store = FrameStore(path)
-    clip, _, _ = ClipDataset(store, ORDER, evaluation_transform(SIDE))[0]
+    clip = ClipDataset(store, ORDER, CentreView(SIDE)).clip(0)
     assert clip.shape == (T, 3, 13, SIDE, SIDE)
     assert torch.equal(to_clip(store.clip(0, ORDER), params), clip)
 

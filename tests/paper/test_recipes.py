@@ -181,9 +181,9 @@ def test_clips_are_mirrored_unless_classes_distinguish_left_from_right(
     Path("videos").symlink_to(data_sets / name)
     params = load_params(FILES[f"{name}_resnet50"], SMALL)
     extract(read_dataset(params.dataset, params.seed), params.extract, FRAMES)
-    transform = load_clips("train", params, augment=True).transform
+    view = load_clips("train", params, augment=True).view
     dark_on_the_left = torch.zeros(1, 3, 40, 60, dtype=torch.uint8)
     dark_on_the_left[..., 30:] = 255
     torch.manual_seed(0)
-    seen = [transform(dark_on_the_left) for _ in range(20)]
+    seen = [view(dark_on_the_left)[0].float() for _ in range(20)]
     assert {bool(each[..., 0].mean() > each[..., -1].mean()) for each in seen} == mirrored

@@ -45,7 +45,8 @@ def make_project(root: Path) -> dict[str, pd.DataFrame]:
         for stage in ("pretrain", "branches", "gates"):
             save_trained(model, stage, CLASSES)
         test = Split(split_features(model, params, "test"), model.readout, count_costs(model), "top1")
-        clips = torch.stack([clip for clip, _, _ in load_clips("test", params)])
+        loaded = load_clips("test", params)
+        clips = torch.stack([loaded.clip(row) for row in range(len(loaded))])
         policies = {"tlee": policy_amid(model, clips), "full": Thresholds.never(3), "random": RandomExits(0.3, seed=0)}
         save_policies(policies)
         outcomes = {name: test.run(policy) for name, policy in policies.items()}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from support.small import T, identity_readout, random_clips, random_network, small_params
 from torch import nn
-from torch.utils.data import TensorDataset
 
 from tlee.errors import UserError
+from tlee.loading import TensorRows
 from tlee.model import TLEE
 from tlee.paths import LOCK
 from tlee.resumption import remove_recorded
@@ -39,9 +39,9 @@ class Regression(Task):
         return nn.functional.mse_loss(self.layers(inputs), targets)
 
 
-def data() -> TensorDataset:
+def data() -> TensorRows:
     generator = torch.Generator().manual_seed(0)
-    return TensorDataset(torch.randn(20, 3, generator=generator), torch.randn(20, 1, generator=generator))
+    return TensorRows(torch.randn(20, 3, generator=generator), torch.randn(20, 1, generator=generator))
 
 
 def train(task: Regression, state: Path, validate=lambda: {"value": 1.0}):

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from tlee.clips import evaluation_transform, load_clips
+from tlee.clips import load_clips
 from tlee.datasets import read_dataset
 from tlee.edge.bundle import Videos, write_bundle
 from tlee.edge.estimate import NANO, estimate_nano
@@ -38,6 +38,7 @@ from tlee.policies.files import read_policy
 from tlee.policies.given import RandomExits
 from tlee.records import save_metrics, save_table
 from tlee.subsets import spread
+from tlee.views import evaluation_transform
 
 DECODED_VIDEOS = 50
 CALIBRATION_VIDEOS = 16  #: of val
@@ -207,7 +208,7 @@ def time_policy(params: Params) -> LatencyReport:
     assert isinstance(policy, Exportable)  # the kinds of all methods
     if isinstance(policy, RandomExits):
         given_exits = policy.exit_depths(len(test), params.extract.frames, model.num_exits)[rows].tolist()
-    videos = Videos(names, lambda row: test[rows[row]][0], given_exits)
+    videos = Videos(names, lambda row: test.clip(rows[row]), given_exits)
     write_bundle(model, policy, videos, classes, EDGE)
     device = measure_target(latency, EDGE)  # first: if it cannot be reached, this is reported at once
     runner = Runner(EDGE, "onnxruntime")
@@ -215,7 +216,7 @@ def time_policy(params: Params) -> LatencyReport:
     int8 = None
     if latency.int8:
         val = load_clips("val", params)
-        calibration = [val[row][0].numpy() for row in spread(len(val), CALIBRATION_VIDEOS)]
+        calibration = [val.clip(row).numpy() for row in spread(len(val), CALIBRATION_VIDEOS)]
         runners = {FP32: runner, INT8: Runner(quantise(EDGE, calibration), "onnxruntime")}
         groups = [test.store.groups[row] for row in rows]
         int8 = compare_precisions(runners, model, test.store.truth(rows), groups, params.seed)

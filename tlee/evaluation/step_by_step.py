@@ -29,7 +29,7 @@ def step_by_step_agreement(evaluation: Evaluation, params: Params) -> pd.Series:
     batches = [[*deciding]] if stateless else [[name] for name in deciding]  # policies that one network can run for
     same = dict.fromkeys(evaluation.policies, 0)
     for row in rows:
-        clip, _, _ = clips[row]
+        clip = clips.clip(row)
         remembered = Remembered(LiveFeatures(model, clip)) if stateless else None
         live: dict[str, Outcomes] = {}
         for names in batches:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tlee.clips import evaluation_transform
 from tlee.costs import GIGA, Costs, count_costs
 from tlee.errors import UserError
 from tlee.extraction import Sampling, decode, to_jpeg
@@ -29,6 +28,7 @@ from tlee.policies.inference import run_any
 from tlee.policies.policy import Policy
 from tlee.policies.sources import LiveFeatures
 from tlee.records import rounded
+from tlee.views import evaluation_transform
 
 LABEL_THRESHOLD = 0.5  #: probability above which a label of a multi-label network is predicted
 

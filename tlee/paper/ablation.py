@@ -14,14 +14,15 @@ from functools import reduce
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
 
 from tlee.clips import load_clips
 from tlee.costs import count_costs
+from tlee.devices import device_of
 from tlee.evaluation.comparison import paired
 from tlee.evaluation.evaluate import evaluate
 from tlee.evaluation.replay import Split
 from tlee.features import FeatureTable, load_features, split_features
+from tlee.loading import Examples, TensorRows
 from tlee.model import TLEE, load_trained, without_initial_weights
 from tlee.params import Params, TrainingParams, change
 from tlee.paths import SPLITS
@@ -177,13 +178,14 @@ def _train_readout(network: TLEE, table: FeatureTable, params: Params, features:
     """Train reuse and classifiers, then gates, on exit features: ``stored`` ones, or those of the ``own`` branches."""
     targets = table.targets(network.readout.multi_label)
     settings = params.gates.model_copy(update={"epochs": READOUT_EPOCHS})
-    _fit(f"readout-{features}", ReadoutTask(network), TensorDataset(table.features, targets), settings, params)
+    _fit(f"readout-{features}", ReadoutTask(network), TensorRows(table.features, targets), settings, params)
     if network.readout.gates:
-        data = TensorDataset(table.features, targets, table.truth)
+        data = TensorRows(table.features, targets, table.truth)
         _fit(f"gates-{features}", GateTask(network), data, settings, params)
 
 
-def _fit(name: str, task: Task, data: Dataset, settings: TrainingParams, params: Params) -> None:
+def _fit(name: str, task: Task, data: Examples, settings: TrainingParams, params: Params) -> None:
     state = state_file(f"ablation-{name}", params)
-    fit(task, data, settings, seed=params.seed, validate=dict, state=state)
+    accelerator = device_of(params.compute).type
+    fit(task, data, settings, seed=params.seed, validate=dict, state=state, accelerator=accelerator)
     state.unlink(missing_ok=True)

@@ -37,6 +37,7 @@ COMMON: Settings = {
     "pretrain.epochs": 25,
     "pretrain.batch_clips": 8,
     "pretrain.frames": 10,
+    "pretrain.precision": "32-true",
     "pretrain.learning_rate": 0.0002,
     "pretrain.head_rate": 1.0,
     "pretrain.weight_decay": 0.05,
@@ -49,6 +50,7 @@ COMMON: Settings = {
     "branches.epochs": 50,
     "branches.batch_clips": 8,
     "branches.frames": 10,
+    "branches.precision": "32-true",
     "branches.learning_rate": 0.0003,
     "branches.weight_decay": 0.01,
     "branches.train_views": 2,
@@ -78,6 +80,8 @@ COMMON: Settings = {
     "guarantee.max_harm": 2.0,
     "guarantee.confidence": 0.95,
     "guarantee.one_per_group": False,
+    "compute.accelerator": "auto",
+    "compute.workers": "auto",
     "compute.jobs": -1,
 }
 

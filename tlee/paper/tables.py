@@ -38,7 +38,7 @@ SHOWN = {
 }
 PRETRAINING = ("model.weights", "model.trained")
 
-#: Parameters that do not affect policies: where the stages compute, and the latency measurement.
+#: Parameters that do not affect policies: what computes, and the latency measurement.
 IRRELEVANT = ("compute.", "latency.")
 
 CAPTION = (

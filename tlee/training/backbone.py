@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from tlee.clips import ClipDataset, load_clips
+from tlee.devices import device_of
+from tlee.loading import Loader
 from tlee.metrics import top1
 from tlee.model import TLEE, load_whole, save_trained
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
 from tlee.reproducibility import convolution_threads
-from tlee.training.loop import Task, add_up, fit_stage, to_fastest_layout
+from tlee.training.loop import Task, add_up, fit_stage, single_precision, to_fastest_layout
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -58,6 +59,11 @@ class PretrainTask(Task):
     def forward(self, clips: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         model, settings = self.model, self.settings
         features = model.exit_features(clips) if settings.joint else model.full_features(clips)
+        with single_precision(features):
+            return self._loss(features.float(), targets)
+
+    def _loss(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        model, settings = self.model, self.settings
         features = nn.functional.dropout(features, settings.dropout, self.training)
         *early, full = [model.readout.prefix_logits(features, depth) for depth in range(features.shape[2])]
         losses = [model.readout.mean_loss(logits, targets, settings.label_smoothing) for logits in (*early, full)]
@@ -105,7 +111,7 @@ def pretrain(params: Params) -> Pretraining:
     val = load_clips("val", params)
     classes = train.store.classes
     if params.model.trained:
-        model = load_whole(params, classes)
+        model = load_whole(params, classes).to(device_of(params.compute))
         history = pd.DataFrame([{"epoch": 0, **validate(model, val)}])
     else:
         model = to_fastest_layout(TLEE(params, len(classes)))
@@ -120,7 +126,8 @@ def validate(model: TLEE, clips: ClipDataset) -> dict[str, float]:
     """Top-1 at full depth after 1, 3 and all frames."""
     model.eval()
     device = next(model.parameters()).device
-    features = [model.full_features(frames.to(device)) for frames, _, _ in DataLoader(clips, 32)]
+    with Loader(clips, 32, device) as loader:
+        features = [model.full_features(frames) for frames, _, _ in loader.epoch()]
     logits = torch.cat([model.readout.prefix_logits(each, 0) for each in features]).cpu()
     frames = sorted({1, min(3, logits.shape[1]), logits.shape[1]})
     return {

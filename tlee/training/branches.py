@@ -17,15 +17,16 @@ from typing import cast
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from tlee.clips import ClipDataset, load_clips
+from tlee.devices import device_of
+from tlee.loading import Loader
 from tlee.metrics import top1
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
 from tlee.reproducibility import convolution_threads
-from tlee.training.loop import NO_HISTORY, Task, add_up, fit_stage, to_fastest_layout
+from tlee.training.loop import NO_HISTORY, Task, add_up, fit_stage, single_precision, to_fastest_layout
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
 UNCHANGED = "unchanged"  # imported or jointly trained branches, or none
@@ -60,7 +61,8 @@ class BranchTask(Task):
 
     def forward(self, clips: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         features = self.features(clips)
-        return add_up(self._loss(strategy, each, targets) for strategy, each in features.items())
+        with single_precision(clips):
+            return add_up(self._loss(strategy, each.float(), targets) for strategy, each in features.items())
 
     def _loss(self, strategy: str, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         readout, branches = self.model.readout, range(features.shape[2] - 1)
@@ -109,7 +111,7 @@ def train_branches(params: Params) -> BranchTraining:
     trains = params.model.num_branches > 0 and not params.pretrain.joint and not params.model.trained
     torch.manual_seed(params.seed)
     heads = {strategy: model.new_branches() for strategy in STRATEGIES} if trains else {UNCHANGED: model.branches}
-    task = to_fastest_layout(BranchTask(model, heads))
+    task = to_fastest_layout(BranchTask(model, heads)).to(device_of(params.compute))
     history = NO_HISTORY
     if trains:
         history = fit_stage("branches", task, train, params.branches, params, dict)
@@ -131,7 +133,8 @@ def compare_strategies(task: BranchTask, clips: ClipDataset, draws: int = 20) ->
     """
     task.eval()
     readout, device = task.model.readout, next(task.parameters()).device
-    batches = [task.features(frames.to(device)) for frames, _, _ in DataLoader(clips, 32)]
+    with Loader(clips, 32, device) as loader:
+        batches = [task.features(frames) for frames, _, _ in loader.epoch()]
     rows = []
     for strategy in task.heads:
         features = torch.cat([batch[strategy] for batch in batches])

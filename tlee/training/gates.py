@@ -7,10 +7,10 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
 
 from tlee.features import FeatureTable, load_features
 from tlee.levels import ALWAYS, NEVER
+from tlee.loading import TensorRows
 from tlee.metrics import auroc, is_correct
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
@@ -139,7 +139,7 @@ def train_gates(params: Params) -> GateTraining:
     task, val, history = GateTask(model), load_features("val"), NO_HISTORY
     if model.readout.gates and not params.model.trained:
         train = load_features("train")
-        data = TensorDataset(train.features, train.targets(model.readout.multi_label), train.truth)
+        data = TensorRows(train.features, train.targets(model.readout.multi_label), train.truth)
 
         def validate() -> dict[str, float]:
             return {"val AUROC": _pairs_of(task, val).auroc}

@@ -4,19 +4,20 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable
 from functools import reduce
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
 from lightning_fabric import Fabric, seed_everything
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
+from tlee.devices import device_of
 from tlee.errors import UserError
-from tlee.params import Params, TrainingParams
+from tlee.loading import Batch, Examples, Loader
+from tlee.params import ClipTrainingParams, Params, TrainingParams
 from tlee.paths import FEATURES, FRAMES, MODELS, RUNS
 from tlee.resumption import finish, reopen
 from tlee.stage_code import PACKAGE, code_digest
@@ -26,7 +27,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Task(nn.Module):
-    """A network with its loss, ``forward(*batch)``, that ``fit`` trains."""
+    """A network with its loss, ``forward(*batch)``, that ``fit`` trains; the loss is always in single precision."""
 
     def rates(self) -> dict[float, list[nn.Parameter]]:
         """Return the parameters to train by the factor of the learning rate that they are trained with."""
@@ -40,7 +41,7 @@ NO_HISTORY = pd.DataFrame({"epoch": [], "loss": []})  #: of a stage that trained
 
 def state_file(stage: str, params: Params) -> Path:
     """Path of the state of an interrupted run of ``stage``, named by the parameters, its input files and the code."""
-    settings = params.model_dump(exclude={"evaluate", "latency"})  # of later stages
+    settings = params.model_dump(exclude={"evaluate", "latency", "compute"})  # of later stages, of no stage
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for folder in (FRAMES, MODELS, FEATURES):
         for path in sorted(folder.glob("*")):
@@ -64,29 +65,36 @@ def add_up(losses: Iterable[torch.Tensor]) -> torch.Tensor:
     return reduce(torch.add, losses)
 
 
+def single_precision(tensor: torch.Tensor) -> torch.autocast:
+    """Return the context in which operators on the device of ``tensor`` keep single precision."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
 def fit_stage(
     stage: str,
     task: Task,
-    data: Dataset,
+    data: Examples,
     training: TrainingParams,
     params: Params,
     validate: Callable[[], dict[str, float]],
 ) -> pd.DataFrame:
     """Train ``task`` as ``fit`` does, resumable until DVC has recorded the stage; return the history."""
     state = reopen(state_file(stage, params))
-    history = fit(task, data, training, seed=params.seed, validate=validate, state=state)
+    accelerator = device_of(params.compute).type
+    history = fit(task, data, training, seed=params.seed, validate=validate, state=state, accelerator=accelerator)
     finish(state)
     return history
 
 
 def fit(
     task: Task,
-    data: Dataset,
+    data: Examples,
     params: TrainingParams,
     *,
     seed: int,
     validate: Callable[[], dict[str, float]],
     state: Path,
+    accelerator: str = "auto",
 ) -> pd.DataFrame:
     """Train ``task`` with AdamW and a one-cycle learning rate.
 
@@ -94,13 +102,15 @@ def fit(
     ``state``. If it exists at the start, training resumes from it and ends as if it had not been interrupted: the last
     epoch is run in any case, so random numbers drawn later are the same too. A damaged state is ignored with a warning.
 
+    ``data`` is read in batches of ``params.batch_clips``, shuffled by ``seed`` and epoch.
+
     Returns the history: one row an epoch with ``epoch``, ``loss`` and, every ``VALIDATE_EVERY`` epochs and at the end,
     the values of ``validate()``.
     Raises ``UserError`` if the loss is not finite.
     """
-    fabric = Fabric(accelerator="auto", devices=1)
-    batch = min(params.batch_clips, len(cast(Sized, data)))
-    loader = cast(DataLoader, fabric.setup_dataloaders(DataLoader(data, batch, shuffle=True, drop_last=True)))
+    precision = params.precision if isinstance(params, ClipTrainingParams) else "32-true"
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
+    loader = Loader(data, params.batch_clips, fabric.device, seed=seed, shuffle=True)
     rates = task.rates()
     peaks = [rate * params.learning_rate for rate in rates]
     groups = [{"params": part, "lr": peak} for part, peak in zip(rates.values(), peaks, strict=True)]
@@ -109,23 +119,25 @@ def fit(
     steps = params.epochs * len(loader)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, steps, pct_start=0.1)
     progress: dict[str, Any] = {"task": network, "optimizer": optimizer, "schedule": schedule, "history": []}
+    progress["precision"] = fabric.strategy.precision  # the scale of losses of 16-mixed
     if _is_intact(state):
         fabric.load(state, progress)
         print(f"resuming after epoch {len(progress['history'])} from {state}", flush=True)
     history = progress["history"]
-    for epoch in range(len(history), params.epochs):
-        seed_everything(seed + epoch, verbose=False)  # the same epoch, resumed or not
-        start = time.perf_counter()
-        loss = _train_epoch(fabric, network, loader, optimizer, schedule)
-        if not math.isfinite(loss):
-            raise UserError(f"the loss became {loss} in epoch {epoch + 1}: lower this stage's learning_rate")
-        due = (epoch + 1) % VALIDATE_EVERY == 0 or epoch + 1 == params.epochs
-        history.append({"epoch": epoch + 1, "loss": loss, **(validate() if due else {})})
-        values = "  ".join(f"{name} {value:.3f}" for name, value in history[-1].items() if name != "epoch")
-        seconds = time.perf_counter() - start
-        print(f"epoch {epoch + 1:3d}/{params.epochs}  {values}  ({seconds:.1f} s)", flush=True)
-        if epoch + 1 < params.epochs:
-            _save(fabric, progress, state)
+    with loader:
+        for epoch in range(len(history), params.epochs):
+            seed_everything(seed + epoch, verbose=False)  # the same epoch, resumed or not
+            start = time.perf_counter()
+            loss = _train_epoch(fabric, network, loader.epoch(epoch), optimizer, schedule)
+            if not math.isfinite(loss):
+                raise UserError(f"the loss became {loss} in epoch {epoch + 1}: lower this stage's learning_rate")
+            due = (epoch + 1) % VALIDATE_EVERY == 0 or epoch + 1 == params.epochs
+            history.append({"epoch": epoch + 1, "loss": loss, **(validate() if due else {})})
+            values = "  ".join(f"{name} {value:.3f}" for name, value in history[-1].items() if name != "epoch")
+            seconds = time.perf_counter() - start
+            print(f"epoch {epoch + 1:3d}/{params.epochs}  {values}  ({seconds:.1f} s)", flush=True)
+            if epoch + 1 < params.epochs:
+                _save(fabric, progress, state)
     return pd.DataFrame(history)
 
 
@@ -140,17 +152,18 @@ def _is_intact(state: Path) -> bool:
         return False
 
 
-def _train_epoch(fabric: Fabric, task: nn.Module, loader: DataLoader, optimizer, schedule) -> float:
+def _train_epoch(fabric: Fabric, task: nn.Module, batches: Iterable[Batch], optimizer, schedule) -> float:
+    """Train on ``batches``; the loss stays on the device meanwhile, so that a GPU is never waited for."""
     task.train()
     losses = []
-    for batch in loader:
+    for batch in batches:
         loss = task(*batch)
         fabric.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        losses.append(loss.item())
-    return sum(losses) / len(losses)
+        losses.append(loss.detach())
+    return sum(torch.stack(losses).tolist()) / len(losses)
 
 
 def _save(fabric: Fabric, progress: dict, path: Path) -> None:
