@@ -65,6 +65,15 @@ def code():
 
 
 @app.command()
+def plan():
+    """Say what a run with these parameters will take on this machine, before anything runs: time and disk."""
+    from tlee.planning import plan_run
+
+    os.chdir(find_root(Path.cwd()))
+    typer.echo(plan_run())
+
+
+@app.command()
 def summary():
     """Print the results of the last run, and the notebooks and figures to open."""
     from tlee.paper.summary import summarise

@@ -11,8 +11,8 @@ ORDER = [
     *("stage_code", "levels", "methods", "subsets", "intervals", "arrays", "_torchvision", "metrics", "weights"),
     *("devices", "loading", "sealed_batches", "labels", "frame_format", "datasets", "extraction", "frames", "views"),
     *("clips", "backbones", "modules", "readout", "model", "costs", "features", "figures", "notebook", "policies"),
-    *("training", "evaluation", "explanation", "guarantee", "edge", "live", "paper", "benchmark", "demo"),
-    *("checkpoints", "__main__"),
+    *("training", "evaluation", "explanation", "guarantee", "edge", "live", "planning", "paper", "benchmark"),
+    *("demo", "checkpoints", "__main__"),
 ]
 
 MODULES = {

@@ -1,0 +1,131 @@
+"""The forecast of a run: exact sums from made-up measurements, and a rehearsal of a small data set."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.small import in_place_of_resnet18, small_params
+
+from tlee.datasets import Dataset, read_dataset
+from tlee.demo import ClipSpec, write_demo
+from tlee.planning import report
+from tlee.planning.forecast import KERNEL, STAGES, forecast, with_last_run
+from tlee.planning.rehearsal import Linear, Rehearsal, rehearse
+
+MEASURED = Rehearsal(
+    extraction=Linear(start=2.0, each=0.5),
+    pretraining=3.0,
+    validation=0.1,
+    branches=7.0,
+    features=0.2,
+    gates=0.01,
+    evaluation=Linear(10.0, 0.1),
+    latency=Linear(20.0, 1.0),
+    guarantee=Linear(5.0, 0.2),
+    video_bytes=1e6,
+    clip_bytes=2e6,
+    model_bytes=5e6,
+)
+
+
+def dataset(train: int, val: int, test: int) -> Dataset:
+    splits = ["train"] * train + ["val"] * val + ["test"] * test
+    return Dataset(Path("videos"), ["a"], pd.DataFrame({"split": splits}))
+
+
+def settings(**overrides):
+    few = {"pretrain.epochs": 6, "pretrain.batch_clips": 10, "branches.epochs": 3, "branches.batch_clips": 25}
+    few |= {"branches.train_views": 2, "gates.epochs": 4, "gates.batch_clips": 50, "latency.videos": 64}
+    return small_params(few | {"latency.repeats": 3} | overrides)
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return forecast(settings(), dataset(100, 20, 40), MEASURED).set_index("stage")
+
+
+def test_time_is_that_of_the_steps_videos_and_clips(table):
+    expected = {
+        "extract": 2 + 160 * 0.5,
+        "pretrain": 6 * 10 * 3 + 2 * 20 * 0.1,  # validated after 5 epochs and at the end
+        "branches": 3 * 4 * 7 + 20 * 0.1 + 260 * 0.2,
+        "gates": 4 * 4 * 0.01,
+        "evaluate": 10 + 30 * 0.1,
+        "latency": 20 + 3 * 40,  # all of test, three times
+        "guarantee": 5 + 30 * 0.2,
+        "explain": 0.0,
+    }
+    assert table["seconds"].to_dict() == pytest.approx({stage: KERNEL + value for stage, value in expected.items()})
+
+
+def test_disk_is_that_of_frames_weights_and_exit_features(table):
+    used = table["gigabytes"][table["gigabytes"] > 0].to_dict()
+    assert used == pytest.approx({"extract": 0.16, "pretrain": 0.005, "branches": 0.52})
+
+
+def test_twice_the_epochs_take_twice_the_training():
+    videos = dataset(100, 20, 40)
+    once, twice = (
+        forecast(settings(**{"gates.epochs": epochs}), videos, MEASURED).set_index("stage")["seconds"]
+        for epochs in (5, 10)
+    )
+    assert twice["gates"] - KERNEL == pytest.approx(2 * (once["gates"] - KERNEL))
+    assert twice.drop("gates").equals(once.drop("gates"))
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "expected"),
+    [
+        ((10, 3.0), (20, 5.0), Linear(1.0, 0.2)),
+        ((10, 5.0), (20, 4.0), Linear(4.0, 0.0)),  # noise: no work takes less time if there is more of it
+        ((10, 1.0), (20, 4.0), Linear(0.0, 0.2)),  # nor does it begin before it starts
+    ],
+)
+def test_a_line_through_two_measurements_never_falls_below_zero(small, large, expected):
+    line = Linear.through(small, large)
+    assert (line.start, line.each) == pytest.approx((expected.start, expected.each))
+
+
+def test_the_last_run_is_told_by_the_executed_notebooks(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results/notebooks"
+    folder.mkdir(parents=True)
+    (folder / "1_extract_frames.ipynb").write_text(json.dumps({"metadata": {"papermill": {"duration": 44.0}}}))
+    (folder / "4_train_gates.ipynb").write_text("damaged")
+    found = with_last_run(table.reset_index()).set_index("stage")
+    assert found["took"].dropna().to_dict() == {"extract": 44.0}
+    assert found["ratio"]["extract"] == pytest.approx(2.0)
+    assert "44 s" in report(found.reset_index())
+
+
+def test_every_stage_has_its_notebook(root):
+    assert sorted(STAGES.values()) == sorted(path.stem for path in (root / "notebooks").glob("[1-8]_*.ipynb"))
+
+
+def test_a_disk_that_is_too_small_is_told(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = with_last_run(table.reset_index())
+    assert "too small" not in report(shown)
+    assert "too small" in report(shown.assign(gigabytes=1e9))
+
+
+@pytest.mark.slow
+def test_a_rehearsal_measures_every_stage_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    groups = (1, 2, 9, 10, 11, 12)  # the first two are for testing
+    write_demo("data", [ClipSpec(action, group, 1) for action in ("Bend", "Wave") for group in groups], jobs=1)
+    changes = {"compute.jobs": 1, "evaluate.bootstrap": 20, "latency.int8": False, "extract.short_side": 24}
+    params = small_params(changes)
+    videos, stages = read_dataset(params.dataset, params.seed), []
+    with in_place_of_resnet18():
+        measured = rehearse(params, videos, stages.append)
+    assert stages == [stage for stage in STAGES if stage != "explain"]
+    seconds = {name: value for name, value in vars(measured).items() if not isinstance(value, Linear)}
+    assert all(np.isfinite(value) and value >= 0 for value in seconds.values())
+    assert min(seconds["features"], seconds["video_bytes"], seconds["clip_bytes"], seconds["model_bytes"]) > 0
+    assert measured.clip_bytes >= 4 * params.extract.frames * 3  # single precision, two branches and the end
+    assert [path.name for path in tmp_path.iterdir()] == ["data", "runs"] and not list((tmp_path / "runs").iterdir())
+    assert len(forecast(params, replace(videos), measured)) == len(STAGES)

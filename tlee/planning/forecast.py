@@ -1,0 +1,82 @@
+"""Forecast of the time and disk space of each stage, and what then happened."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from tlee.datasets import Dataset
+from tlee.params import Params
+from tlee.paths import NOTEBOOKS, SPLITS
+from tlee.planning.rehearsal import Rehearsal
+from tlee.training.loop import VALIDATE_EVERY
+
+KERNEL = 6.0  #: seconds in which a notebook starts and draws its figures
+STAGES = {
+    "extract": "1_extract_frames",
+    "pretrain": "2_pretrain_backbone",
+    "branches": "3_train_branches",
+    "gates": "4_train_gates",
+    "evaluate": "5_evaluate",
+    "latency": "6_latency",
+    "guarantee": "7_guarantee",
+    "explain": "8_explain",
+}
+
+
+def forecast(params: Params, dataset: Dataset, measured: Rehearsal) -> pd.DataFrame:
+    """Return one row a ``stage``: ``seconds``, ``gigabytes`` that it leaves on the disk, and of what they are."""
+    counts = dataset.manifest["split"].value_counts()
+    train, val, test = (int(counts.get(split, 0)) for split in SPLITS)
+    videos, views = train + val + test, params.branches.train_views
+    clips, held_out = train * views + val + test, (val + test) / 2
+    epochs = params.pretrain.epochs
+    validations = -(-epochs // VALIDATE_EVERY)
+    seconds = {
+        "extract": measured.extraction.seconds(videos),
+        "pretrain": epochs * _steps(train, params.pretrain.batch_clips) * measured.pretraining
+        + validations * val * measured.validation,
+        "branches": params.branches.epochs * _steps(train, params.branches.batch_clips) * measured.branches
+        + val * measured.validation
+        + clips * measured.features,
+        "gates": params.gates.epochs * _steps(train * views, params.gates.batch_clips) * measured.gates,
+        "evaluate": measured.evaluation.seconds(held_out),
+        "latency": measured.latency.seconds(min(params.latency.videos, test) * params.latency.repeats),
+        "guarantee": measured.guarantee.seconds(held_out),
+        "explain": 0.0,
+    }
+    disk = {
+        "extract": videos * measured.video_bytes,
+        "pretrain": measured.model_bytes,
+        "branches": clips * measured.clip_bytes,
+    }
+    work = {
+        "extract": f"{videos} videos of {params.extract.frames} frames",
+        "pretrain": f"{epochs} epochs of {train} videos, {params.pretrain.frames} frames each",
+        "branches": f"exit features of {clips} clips",
+        "gates": f"{params.gates.epochs} epochs of {train * views} clips",
+        "evaluate": f"policies on {val} and {test} videos",
+        "latency": f"{min(params.latency.videos, test)} videos, {params.latency.repeats} times",
+        "guarantee": f"policies on {val} and {test} videos",
+        "explain": "figures",
+    }
+    rows = [(stage, KERNEL + seconds[stage], disk.get(stage, 0.0) / 1e9, work[stage]) for stage in STAGES]
+    return pd.DataFrame(rows, columns=["stage", "seconds", "gigabytes", "work"])
+
+
+def _steps(clips: int, batch: int) -> int:
+    return max(clips // batch, 1)
+
+
+def with_last_run(table: pd.DataFrame) -> pd.DataFrame:
+    """Add ``took``, the seconds of each stage's last run by its executed notebook, NaN if there is none; ``ratio``."""
+    took = [_duration(NOTEBOOKS / f"{STAGES[stage]}.ipynb") for stage in table["stage"]]
+    return table.assign(took=took, ratio=lambda found: found["seconds"] / found["took"])
+
+
+def _duration(notebook: Path) -> float:
+    try:
+        content = json.loads(notebook.read_text(encoding="utf-8"))
+        return float(content["metadata"]["papermill"]["duration"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return float("nan")

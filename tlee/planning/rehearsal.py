@@ -1,0 +1,197 @@
+"""Rehearsal: the code of every stage, run with the real parameters on a few videos in a folder of its own."""
+
+import contextlib
+import io
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+
+from tlee.datasets import Dataset
+from tlee.edge.report import time_policy
+from tlee.evaluation.evaluate import evaluate, load_splits
+from tlee.evaluation.headroom import measure_headroom
+from tlee.evaluation.replay import Split
+from tlee.extraction import extract
+from tlee.features import store_features
+from tlee.guarantee.calibration import calibrate
+from tlee.guarantee.certify import certify
+from tlee.model import load_trained
+from tlee.params import Params, change
+from tlee.paths import FEATURES, FRAMES, MODELS, RUNS, SPLITS
+from tlee.policies.files import save_policies
+from tlee.subsets import spread
+from tlee.training.backbone import pretrain
+from tlee.training.branches import train_branches
+from tlee.training.gates import train_gates
+
+HELD_OUT = 16  #: videos of ``val`` and of ``test``
+STEPS = 4  #: of training, in an epoch
+GATE_EPOCHS = 5  #: more than one: they take little time
+REPLAYED = (64, 128)  #: videos that policies are compared on
+TIMED = (4, 8)  #: videos whose latency is measured
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Seconds of some work: ``start`` in any case, and ``each`` for every unit of it."""
+
+    start: float
+    each: float
+
+    @classmethod
+    def through(cls, small: tuple[int, float], large: tuple[int, float]) -> "Linear":
+        """Return the line through two measurements ``(units, seconds)``; neither part is negative."""
+        (few, short), (many, long) = small, large
+        each = min(max((long - short) / (many - few), 0.0), long / many)
+        return cls(max(long - each * many, 0.0), each)
+
+    def seconds(self, units: float) -> float:
+        """Return the seconds of ``units`` of the work."""
+        return self.start + self.each * units
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Measurements on this machine: seconds, and sizes in bytes."""
+
+    extraction: Linear  #: by videos, with the processes that read in parallel
+    pretraining: float  #: a step of training
+    validation: float  #: a video, with all of its frames at full depth
+    branches: float  #: a step of training; 0 if nothing is trained
+    features: float  #: a clip, all of its exit features
+    gates: float  #: a step of training
+    evaluation: Linear  #: by videos, the mean of ``val`` and ``test``
+    latency: Linear  #: by videos, in one pass
+    guarantee: Linear  #: by videos, the mean of ``val`` and ``test``
+    video_bytes: float  #: frames of a video
+    clip_bytes: float  #: exit features of a clip
+    model_bytes: float  #: weights
+
+
+def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> Rehearsal:
+    """Run all stages on a few videos of ``dataset``; ``say`` is told which one is next. Takes a minute for the demo.
+
+    Raises ``UserError`` as the stages do.
+    """
+    few = _sample(replace(dataset, videos=dataset.videos.absolute()), params)
+    params = change(params, {"dataset.root": str(Path(params.dataset.root).absolute())})
+    RUNS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="plan-", dir=RUNS) as folder, _quietly_in(folder):
+        say("extract")
+        extraction = _time_extraction(few, params)
+        trained = int((few.manifest["split"] == "train").sum())
+        say("pretrain")
+        steps = trained // min(trained, params.pretrain.batch_clips)
+        pretraining, rest = _time_epochs("pretrain", pretrain, params, steps, 1)
+        say("branches")
+        steps = trained // min(trained, params.branches.batch_clips)
+        branches, _ = _time_epochs("branches", train_branches, params, steps, 1)
+        model, _ = load_trained(params, "pretrain", "branches")
+        clips = trained * params.branches.train_views + len(few.manifest) - trained
+        features = _seconds_of(lambda: store_features(model, params)) / clips
+        say("gates")
+        steps = max(trained * params.branches.train_views // params.gates.batch_clips, 1)
+        gates, _ = _time_epochs("gates", train_gates, params, steps, GATE_EPOCHS)
+        say("evaluate")
+        val, test = load_splits(params)
+        evaluation = _line(REPLAYED, lambda videos: _evaluate(_enlarged(val, videos), _enlarged(test, videos), params))
+        say("latency")
+        save_policies(evaluate(_enlarged(val, REPLAYED[0]), test, params).policies)
+        latency = _line(TIMED, lambda videos: _time_latency(videos, params))
+        say("guarantee")
+        guarantee = _line(REPLAYED, lambda videos: _guarantee(_enlarged(val, videos), _enlarged(test, videos), params))
+        return Rehearsal(
+            extraction,
+            pretraining,
+            rest / HELD_OUT,
+            branches,
+            features,
+            gates,
+            evaluation,
+            latency,
+            guarantee,
+            _size(FRAMES) / len(few.manifest),
+            _size(FEATURES) / clips,
+            _size(MODELS),
+        )
+
+
+def _sample(dataset: Dataset, params: Params) -> Dataset:
+    """Return evenly spaced videos of each split, enough for ``STEPS`` steps of training and for all processes."""
+    batch = max(params.pretrain.batch_clips, params.branches.batch_clips)
+    wanted = {"train": max(STEPS * batch, 8 * joblib.cpu_count()), "val": HELD_OUT, "test": HELD_OUT}
+    parts = [dataset.manifest[dataset.manifest["split"] == split] for split in SPLITS]
+    chosen = [part.iloc[spread(len(part), wanted[split])] for part, split in zip(parts, SPLITS, strict=True)]
+    return replace(dataset, manifest=pd.concat(chosen, ignore_index=True))
+
+
+@contextlib.contextmanager
+def _quietly_in(folder: str) -> Iterator[None]:
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        MODELS.mkdir(parents=True)
+        RUNS.mkdir()
+        yield
+
+
+def _seconds_of(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _line(units: tuple[int, int], work: Callable[[int], object]) -> Linear:
+    """Time ``work`` of two sizes, after a first one that is not counted: it imports."""
+    work(units[0])
+    few, many = ((size, _seconds_of(partial(work, size))) for size in units)
+    return Linear.through(few, many)
+
+
+def _time_extraction(few: Dataset, params: Params) -> Linear:
+    fewer = replace(few, manifest=few.manifest.iloc[::2])
+    settings, jobs = params.extract.model_copy(update={"max_failed_share": 1.0}), params.compute.jobs
+    first = len(fewer.manifest), _seconds_of(partial(extract, fewer, settings, FRAMES, jobs))
+    shutil.rmtree(FRAMES)
+    return Linear.through(first, (len(few.manifest), _seconds_of(partial(extract, few, settings, FRAMES, jobs))))
+
+
+def _time_epochs(
+    stage: str, train: Callable[[Params], object], params: Params, steps: int, more: int
+) -> tuple[float, float]:
+    """Return the seconds of a step of training, and of all that is not training, validation included."""
+    short, long = (_seconds_of(partial(train, change(params, {f"{stage}.epochs": epochs}))) for epochs in (1, 1 + more))
+    epoch = max(long - short, 0.0) / more
+    return epoch / steps, max(short - epoch, 0.0)
+
+
+def _enlarged(split: Split, videos: int) -> Split:
+    """Return ``videos`` copies of the videos of a split, in groups of their own, with confident predictions."""
+    table = split.table.take(np.arange(videos) % split.num_videos)
+    noise = torch.randn(table.features.shape, generator=torch.Generator().manual_seed(0))
+    features = table.features + noise * table.features.std()
+    return replace(split, table=replace(table, features=features, groups=[str(row) for row in range(videos)]))
+
+
+def _evaluate(val: Split, test: Split, params: Params) -> None:
+    measure_headroom(evaluate(val, test, params), params)
+
+
+def _guarantee(val: Split, test: Split, params: Params) -> None:
+    calibrate(val, test, params)
+    certify(val, test, params).simulate()
+
+
+def _time_latency(videos: int, params: Params) -> None:
+    time_policy(change(params, {"latency.videos": videos, "latency.repeats": 1, "latency.warmup": 0}))
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
