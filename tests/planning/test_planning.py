@@ -11,7 +11,7 @@ from support.small import in_place_of_resnet18, small_params
 
 from tlee.datasets import Dataset, read_dataset
 from tlee.demo import ClipSpec, write_demo
-from tlee.planning import report
+from tlee.planning import rehearsal, report
 from tlee.planning.forecast import KERNEL, STAGES, forecast, with_last_run
 from tlee.planning.rehearsal import Linear, Rehearsal, rehearse
 
@@ -117,6 +117,7 @@ def test_a_rehearsal_measures_every_stage_and_leaves_nothing(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     groups = (1, 2, 9, 10, 11, 12)  # the first two are for testing
     write_demo("data", [ClipSpec(action, group, 1) for action in ("Bend", "Wave") for group in groups], jobs=1)
+    monkeypatch.setattr(rehearsal, "REPLAYED", (16, 24))
     changes = {"compute.jobs": 1, "evaluate.bootstrap": 20, "latency.int8": False, "extract.short_side": 24}
     params = small_params(changes)
     videos, stages = read_dataset(params.dataset, params.seed), []
