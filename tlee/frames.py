@@ -47,7 +47,7 @@ class FrameStore:
         self.labels = self._sparse.first
 
     def __reduce__(self) -> tuple:
-        return FrameStore, (self._stored.path,)
+        return FrameStore, (self._stored.path.absolute(),)
 
     def __len__(self) -> int:
         return len(self.videos)
