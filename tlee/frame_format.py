@@ -122,7 +122,7 @@ class StoredSplit:
         self._shards: dict[int, pa.Buffer] = {}
 
     def __reduce__(self) -> tuple:
-        return StoredSplit, (self.path,)  # another process maps the files again
+        return StoredSplit, (self.path.absolute(),)  # another process maps the files again
 
     def indices(self, row: int) -> list[int]:
         """Return the indices of the stored frames in the file of a video."""

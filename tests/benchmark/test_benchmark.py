@@ -10,7 +10,7 @@ import torch
 from support.small import COSTS, T, in_place_of_resnet18, random_features, random_network, small_params
 
 from tlee import benchmark
-from tlee.benchmark import random_weights, sweeps
+from tlee.benchmark import measuring, random_weights
 from tlee.edge.bundle import Watched
 from tlee.levels import NEVER
 from tlee.params import Params, load_params
@@ -27,7 +27,7 @@ def table(root) -> pd.DataFrame:
 
     with pytest.MonkeyPatch.context() as patch, in_place_of_resnet18():
         patch.setattr(benchmark, "_params", small)
-        return benchmark.benchmark(["resnet18"], num_videos=4, num_replayed=70, num_policies=40)
+        return benchmark.benchmark(["resnet18"], num_videos=4, num_replayed=70, num_policies=40, num_stored=1000)
 
 
 def test_the_numbers_are_consistent(table):
@@ -53,6 +53,13 @@ def test_the_numbers_are_consistent(table):
     ratios = network[network.index.str.contains(" / ")]
     assert len(ratios) == 6
     assert (ratios > 0).all()
+
+
+def test_a_large_store_is_opened(table):
+    found = table[table["part"] == "frame store"].set_index("quantity")
+    assert found.at["videos", "value"] == 1000
+    assert found.at["index (MB)", "value"] == pytest.approx(1000 * 200 / 1e6, rel=0.5)
+    assert 0 < found.at["time to open it (s)", "value"] < found.at["time to open it (s)", "target"]
 
 
 def test_the_markdown_has_one_line_per_number(table):
@@ -86,7 +93,7 @@ def test_memory_is_measured_even_if_it_was_free_before():
         return [np.ones(1000) for _ in range(8000)]
 
     allocate()
-    with sweeps._measure_memory() as memory:
+    with measuring.measure_memory() as memory:
         held = allocate()
         time.sleep(0.1)
     size = sum(each.nbytes for each in held)

@@ -110,7 +110,7 @@ def test_inputs_are_code_data_and_parameters_but_the_seed():
         "stages": {
             name: {
                 "deps": [{"path": "results/frames", "md5": "0"}, {"path": f"results/code/{name}.txt", "md5": "1"}],
-                "params": {"params.yaml": {"seed": 3, "gates": {"beta": 0.5}, "extract.jobs": 2, "dataset.split": 1}},
+                "params": {"params.yaml": {"seed": 3, "gates": {"beta": 0.5}, "compute.jobs": 2, "dataset.split": 1}},
                 "outs": [{"path": "results/frames" if name == "extract" else f"results/{name}", "md5": "2"}],
             }
             for name in (*STAGES, "latency")

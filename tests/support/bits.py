@@ -60,8 +60,10 @@ def checksums(folder: Path) -> dict[str, str]:
         "costs": repr(val.costs),
     }
     sums = {name: hashlib.md5(text.encode()).hexdigest() for name, text in found.items()}
-    for path in sorted(path for path in Path().rglob("*") if path.suffix in (".mp4", ".arrow", ".npy", ".safetensors")):
-        sums[str(path)] = hashlib.md5(path.read_bytes()).hexdigest()
+    for folder in ("data", "results"):  # those in runs/ have random names
+        for path in sorted(Path(folder).rglob("*.*")):
+            if path.suffix in (".mp4", ".arrow", ".npy", ".safetensors"):
+                sums[str(path)] = hashlib.md5(path.read_bytes()).hexdigest()
     return sums
 
 

@@ -1,4 +1,4 @@
-"""Benchmark of real exits against an ideal, of decisions and of policy sweeps: ratios, with random weights.
+"""Benchmark of real exits against an ideal, of decisions, policy sweeps and large stores, with random weights.
 
 Ratios of alternating runs on one machine are more comparable between machines than times. The networks have random
 weights, 224 pixels and ten frames; thresholds are chosen in the middle of their confidences, so that exits are mixed.
@@ -13,24 +13,33 @@ import pandas as pd
 
 from tlee.benchmark.networks import time_network
 from tlee.benchmark.rows import COLUMNS
+from tlee.benchmark.stores import time_store
 from tlee.benchmark.sweeps import time_replay
 from tlee.params import Params, load_params
 
 NETWORKS = ("mobilenet_v2", "resnet50")
 UCF101_TEST = 3783  #: number of test videos
+HVU = 500_000  #: number of videos, about
 
 
 def benchmark(
-    networks: Sequence[str] = NETWORKS, num_videos: int = 8, num_replayed: int = 512, num_policies: int = 200
+    networks: Sequence[str] = NETWORKS,
+    num_videos: int = 8,
+    num_replayed: int = 512,
+    num_policies: int = 200,
+    num_stored: int = HVU,
 ) -> pd.DataFrame:
     """Run all benchmarks: each network on ``num_videos`` clips, ``num_policies`` policies on ``num_replayed`` videos.
 
-    Returns one row per number: ``part`` (network or replay), ``quantity``, ``value``, ``low`` and ``high``, ``target``.
-    Where ``low`` and ``high`` are given, they are quartiles over videos and ``value`` the median; ``target`` is an
-    upper limit, if there is one.
+    A frame store of ``num_stored`` videos is opened.
+
+    Returns one row per number: ``part`` (network, replay or frame store), ``quantity``, ``value``, ``low`` and
+    ``high``, ``target``. Where ``low`` and ``high`` are given, they are quartiles over videos and ``value`` the median;
+    ``target`` is an upper limit, if there is one.
     """
     rows = [row for name in networks for row in time_network(_params(name), num_videos)]
     rows += time_replay(_params(networks[0]), num_replayed, num_policies)
+    rows += time_store(num_stored)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -1,13 +1,6 @@
 """Time and memory of a sweep of policies over a memory-mapped table of exit features."""
 
-import ctypes
-import re
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +8,7 @@ import torch
 from torch import nn
 
 from tlee.arrays import create_array
+from tlee.benchmark.measuring import MEGA, measure_memory, seconds
 from tlee.benchmark.random_weights import NUM_CLASSES, gate_scores
 from tlee.benchmark.rows import row
 from tlee.costs import Costs, count_costs
@@ -24,8 +18,6 @@ from tlee.model import TLEE
 from tlee.params import Params
 from tlee.policies.thresholds import Thresholds
 from tlee.readout import Readout
-
-MEGA = 1e6
 
 
 def time_replay(params: Params, num_videos: int, num_policies: int) -> list[tuple]:
@@ -41,9 +33,9 @@ def time_replay(params: Params, num_videos: int, num_policies: int) -> list[tupl
         policies = _random_policies(split, num_policies)
         never = Thresholds.never(model.num_exits)
         split.run(never)
-        full = np.median([_seconds(lambda: split.run(never)) for _ in range(3)])
-        with _measure_memory() as memory:
-            sweep = _seconds(lambda: [split.score(outcomes) for outcomes in split.sweep(policies)])
+        full = np.median([seconds(lambda: split.run(never)) for _ in range(3)])
+        with measure_memory() as memory:
+            sweep = seconds(lambda: [split.score(outcomes) for outcomes in split.sweep(policies)])
         size = path.stat().st_size
     rows = [
         row("replay", "videos", num_videos),
@@ -55,12 +47,6 @@ def time_replay(params: Params, num_videos: int, num_policies: int) -> list[tupl
     if memory.is_known:
         rows.append(row("replay", "memory besides the mapped table (MB)", memory.added / MEGA))
     return rows
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def _write_features(path: Path, shape: tuple[int, ...], seed: int) -> None:
@@ -99,46 +85,3 @@ def _random_policies(split: Split, num_policies: int) -> list[Thresholds]:
         for layer, *rest in draws
         for kinds in [list(zip((confidence, gate or confidence, confidence), rest, strict=True))]
     ]
-
-
-@dataclass
-class MemoryUsage:
-    """Memory that the process allocates while it is measured, without mapped files."""
-
-    is_known: bool = False  #: False if the system does not report it
-    added: int = 0  #: maximum beyond the memory at the start, in bytes
-
-
-@contextmanager
-def _measure_memory() -> Iterator[MemoryUsage]:
-    """Poll the memory of this process, on systems that report it (Linux)."""
-    _release_free_memory()
-    start, done = _anonymous_memory(), threading.Event()
-    memory = MemoryUsage(is_known=start is not None)
-
-    def poll() -> None:
-        while not done.wait(0.01):
-            memory.added = max(memory.added, (_anonymous_memory() or 0) - (start or 0))
-
-    poller = threading.Thread(target=poll)
-    if memory.is_known:
-        poller.start()
-    try:
-        yield memory
-    finally:
-        done.set()
-        if memory.is_known:
-            poller.join()
-
-
-def _release_free_memory() -> None:
-    """Return free memory of this process to the system: its reuse would not be measured."""
-    with suppress(OSError, AttributeError):  # C libraries other than glibc
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _anonymous_memory() -> int | None:
-    """Read the anonymous resident memory of this process in bytes; None if the system does not report it."""
-    status = Path("/proc/self/status")
-    found = re.search(r"^RssAnon:\s+(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
-    return int(found.group(1)) * 1024 if found else None

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from tlee.datasets.manifest import Video
 from tlee.extraction.fingerprints import fingerprint
 from tlee.extraction.parts import Part, Record, write_part
-from tlee.frame_format import shard_file
 
 #: Frames of a shard, about 70 MB at 28 kB each: 256 videos of ten frames.
 SHARD_FRAMES = 2560
@@ -96,29 +95,21 @@ class Shard:
     def _is_stored(self) -> pa.BooleanArray:
         return pc.equal(self.part.report["reason"], "")
 
-    def move(self, store: Path) -> None:
-        """Move the shard to the frame store; its report stays, with which ``take_back`` finds it again."""
-        shutil.move(self.part.path, shard_file(store / self.split, self.number))
+    def store(self, path: Path) -> None:
+        """Store the shard as ``path``: another name of the same file, so that a run that is not recorded has it still.
+
+        It is moved if the file systems know no such links, or are two.
+        """
+        try:
+            path.hardlink_to(self.part.path)
+        except OSError:
+            shutil.move(self.part.path, path)
 
 
 def make_shards(manifest: pd.DataFrame, split: str, frames: int) -> list[Shard]:
     """Divide a split with ``frames`` frames per video into shards, however many workers there are."""
     rows, size = np.flatnonzero(manifest["split"] == split), max(1, SHARD_FRAMES // frames)
     return [Shard(split, number, rows[start : start + size]) for number, start in enumerate(range(0, len(rows), size))]
-
-
-def take_back(store: Path, folder: Path) -> None:
-    """Move shards from the frame store back to the ``folder`` of their reports, and remove what else is in the store.
-
-    Such shards are those of an extraction that was not recorded: its stage may have been killed while it drew its
-    figures, or while DVC stored its outputs.
-    """
-    for report in folder.glob("*.report"):
-        split, _, number = report.name.split(".")[0].rpartition("-")
-        stored, path = shard_file(store / split, int(number)), report.with_suffix(".arrow")
-        if stored.is_file() and not path.exists():
-            shutil.move(stored, path)
-    shutil.rmtree(store, ignore_errors=True)
 
 
 def divide(positions: list[int], size: int) -> list[list[int]]:

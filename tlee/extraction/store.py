@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,10 @@ from tlee.extraction.decoding import decode, to_jpeg
 from tlee.extraction.fingerprints import fingerprint
 from tlee.extraction.parts import Part, Record, find_parts, write_part
 from tlee.extraction.sampling import Sampling
-from tlee.extraction.shards import Shard, divide, make_shards, take_back
+from tlee.extraction.shards import Shard, divide, make_shards
 from tlee.extraction.space import Space
 from tlee.extraction.workers import open_workers
-from tlee.frame_format import VideoRow, write_index
+from tlee.frame_format import VideoRow, shard_file, write_index
 from tlee.params import ExtractParams
 from tlee.paths import FAILED_VIDEOS, RUNS, SPLITS
 from tlee.records import save_metrics
@@ -55,15 +56,15 @@ def extract(dataset: Dataset, params: ExtractParams, folder: Path, jobs: int | s
 
     The videos are read by ``jobs`` workers (see ``open_workers``), which write whole shards, or parts of them if there
     are few, below ``runs/``. After an interruption, the next extraction of the same videos with the same parameters
-    reads only those that no part has, or whose files have changed since, and stores the same bytes. Shards are moved to
-    ``folder`` in the end, and are found there again until DVC has recorded the stage.
+    reads only those that no part has, or whose files have changed since, and stores the same bytes. In the end, shards
+    are linked to ``folder``, so that they are on disk once; ``runs/`` has them until DVC has recorded the stage.
 
     A few failures are listed and skipped. Raises ``UserError`` if more than ``params.max_failed_share`` of the videos
     fail, a split is left empty, or the disk is too small.
     """
     scratch = reopen(_scratch_folder(dataset, params).absolute())
     scratch.mkdir(parents=True, exist_ok=True)
-    take_back(folder, scratch)
+    shutil.rmtree(folder, ignore_errors=True)
     frames = params.frames * params.clip_frames
     shards = [shard for split in SPLITS for shard in make_shards(dataset.manifest, split, frames)]
     _read_videos(dataset, params, shards, scratch, jobs)
@@ -100,8 +101,8 @@ def _read_videos(dataset: Dataset, params: ExtractParams, shards: list[Shard], s
     if not pending:
         return
     with (
-        tqdm(desc="extract", total=total, initial=total - pending, file=sys.stdout, mininterval=5, unit="video") as bar,
         open_workers(jobs) as workers,
+        tqdm(desc="extract", total=total, initial=total - pending, file=sys.stdout, mininterval=5, unit="video") as bar,
     ):
         size, space = math.ceil(pending / (_TASKS_PER_WORKER * workers.count)), Space(scratch, pending)
         tasks = (
@@ -160,7 +161,7 @@ def _write_store(dataset: Dataset, params: ExtractParams, shards: list[Shard], f
         target, own = folder / split, [shard for shard in shards if shard.split == split]
         target.mkdir(parents=True)
         for shard in own:
-            shard.move(folder)
+            shard.store(shard_file(target, shard.number))
         write_index(target, dataset.classes, params.clip_frames, [shard.stored() for shard in own])
 
 

@@ -44,7 +44,7 @@ def state_file(stage: str, params: Params) -> Path:
     settings = params.model_dump(exclude={"evaluate", "latency", "compute"})  # of later stages, of no stage
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for folder in (FRAMES, MODELS, FEATURES):
-        for path in sorted(folder.glob("*")):
+        for path in sorted(folder.rglob("*")):
             digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     for source in sorted(PACKAGE.rglob("*.py")):
         digest.update(code_digest(source).encode())
