@@ -131,14 +131,15 @@ class Loader:
     def __init__(self, data: Examples, batch: int, device: torch.device, *, seed: int = 0, shuffle: bool = False):
         self._data, self._device, self._pinned = data, device, device.type == "cuda"
         self._order = EpochOrder(len(data), batch, seed, shuffle)
+        self._workers = min(data.workers, len(self._order))
         self._loader: DataLoader = DataLoader(
             data,
             batch_sampler=self._order,
             collate_fn=Collate(self._order.batch),
-            num_workers=data.workers,
+            num_workers=self._workers,
             pin_memory=self._pinned,
             generator=torch.Generator(),  # otherwise it would draw from that of training
-            **(_parallel() if data.workers else {}),
+            **(_parallel() if self._workers else {}),
         )
 
     def __len__(self) -> int:
@@ -162,7 +163,7 @@ class Loader:
         except UserError as error:  # of a worker: with its traceback before it
             raise UserError(str(error).splitlines()[-1].removeprefix("tlee.errors.UserError: ")) from None
         except (RuntimeError, OSError, EOFError) as error:
-            if not (self._data.workers and _is_broken(error)):
+            if not (self._workers and _is_broken(error)):
                 raise
             raise UserError(
                 "a process that loads clips has ended, most likely because memory ran out: lower compute.workers, "
