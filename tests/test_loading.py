@@ -108,6 +108,18 @@ def test_the_number_of_workers_changes_no_bit_and_none_is_left(clips):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_are_whole_although_their_memory_is_used_again(workers):
+    data = TensorRows(torch.arange(99.0).view(33, 3), torch.arange(33))
+    data.workers = workers
+    with Loader(data, 2, CPU) as loader:
+        for _ in range(2):
+            found = [(rows.tolist(), values.tolist()) for values, rows in loader.epoch()]
+            assert [row for rows, _ in found for row in rows] == list(range(33))
+            assert all(values == data.tensors[0][rows].tolist() for rows, values in found)
+
+
+@pytest.mark.slow
 def test_an_interruption_leaves_no_worker(clips):
     clips.workers = 2
     with pytest.raises(KeyboardInterrupt) as interruption, Loader(clips, 2, CPU) as loader:

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from tlee.errors import UserError
 
 Batch = tuple[torch.Tensor, ...]  #: arguments of ``Task.forward``
 
-PREFETCHED = 4  #: batches that each worker has ready
+PREFETCHED = 2  #: batches that each worker has ready
 
 
 class Key(NamedTuple):
@@ -53,7 +53,10 @@ class Examples(Dataset):
         raise NotImplementedError
 
     def finish(self, *batch: torch.Tensor) -> Batch:
-        """Map the parts of a collated batch, on the device, to the arguments of ``Task.forward``."""
+        """Map the parts of a collated batch, on the device, to the arguments of ``Task.forward``.
+
+        With workers, the first part is overwritten when the next batches are loaded.
+        """
         return batch
 
 
@@ -91,6 +94,31 @@ class EpochOrder(Sampler[list[Key]]):
             yield [Key(self.seed, self.epoch, row) for row in rows[start : start + self.batch].tolist()]
 
 
+class Collate:
+    """Makes batches of at most ``size`` examples; in a worker, their large first part in shared memory used in turn.
+
+    New shared memory for each batch would cost a fifth of the time in which its clips are decoded. A batch is
+    overwritten after ``PREFETCHED`` and two more, when the process that trains has asked for the next but one.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+        self._shared: list[torch.Tensor] = []
+        self._batches = 0
+
+    def __call__(self, examples: list[tuple]) -> list[torch.Tensor]:
+        if get_worker_info() is None:
+            return list(default_collate(examples))
+        first, rest = [example[0] for example in examples], [example[1:] for example in examples]
+        if not self._shared:
+            shape = (self.size, *first[0].shape)
+            empty = (torch.empty(shape, dtype=first[0].dtype) for _ in range(PREFETCHED + 2))
+            self._shared = [each.share_memory_() for each in empty]
+        self._batches += 1
+        place = self._shared[self._batches % len(self._shared)][: len(first)]
+        return [torch.stack(first, out=place), *default_collate(rest)]
+
+
 class Loader:
     """Batches of ``data`` on ``device``; with workers a context manager, since they live until its end.
 
@@ -103,13 +131,15 @@ class Loader:
     def __init__(self, data: Examples, batch: int, device: torch.device, *, seed: int = 0, shuffle: bool = False):
         self._data, self._device, self._pinned = data, device, device.type == "cuda"
         self._order = EpochOrder(len(data), batch, seed, shuffle)
+        self._workers = min(data.workers, len(self._order))
         self._loader: DataLoader = DataLoader(
             data,
             batch_sampler=self._order,
-            num_workers=data.workers,
+            collate_fn=Collate(self._order.batch),
+            num_workers=self._workers,
             pin_memory=self._pinned,
             generator=torch.Generator(),  # otherwise it would draw from that of training
-            **(_parallel() if data.workers else {}),
+            **(_parallel() if self._workers else {}),
         )
 
     def __len__(self) -> int:
@@ -133,7 +163,7 @@ class Loader:
         except UserError as error:  # of a worker: with its traceback before it
             raise UserError(str(error).splitlines()[-1].removeprefix("tlee.errors.UserError: ")) from None
         except (RuntimeError, OSError, EOFError) as error:
-            if not (self._data.workers and _is_broken(error)):
+            if not (self._workers and _is_broken(error)):
                 raise
             raise UserError(
                 "a process that loads clips has ended, most likely because memory ran out: lower compute.workers, "

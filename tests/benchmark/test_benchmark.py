@@ -27,7 +27,8 @@ def table(root) -> pd.DataFrame:
 
     with pytest.MonkeyPatch.context() as patch, in_place_of_resnet18():
         patch.setattr(benchmark, "_params", small)
-        return benchmark.benchmark(["resnet18"], num_videos=4, num_replayed=70, num_policies=40, num_stored=1000)
+        sizes = {"num_videos": 4, "num_replayed": 70, "num_policies": 40, "num_stored": 1000, "num_loaded": 16}
+        return benchmark.benchmark(["resnet18"], **sizes)
 
 
 def test_the_numbers_are_consistent(table):
@@ -50,6 +51,11 @@ def test_the_numbers_are_consistent(table):
     assert replay["policies"] == 40
     one_policy = replay["one policy of the sweep / one pass of the full network"]
     assert replay["sweep / one pass of the full network"] == pytest.approx(40 * one_policy)
+    loaded = found["input"]
+    cores, each = loaded["cores that feed 3000 images/s"], loaded["frames/s of each worker, with one per core"]
+    assert cores * each == pytest.approx(3000 / 0.8)
+    assert 0 < loaded["share of time waited, at 3000 images/s"] < 1
+    assert (loaded > 0).all()
     ratios = network[network.index.str.contains(" / ")]
     assert len(ratios) == 6
     assert (ratios > 0).all()

@@ -1,4 +1,4 @@
-"""Benchmark of real exits against an ideal, of decisions, policy sweeps and large stores, with random weights.
+"""Benchmark of real exits against an ideal, decisions, policy sweeps, large stores and input, with random weights.
 
 Ratios of alternating runs on one machine are more comparable between machines than times. The networks have random
 weights, 224 pixels and ten frames; thresholds are chosen in the middle of their confidences, so that exits are mixed.
@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from tlee.benchmark.inputs import time_input
 from tlee.benchmark.networks import time_network
 from tlee.benchmark.rows import COLUMNS
 from tlee.benchmark.stores import time_store
@@ -28,18 +29,21 @@ def benchmark(
     num_replayed: int = 512,
     num_policies: int = 200,
     num_stored: int = HVU,
+    num_loaded: int = 96,
 ) -> pd.DataFrame:
-    """Run all benchmarks: each network on ``num_videos`` clips, ``num_policies`` policies on ``num_replayed`` videos.
+    """Run all benchmarks.
 
-    A frame store of ``num_stored`` videos is opened.
+    Each network runs on ``num_videos`` clips, and ``num_policies`` policies on ``num_replayed`` videos; a frame store of
+    ``num_stored`` videos is opened; the input of training has ``num_loaded`` clips.
 
-    Returns one row per number: ``part`` (network, replay or frame store), ``quantity``, ``value``, ``low`` and
+    Returns one row per number: ``part`` (network, replay, frame store or input), ``quantity``, ``value``, ``low`` and
     ``high``, ``target``. Where ``low`` and ``high`` are given, they are quartiles over videos and ``value`` the median;
     ``target`` is an upper limit, if there is one.
     """
     rows = [row for name in networks for row in time_network(_params(name), num_videos)]
     rows += time_replay(_params(networks[0]), num_replayed, num_policies)
     rows += time_store(num_stored)
+    rows += time_input(_params(networks[0]), num_loaded)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -58,4 +62,4 @@ def _with_quartiles(row: Any) -> str:
 def _params(name: str) -> Params:
     model = {"backbone": name, "weights": None, "trained": None, "method": "tlee", "input_size": 224, "num_branches": 3}
     settings = {f"model.{key}": value for key, value in model.items()}
-    return load_params(overrides=settings | {"extract.frames": 10})
+    return load_params(overrides=settings | {"extract.frames": 10, "extract.short_side": 256})

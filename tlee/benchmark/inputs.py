@@ -1,0 +1,115 @@
+"""Input of training: how many frames a core loads, what workers add, and how long a device as fast as a GPU waits."""
+
+import io
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import cast
+
+import joblib
+import numpy as np
+import torch
+from PIL import Image
+
+from tlee.benchmark.rows import row
+from tlee.clips import ClipDataset
+from tlee.extraction import to_jpeg
+from tlee.frames import FrameStore
+from tlee.loading import Batch, Loader
+from tlee.params import Params
+from tlee.views import RandomView
+
+GPU_IMAGES = 3000  #: images per second on which a current GPU trains MobileNetV2 or ResNet-50
+LOAD = 0.8  #: share of their time for which workers are busy on a machine with enough cores
+WORKERS, BATCH, EPOCHS = 2, 4, 3
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class JpegStore:
+    """Videos whose frames are all the same JPEG, in place of a ``FrameStore``."""
+
+    num_videos: int
+    jpeg: bytes
+    clip_frames: int = 1
+
+    def __len__(self) -> int:
+        return self.num_videos
+
+    def targets(self, multi_label: bool) -> torch.Tensor:
+        """Return the first class for each video."""
+        return torch.zeros(self.num_videos, dtype=torch.long)
+
+    def clip(self, row: int, steps: list[int]) -> list[Image.Image]:
+        """Decode one image for each step."""
+        return [Image.open(io.BytesIO(self.jpeg)).convert("RGB") for _ in steps]
+
+
+class Loaded(ClipDataset):
+    """Clips as far as processor cores load them; a GPU would finish them."""
+
+    def finish(self, *batch: torch.Tensor) -> Batch:
+        return batch
+
+
+def time_input(params: Params, num_clips: int) -> list[tuple]:
+    """Measure the loading of ``num_clips`` clips of random frames for training; rows of ``benchmark``."""
+    frames, cores = params.extract.frames, joblib.cpu_count()
+    jpeg = _jpeg(params)
+    store = cast(FrameStore, JpegStore(num_clips, jpeg))
+    data = Loaded(store, list(range(frames)), RandomView(params.model.input_size))
+    alone, shared, on_each_core = (_seconds(data, workers) for workers in (0, WORKERS, cores))
+    rate = num_clips * frames / on_each_core / cores
+    needed = GPU_IMAGES / (LOAD * rate)
+    return [
+        row("input", "size of a frame (kB)", len(jpeg) / 1000),
+        row("input", "frames/s without workers", num_clips * frames / alone),
+        row("input", f"time with {WORKERS} workers / without", shared / alone, target=1 / 1.8),
+        row("input", "frames/s of each worker, with one per core", rate),
+        row("input", f"cores that feed {GPU_IMAGES} images/s", needed),
+        row("input", f"share of time waited, at {GPU_IMAGES} images/s", _wait(data, cores, GPU_IMAGES / frames)),
+        row(
+            "input",
+            "share of time waited, at the share of these that the cores here can feed",
+            _wait(data, cores, GPU_IMAGES / frames * min(cores / needed, 1)),
+            target=0.05,
+        ),
+    ]
+
+
+def _jpeg(params: Params) -> bytes:
+    """Return a frame of random coarse patterns, 4:3, as extraction would store it."""
+    height = params.extract.short_side
+    width = height * 4 // 3
+    cells = np.random.default_rng(params.seed).integers(0, 256, (height // 12, width // 12, 3), np.uint8)
+    image = Image.fromarray(cells).resize((width, height), Image.Resampling.BICUBIC)
+    return to_jpeg(image, height, params.extract.jpeg_quality)
+
+
+def _seconds(data: ClipDataset, workers: int) -> float:
+    """Return the median time of an epoch, after one that starts the workers."""
+    data.workers = workers
+    times = []
+    with Loader(data, BATCH, CPU, shuffle=True) as loader:
+        for epoch in range(1 + EPOCHS):
+            start = time.perf_counter()
+            for _ in loader.epoch(epoch):
+                pass
+            times.append(time.perf_counter() - start)
+    return median(times[1:])
+
+
+def _wait(data: ClipDataset, workers: int, clips_per_second: float) -> float:
+    """Return the share of time that a process waits whose steps are sleeps, as long as such a device would take."""
+    data.workers = workers
+    waited = 0.0
+    with Loader(data, BATCH, CPU, shuffle=True) as loader:
+        batches = loader.epoch()
+        next(batches)
+        start = time.perf_counter()
+        for _ in range(len(loader) - 1):
+            time.sleep(BATCH / clips_per_second)
+            before = time.perf_counter()
+            next(batches)
+            waited += time.perf_counter() - before
+        return waited / (time.perf_counter() - start)
