@@ -33,8 +33,8 @@ def benchmark(
 ) -> pd.DataFrame:
     """Run all benchmarks.
 
-    Each network runs on ``num_videos`` clips, and ``num_policies`` policies on ``num_replayed`` videos; a frame store of
-    ``num_stored`` videos is opened; the input of training has ``num_loaded`` clips.
+    Each network runs on ``num_videos`` clips, and ``num_policies`` policies on ``num_replayed`` videos; a frame store
+    of ``num_stored`` videos is opened; the input of training has ``num_loaded`` clips.
 
     Returns one row per number: ``part`` (network, replay, frame store or input), ``quantity``, ``value``, ``low`` and
     ``high``, ``target``. Where ``low`` and ``high`` are given, they are quartiles over videos and ``value`` the median;
