@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import cast
@@ -36,9 +37,9 @@ class JpegStore:
     def __len__(self) -> int:
         return self.num_videos
 
-    def targets(self, multi_label: bool) -> torch.Tensor:
-        """Return the first class for each video."""
-        return torch.zeros(self.num_videos, dtype=torch.long)
+    def targets(self, rows: Sequence[int], multi_label: bool) -> torch.Tensor:
+        """Return the first class for each of ``rows``."""
+        return torch.zeros(len(rows), dtype=torch.long)
 
     def clip(self, row: int, steps: list[int]) -> list[Image.Image]:
         """Decode one image for each step."""
