@@ -20,7 +20,6 @@ from support.small import ROOT, small_params
 from support.stores import noisy, write_store
 from support.tensorrt_fake import Cudart, tensorrt
 from torch import nn
-from torch.utils.data import TensorDataset
 
 from tlee.edge.runner import Check, Clocks, Device, LatencyResult, Runner, Runtime, check_results
 from tlee.edge.targets import measure_target
@@ -30,6 +29,7 @@ from tlee.extraction.parts import Record, find_parts, write_part
 from tlee.features import FeatureTable, load_features, save_description
 from tlee.frame_format import VideoRow
 from tlee.frames import FrameStore
+from tlee.loading import TensorRows
 from tlee.params import load_params
 from tlee.paths import FEATURES, GUARANTEED_POLICY, POLICY
 from tlee.policies.files import read_policy, save_policies
@@ -165,7 +165,7 @@ _STATE = Path("runs/gates-0.pt")
 
 def _train(task: Task) -> Any:
     generator = torch.Generator().manual_seed(0)
-    data = TensorDataset(torch.randn(8, 3, generator=generator), torch.randn(8, 1, generator=generator))
+    data = TensorRows(torch.randn(8, 3, generator=generator), torch.randn(8, 1, generator=generator))
     params = small_params({"gates.epochs": 3, "gates.batch_clips": 4}).gates
     return fit(task, data, params, seed=0, validate=dict, state=_STATE)
 
