@@ -435,6 +435,15 @@ def test_a_stage_that_ran_on_an_earlier_model_is_told(four_seeds):
     assert "- results/models/backbone.safetensors has changed since stage evaluate used it" in told(status=1)
 
 
+def test_a_stage_that_the_pipeline_no_longer_has_is_no_damage(four_seeds):
+    """DVC keeps its record."""
+    before, lock = told(status=0), yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+    write("dvc.yaml", yaml.safe_dump({"stages": {stage: {"cmd": "run"} for stage in lock["stages"]}}))
+    lock["stages"]["strip@old"] = {"outs": [{"path": "results/old.ipynb", "md5": "aa"}]}
+    write("dvc.lock", yaml.safe_dump(lock))
+    assert told(status=0) == before
+
+
 @pytest.mark.parametrize(
     ("file", "keys", "value", "named"),
     [

@@ -14,7 +14,7 @@ from tlee.checksums import KEY, unsealed
 from tlee.errors import UserError, one_line
 from tlee.paths import LOCK, METRICS
 
-PARAMS, DATA = Path("params.yaml"), Path("data.dvc")
+PARAMS, DATA, PIPELINE = Path("params.yaml"), Path("data.dvc"), Path("dvc.yaml")
 
 Metrics = dict[str, dict[str, Any]]  #: content of ``results/metrics/<name>.json``, by name
 
@@ -139,11 +139,16 @@ def _parse_yaml(text: str) -> Any:
 
 
 def read_stages(files: Files) -> dict[str, Stage]:
-    """Read what DVC has recorded of each stage; empty if none has been run. Raises ``UserError`` if it is damaged."""
+    """Read what DVC has recorded of each stage; empty if none has been run. Raises ``UserError`` if it is damaged.
+
+    DVC keeps the record of stages that the pipeline no longer has: these are left out.
+    """
     try:
-        return _STAGES.validate_python(read_yaml(files, LOCK).get("stages", {}))
+        recorded = _STAGES.validate_python(read_yaml(files, LOCK).get("stages", {}))
     except ValidationError:
         raise _damaged(LOCK, files) from None
+    pipeline = read_yaml(files, PIPELINE).get("stages")
+    return {name: stage for name, stage in recorded.items() if pipeline is None or name in pipeline}
 
 
 def read_data(files: Files) -> list[Entry]:
