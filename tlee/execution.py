@@ -59,7 +59,8 @@ def run_notebook(name: str) -> Path:
             remove_recorded()
             target.parent.mkdir(parents=True, exist_ok=True)
             _execute(source, target)
-            record_environment(name)
+            if source.parent == STRIPPED:  # of a stage
+                record_environment(name)
     except KeyboardInterrupt:
         raise UserError("interrupted; what is finished is kept: run the same command again") from None
     except NotJSONError:

@@ -6,12 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from tlee.datasets import Dataset
+from tlee.evaluation.step_by_step import VIDEOS
 from tlee.params import Params
 from tlee.paths import NOTEBOOKS, SPLITS
 from tlee.planning.rehearsal import Rehearsal
 from tlee.training.loop import VALIDATE_EVERY
 
-KERNEL = 6.0  #: seconds in which a notebook starts and draws its figures
+KERNEL = 10.0  #: seconds in which a notebook starts, imports and draws its figures
 STAGES = {
     "extract": "1_extract_frames",
     "pretrain": "2_pretrain_backbone",
@@ -40,7 +41,7 @@ def forecast(params: Params, dataset: Dataset, measured: Rehearsal) -> pd.DataFr
         + val * measured.validation
         + clips * measured.features,
         "gates": params.gates.epochs * _steps(train * views, params.gates.batch_clips) * measured.gates,
-        "evaluate": measured.evaluation.seconds(held_out),
+        "evaluate": measured.evaluation.seconds(held_out) + min(VIDEOS, test) * measured.validation,
         "latency": measured.latency.seconds(min(params.latency.videos, test) * params.latency.repeats),
         "guarantee": measured.guarantee.seconds(held_out),
         "explain": 0.0,

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from tlee.clips import load_clips
 from tlee.datasets import Dataset
 from tlee.edge.report import time_policy
 from tlee.evaluation.evaluate import evaluate, load_splits
@@ -29,7 +30,7 @@ from tlee.params import Params, change
 from tlee.paths import FEATURES, FRAMES, MODELS, RUNS, SPLITS
 from tlee.policies.files import save_policies
 from tlee.subsets import spread
-from tlee.training.backbone import pretrain
+from tlee.training.backbone import pretrain, validate
 from tlee.training.branches import train_branches
 from tlee.training.gates import train_gates
 
@@ -91,28 +92,34 @@ def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> 
         trained = int((few.manifest["split"] == "train").sum())
         say("pretrain")
         steps = trained // min(trained, params.pretrain.batch_clips)
-        pretraining, rest = _time_epochs("pretrain", pretrain, params, steps, 1)
+        pretraining = _time_epochs("pretrain", pretrain, params, steps, 1)
+        model, clips_of_val = load_trained(params, "pretrain")[0], load_clips("val", params)
+        validation = _seconds_of(partial(validate, model, clips_of_val)) / len(clips_of_val)
         say("branches")
         steps = trained // min(trained, params.branches.batch_clips)
-        branches, _ = _time_epochs("branches", train_branches, params, steps, 1)
+        branches = _time_epochs("branches", train_branches, params, steps, 1)
         model, _ = load_trained(params, "pretrain", "branches")
         clips = trained * params.branches.train_views + len(few.manifest) - trained
         features = _seconds_of(lambda: store_features(model, params)) / clips
         say("gates")
         steps = max(trained * params.branches.train_views // params.gates.batch_clips, 1)
-        gates, _ = _time_epochs("gates", train_gates, params, steps, GATE_EPOCHS)
+        gates = _time_epochs("gates", train_gates, params, steps, GATE_EPOCHS)
         say("evaluate")
         val, test = load_splits(params)
-        evaluation = _line(REPLAYED, lambda videos: _evaluate(_enlarged(val, videos), _enlarged(test, videos), params))
+
+        def splits(videos: int) -> tuple[Split, Split]:
+            return _enlarged(val, videos), _enlarged(test, videos)
+
+        evaluation = _line(REPLAYED, lambda videos: _evaluate(*splits(videos), params))
         say("latency")
-        save_policies(evaluate(_enlarged(val, REPLAYED[0]), test, params).policies)
+        save_policies(evaluate(*splits(REPLAYED[0]), params).policies)
         latency = _line(TIMED, lambda videos: _time_latency(videos, params))
         say("guarantee")
-        guarantee = _line(REPLAYED, lambda videos: _guarantee(_enlarged(val, videos), _enlarged(test, videos), params))
+        guarantee = _line(REPLAYED, lambda videos: _guarantee(*splits(videos), params))
         return Rehearsal(
             extraction,
             pretraining,
-            rest / HELD_OUT,
+            validation,
             branches,
             features,
             gates,
@@ -163,13 +170,12 @@ def _time_extraction(few: Dataset, params: Params) -> Linear:
     return Linear.through(first, (len(few.manifest), _seconds_of(partial(extract, few, settings, FRAMES, jobs))))
 
 
-def _time_epochs(
-    stage: str, train: Callable[[Params], object], params: Params, steps: int, more: int
-) -> tuple[float, float]:
-    """Return the seconds of a step of training, and of all that is not training, validation included."""
-    short, long = (_seconds_of(partial(train, change(params, {f"{stage}.epochs": epochs}))) for epochs in (1, 1 + more))
-    epoch = max(long - short, 0.0) / more
-    return epoch / steps, max(short - epoch, 0.0)
+def _time_epochs(stage: str, train: Callable[[Params], object], params: Params, steps: int, more: int) -> float:
+    """Return the seconds of a step of training, by ``more`` epochs than one; a first run is not counted: it imports."""
+    _, short, long = (
+        _seconds_of(partial(train, change(params, {f"{stage}.epochs": epochs}))) for epochs in (1, 1, 1 + more)
+    )
+    return max(long - short, 0.0) / more / steps
 
 
 def _enlarged(split: Split, videos: int) -> Split:
