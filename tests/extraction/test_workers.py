@@ -2,16 +2,12 @@
 
 import os
 import shutil
-import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 from support.clips import encode
 from support.refusals import one_line
@@ -57,46 +53,6 @@ def test_a_cluster_writes_the_same_bytes(dataset, cluster):
     extract(dataset, PARAMS, Path("cluster"), cluster)
     assert contents("cluster") == contents("here")
     assert len(FrameStore("cluster/val")) == 20
-
-
-def kill_first(lock: str, number: int) -> int:
-    """Kill the worker that has the first task, once."""
-    try:
-        os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return number
-    os.kill(os.getpid(), signal.SIGKILL)
-    return -1
-
-
-@pytest.mark.slow
-def test_tasks_of_a_killed_worker_are_run_by_another(cluster, tmp_path):
-    with open_workers(cluster) as workers:
-        assert workers.count == 2
-        assert sorted(workers.run(kill_first, ((str(tmp_path / "lock"), number) for number in range(6)))) == [*range(6)]
-
-
-@pytest.mark.slow
-def test_a_cluster_that_loses_a_worker_writes_the_same_bytes(dataset, cluster):
-    from distributed import Client
-
-    extract(dataset, PARAMS, Path("here"))
-    shutil.rmtree("runs")
-    with Client(cluster.replace("dask://", "tcp://"), set_as_default=False) as client:
-        client.wait_for_workers(2)
-        victim = next(iter(client.run(os.getpid).values()))
-    killer = threading.Thread(target=kill_after_first_part, args=[victim, Path("runs").absolute()])
-    killer.start()
-    extract(dataset, PARAMS, Path("cluster"), cluster)
-    killer.join()
-    assert not psutil.pid_exists(victim)
-    assert contents("cluster") == contents("here")
-
-
-def kill_after_first_part(victim: int, runs: Path) -> None:
-    while not any(runs.glob("extract-*/*.report")):
-        time.sleep(0.001)
-    os.kill(victim, signal.SIGKILL)
 
 
 @pytest.mark.slow
