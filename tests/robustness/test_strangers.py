@@ -133,7 +133,7 @@ def test_code_in_a_parameter_is_only_text_to_a_notebook(tmp_path, monkeypatch, p
 def test_no_parameter_becomes_part_of_a_command_of_the_pipeline():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for stage in stages.values():
-        assert set(re.findall(r"\$\{[^}]*\}", stage["cmd"])) <= {"${item.notebook}"}
+        assert not re.findall(r"\$\{[^}]*\}", str(stage["cmd"]))
 
 
 @pytest.mark.parametrize("name", ["../stripped/any", "/etc/any", "..", "a/b"])
