@@ -143,7 +143,7 @@ def test_a_worker_that_dies_is_named_with_the_parameter(clips):
 
 @pytest.mark.slow
 def test_a_damaged_store_is_one_line_from_a_worker_too(clips):
-    path = FRAMES / "train.arrow"
+    path = FRAMES / "train" / "00000.arrow"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
