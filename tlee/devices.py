@@ -22,11 +22,27 @@ def device_of(compute: ComputeParams) -> torch.device:
     return torch.device(next(kind for kind in available if available[kind]) if wanted == "auto" else wanted)
 
 
-def workers_of(compute: ComputeParams) -> int:
-    """Return the number of processes that load clips: with ``auto`` one for each core but one, none without a GPU.
+def devices_of(compute: ComputeParams) -> int:
+    """Return the number of devices of this machine that train together: with ``auto`` all GPUs, of other kinds one.
 
-    Without a GPU, training itself takes all cores.
+    Several devices of kind ``cpu`` are several processes. Raises ``UserError`` if there are fewer GPUs.
+    """
+    kind = device_of(compute).type
+    found = torch.cuda.device_count() if kind == "cuda" else 1
+    if compute.devices == "auto":
+        return found
+    if kind != "cpu" and compute.devices > found:
+        raise UserError(f"compute.devices is {compute.devices}, but PyTorch finds {found} ({kind}): set it to auto")
+    return compute.devices
+
+
+def workers_of(compute: ComputeParams) -> int:
+    """Return the number of processes that load clips for a device: with ``auto`` the cores but one, evenly shared.
+
+    Without a GPU it is none, since training itself takes all cores.
     """
     if compute.workers != "auto":
         return compute.workers
-    return 0 if device_of(compute).type == "cpu" else min(max(joblib.cpu_count() - 1, 1), MOST_WORKERS)
+    if device_of(compute).type == "cpu":
+        return 0
+    return min(max((joblib.cpu_count() - 1) // devices_of(compute), 1), MOST_WORKERS)

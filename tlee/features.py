@@ -1,7 +1,8 @@
 """Exit features of every split: computed once, then stored."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,20 @@ import torch
 from tlee.arrays import create_array
 from tlee.checksums import crc32_of_file
 from tlee.clips import ClipDataset, load_clips
+from tlee.devices import device_of
+from tlee.distributed.launch import on_all_devices
+from tlee.distributed.ranks import only_first
 from tlee.errors import UserError
 from tlee.loading import Loader
-from tlee.model import TLEE
+from tlee.model import TLEE, load_trained, to_fastest_layout
 from tlee.params import Params
 from tlee.paths import FEATURES, SPLITS
 from tlee.reproducibility import convolution_threads
 from tlee.weights import load_tensors, save_tensors
 
 FIRST_VIEW = 1_000_000  #: the views of training clips are numbered beyond all epochs: none was trained on
+
+BATCH_CLIPS = 16
 
 _REMEDY = "run `dvc repro branches`"
 _CHECKSUM = "features"  # its key
@@ -55,24 +61,27 @@ class FeatureTable:
         )
 
 
+@on_all_devices
 @convolution_threads()
-def store_features(model: TLEE, params: Params) -> None:
-    """Compute the exit features of every split and write them below ``results/features``, batch by batch.
+def store_features(params: Params) -> None:
+    """Compute the exit features of the trained network and write them below ``results/features``, batch by batch.
 
     ``<split>.npy`` are the features, ``<split>.safetensors`` is the rest of the table and the checksum of the features.
+    Raises ``UserError`` if frames or weights are missing or damaged.
     """
+    model, _ = load_trained(params, "pretrain", "branches")
+    to_fastest_layout(model).to(device_of(params.compute))
     FEATURES.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         table, batches = _prepare(model, params, split)
         shape = (len(table.labels), params.extract.frames, model.num_exits, model.readout.width)
         path = FEATURES / f"{split}.npy"
-        stored = create_array(path, np.float32, shape)
-        start = 0
-        for batch in batches:
-            stored[start : start + len(batch)] = batch
-            start += len(batch)
+        only_first(partial(create_array, path, np.float32, shape))
+        stored = np.load(path, mmap_mode="r+")
+        for rows, batch in batches:
+            stored[rows] = batch
         stored.flush()
-        save_description(path, table)
+        only_first(partial(save_description, path, table))
 
 
 def save_description(path: Path, table: FeatureTable) -> None:
@@ -85,10 +94,13 @@ def save_description(path: Path, table: FeatureTable) -> None:
 def split_features(model: TLEE, params: Params, split: str) -> FeatureTable:
     """Compute the exit features of one split and keep them in memory."""
     table, batches = _prepare(model, params, split)
-    return FeatureTable(**{**vars(table), "features": torch.cat(list(batches))})
+    return FeatureTable(**{**vars(table), "features": torch.cat([batch for _, batch in batches])})
 
 
-def _prepare(model: TLEE, params: Params, split: str) -> tuple[FeatureTable, Iterator[torch.Tensor]]:
+Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]  #: rows ``[n]`` and their exit features ``[n, T, B + 1, D]``
+
+
+def _prepare(model: TLEE, params: Params, split: str) -> tuple[FeatureTable, Batches]:
     """Prepare the table of a split without its features, and the features in batches of videos.
 
     The network has memorised the training clips and would be correct and confident on nearly all of them. ``train``
@@ -104,19 +116,18 @@ def _prepare(model: TLEE, params: Params, split: str) -> tuple[FeatureTable, Ite
         groups=[*store.groups] * views,
         classes=store.classes,
     )
-    return table, compute_features(model, clips, params.seed, range(FIRST_VIEW, FIRST_VIEW + views))
+    return table, _compute(model, clips, params.seed, views)
 
 
-def compute_features(
-    model: TLEE, clips: ClipDataset, seed: int, views: Sequence[int], batch_clips: int = 16
-) -> Iterator[torch.Tensor]:
-    """Yield the exit features of all clips in batches, ``float32 [n, T, B + 1, D]``, one view after the other."""
+def _compute(model: TLEE, clips: ClipDataset, seed: int, views: int) -> Batches:
+    """Yield this rank's rows of the views of all clips, one view after the other, in batches."""
     model.eval()
     device = next(model.parameters()).device
-    with Loader(clips, batch_clips, device, seed=seed) as loader:
-        for frames, _, _ in (batch for view in views for batch in loader.epoch(view)):
-            with torch.inference_mode():
-                yield model.exit_features(frames).cpu()
+    with Loader(clips, BATCH_CLIPS, device, seed=seed) as loader:
+        for view in range(views):
+            for frames, _, rows in loader.epoch(FIRST_VIEW + view):
+                with torch.inference_mode():
+                    yield view * len(clips) + rows.cpu(), model.exit_features(frames).cpu()
 
 
 def load_features(split: str) -> FeatureTable:

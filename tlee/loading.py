@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
+from tlee.distributed.ranks import world
 from tlee.errors import UserError
 
 Batch = tuple[torch.Tensor, ...]  #: arguments of ``Task.forward``
@@ -74,24 +75,41 @@ class TensorRows(Examples):
 
 
 class EpochOrder(Sampler[list[Key]]):
-    """Batches of keys of one epoch after the other: in order, or shuffled by seed and epoch, without an incomplete one.
+    """Batches of keys of one epoch after the other, of which each rank has a share.
 
-    ``batch`` is the size of the batches of all devices together.
+    Shuffled by seed and epoch, ``batch`` examples are shared evenly by the ranks, and an incomplete batch is left out.
+    In order, each rank has its share of all examples, in batches of at most ``batch``.
+
+    Raises ``UserError`` if examples or batches are too few to be shared, or not evenly.
     """
 
     def __init__(self, examples: int, batch: int, seed: int, shuffle: bool):
-        self.examples, self.batch, self.seed, self.shuffle = examples, min(batch, examples), seed, shuffle
-        self.epoch = 0
+        self.seed, self.shuffle, self.epoch = seed, shuffle, 0
+        self._world, self._examples, batch = world(), examples, min(batch, examples)
+        if examples < self._world.size or (shuffle and batch % self._world.size):
+            what = f"batches of {batch} clips" if shuffle else f"{examples} clips"
+            remedy = "change compute.devices or batch_clips"
+            raise UserError(f"{what} cannot be shared evenly by {self._world.size} devices: {remedy}")
+        self.batch = batch // self._world.size if shuffle else batch  #: examples of a batch on this rank
 
     def __len__(self) -> int:
-        return self.examples // self.batch if self.shuffle else -(-self.examples // self.batch)
+        if self.shuffle:
+            return self._examples // (self.batch * self._world.size)
+        return -(-len(self._own()) // self.batch)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        rows = np.arange(self.examples)
-        if self.shuffle:
-            rows = np.random.default_rng([self.seed, self.epoch]).permutation(rows)
+        rows = self._own()
         for start in range(0, len(self) * self.batch, self.batch):
             yield [Key(self.seed, self.epoch, row) for row in rows[start : start + self.batch].tolist()]
+
+    def _own(self) -> np.ndarray:
+        """Return the rows of this rank in their order."""
+        rows, together = np.arange(self._examples), self.batch * self._world.size
+        if not self.shuffle:
+            return rows[self._world.share(self._examples)]
+        rows = np.random.default_rng([self.seed, self.epoch]).permutation(rows)
+        batches = rows[: self._examples // together * together].reshape(-1, together)
+        return batches[:, self._world.share(together)].flatten()
 
 
 class Collate:

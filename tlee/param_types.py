@@ -1,6 +1,7 @@
 """Types of the parameters as text: YAML that is strict, numbers with bounds, and text in a given form."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -43,10 +44,13 @@ def _auto_or_share(value: Any) -> Any:
     raise ValueError("should be `auto` or a number from 0 to 1")
 
 
-def _auto_or_count(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-        return value
-    raise ValueError("should be `auto` or a number of processes, 0 for none")
+def _auto_or_count(least: int, of: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
+            return value
+        raise ValueError(f"should be `auto` or a number of {of}")
+
+    return check
 
 
 def _pattern(value: str | None) -> str | None:
@@ -97,7 +101,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Threshold = Annotated[float | Literal["auto"], PlainValidator(_auto_or_share)]
 GroupPattern = Annotated[str | None, AfterValidator(_pattern)]
-Workers = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
+Workers = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count(0, "processes, 0 for none"))]
+Devices = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count(1, "devices of each machine"))]
 Jobs = Annotated[int | str, PlainValidator(_jobs)]
 FoldsOrNone = Annotated[int, AfterValidator(_zero_or_several)]
 Target = Annotated[str, AfterValidator(_target)]

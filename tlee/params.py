@@ -17,6 +17,7 @@ from tlee.errors import UserError
 from tlee.param_types import (
     Count,
     CountOrZero,
+    Devices,
     FoldsOrNone,
     GroupPattern,
     Jobs,
@@ -160,6 +161,8 @@ class ComputeParams(Section):
     """What computes, and where; DVC does not see it, since it must not change results."""
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"]
+    devices: Devices
+    nodes: Count
     workers: Workers
     jobs: Jobs
 

@@ -50,7 +50,7 @@ def checksums(folder: Path) -> dict[str, str]:
     extract(read_dataset(params.dataset, params.seed), params.extract, FRAMES)
     histories = [pretrain(params).history]
     branches = train_branches(params)
-    store_features(branches.model, params)
+    store_features(params)
     histories += [branches.history, branches.comparison, train_gates(params).history]
     val, test = load_splits(params)
     policies = ValueIteration(test, params.seed).policies([0.1, 1.0])

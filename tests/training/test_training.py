@@ -13,10 +13,10 @@ from torch import nn
 
 from tlee.errors import UserError
 from tlee.loading import TensorRows
-from tlee.model import TLEE
+from tlee.model import TLEE, to_fastest_layout
 from tlee.paths import LOCK
 from tlee.resumption import remove_recorded
-from tlee.training.backbone import PretrainTask, to_fastest_layout
+from tlee.training.backbone import PretrainTask
 from tlee.training.branches import STRATEGIES, BranchTask, random_depths
 from tlee.training.gates import GateTask, exit_label, random_layer_thresholds
 from tlee.training.loop import Task, fit, fit_stage, state_file
@@ -318,7 +318,7 @@ def test_each_strategy_has_heads_of_its_own_and_the_full_depth_in_common():
 @five_layers
 def test_the_losses_of_the_strategies_by_hand(monkeypatch):
     depths = torch.tensor([[0, 1, 2, 0]])
-    monkeypatch.setattr("tlee.training.branches.random_depths", lambda features: depths.expand(len(features), -1))
+    monkeypatch.setattr("tlee.training.branches.random_depths", lambda features, clips: depths.expand(clips, -1))
     model = random_network(small_params(accumulate="visited"))
     task = branch_task(model).eval()
     clips, labels, rows = clips_and_labels(model)
@@ -333,7 +333,7 @@ def test_the_losses_of_the_strategies_by_hand(monkeypatch):
 
 def test_random_depths_are_those_there_are():
     torch.manual_seed(0)
-    depths = random_depths(torch.zeros(40, 5, 3, 2))
+    depths = random_depths(torch.zeros(1, 5, 3, 2), 40)
     assert depths.shape == (40, 5)
     assert depths.unique().tolist() == [0, 1, 2]
 

@@ -52,7 +52,7 @@ def quick(overrides: dict[str, Any] | None = None, **model: Any) -> Params:
 def train(params: Params) -> tuple[TLEE, dict[str, pd.DataFrame], Pairs | None]:
     """Run all stages as the notebooks do: the network, histories and strategies, and the pairs of the gates."""
     pretraining, branches = pretrain(params), train_branches(params)
-    store_features(branches.model, params)
+    store_features(params)
     gates = train_gates(params)
     for stage in (pretraining, branches, gates):
         stage.write()
@@ -195,7 +195,8 @@ def test_a_network_over_clips_is_trained(stores, monkeypatch, exits):
 
 def test_jointly_trained_branches_are_kept_unchanged(stores):
     params = quick({"pretrain.joint": True})
-    jointly = pretrain(params).model
+    pretrain(params)
+    jointly, _ = load_trained(params, "pretrain")
     before = {name: tensor.clone() for name, tensor in jointly.state_dict().items() if "gates" not in name}
     model, tables, _ = train(params)
     assert len(tables["branches"]) == 0
@@ -210,7 +211,8 @@ def test_frozen_layers_end_as_they_began(stores):
     torch.manual_seed(5)
     start = TLEE(params, 3).backbone.body.state_dict()
     path = save_tensors(stores / "start.safetensors", start, {})
-    model = pretrain(quick({"pretrain.frozen_layers": 2}, weights=str(path))).model
+    pretrain(quick({"pretrain.frozen_layers": 2}, weights=str(path)))
+    model, _ = load_trained(params, "pretrain")
     after = model.backbone.body.state_dict()
     changed = {int(name.split(".")[0]) for name in start if not torch.equal(after[name], start[name])}
     assert changed == {2, 3, 4}

@@ -170,7 +170,7 @@ class ReadoutTask(Task):
         self.readout = network.readout
 
     def forward(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        depths = [*range(features.shape[2]), random_depths(features)]
+        depths = [*range(features.shape[2]), random_depths(features, len(features))]
         return reduce(torch.add, (self.readout.prefix_loss(features, depth, targets) for depth in depths))
 
 

@@ -81,6 +81,8 @@ COMMON: Settings = {
     "guarantee.confidence": 0.95,
     "guarantee.one_per_group": False,
     "compute.accelerator": "auto",
+    "compute.devices": "auto",
+    "compute.nodes": 1,
     "compute.workers": "auto",
     "compute.jobs": -1,
 }

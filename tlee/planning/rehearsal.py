@@ -98,9 +98,8 @@ def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> 
         say("branches")
         steps = trained // min(trained, params.branches.batch_clips)
         branches = _time_epochs("branches", train_branches, params, steps, 1)
-        model, _ = load_trained(params, "pretrain", "branches")
         clips = trained * params.branches.train_views + len(few.manifest) - trained
-        features = _seconds_of(lambda: store_features(model, params)) / clips
+        features = _seconds_of(lambda: store_features(params)) / clips
         say("gates")
         steps = max(trained * params.branches.train_views // params.gates.batch_clips, 1)
         gates = _time_epochs("gates", train_gates, params, steps, GATE_EPOCHS)

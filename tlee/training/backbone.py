@@ -4,6 +4,7 @@ Joint training (the authors' stage 1) includes the branches in the same pass, ea
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
@@ -11,15 +12,16 @@ from torch import nn
 
 from tlee.clips import ClipDataset, load_clips
 from tlee.devices import device_of
+from tlee.distributed.batch_norm import BATCH_NORMS
+from tlee.distributed.launch import on_all_devices
+from tlee.distributed.ranks import drawn, gathered, only_first
 from tlee.loading import Loader
 from tlee.metrics import top1
-from tlee.model import TLEE, load_whole, save_trained
+from tlee.model import TLEE, load_whole, save_trained, to_fastest_layout
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
 from tlee.reproducibility import convolution_threads
-from tlee.training.loop import Task, add_up, fit_stage, single_precision, to_fastest_layout
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+from tlee.training.loop import Task, add_up, fit_stage, single_precision
 
 
 class PretrainTask(Task):
@@ -64,7 +66,8 @@ class PretrainTask(Task):
 
     def _loss(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         model, settings = self.model, self.settings
-        features = nn.functional.dropout(features, settings.dropout, self.training)
+        if settings.dropout and self.training:
+            features = features * drawn(partial(self._dropout, features[0]), len(features))
         *early, full = [model.readout.prefix_logits(features, depth) for depth in range(features.shape[2])]
         losses = [model.readout.mean_loss(logits, targets, settings.label_smoothing) for logits in (*early, full)]
         if settings.distillation:
@@ -72,6 +75,10 @@ class PretrainTask(Task):
             share = settings.distillation
             losses[:-1] = [(1 - share) * own + share * each for own, each in zip(losses[:-1], taught, strict=True)]
         return add_up(losses)
+
+    def _dropout(self, one: torch.Tensor, videos: int) -> torch.Tensor:
+        """Draw by what the features of ``videos`` like ``one`` are multiplied."""
+        return nn.functional.dropout(one.new_ones(videos, *one.shape), self.settings.dropout)
 
     def _distance(self, logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Mean Kullback-Leibler divergence of the predictions of ``logits [N, T, C]`` from those of ``teacher``."""
@@ -84,9 +91,8 @@ class PretrainTask(Task):
 
 @dataclass(frozen=True)
 class Pretraining:
-    """The network after stage 1.1, whose weights are written, and the history of its training."""
+    """The history of stage 1.1, which has written the weights."""
 
-    model: TLEE
     history: pd.DataFrame  #: ``epoch``, ``loss`` and top-1 on val after 1, 3 and all frames; no loss if only measured
 
     @property
@@ -100,6 +106,7 @@ class Pretraining:
         save_metrics("pretrain", self.history.iloc[-1].drop("epoch").to_dict())
 
 
+@on_all_devices
 @convolution_threads()
 def pretrain(params: Params) -> Pretraining:
     """Train on the frame store's ``train``, validate on ``val``, write the weights.
@@ -117,8 +124,8 @@ def pretrain(params: Params) -> Pretraining:
         model = to_fastest_layout(TLEE(params, len(classes)))
         task = PretrainTask(model)
         history = fit_stage("pretrain", task, train, params.pretrain, params, lambda: validate(model, val))
-    save_trained(model, "pretrain", classes)
-    return Pretraining(model, history)
+    only_first(partial(save_trained, model, "pretrain", classes))
+    return Pretraining(history)
 
 
 @torch.inference_mode()
@@ -128,7 +135,8 @@ def validate(model: TLEE, clips: ClipDataset) -> dict[str, float]:
     device = next(model.parameters()).device
     with Loader(clips, 32, device) as loader:
         features = [model.full_features(frames) for frames, _, _ in loader.epoch()]
-    logits = torch.cat([model.readout.prefix_logits(each, 0) for each in features]).cpu()
+    logits = torch.cat([model.readout.prefix_logits(each, 0) for each in features])
+    logits = gathered(logits, len(clips)).cpu()
     frames = sorted({1, min(3, logits.shape[1]), logits.shape[1]})
     return {
         f"val top-1, {count} frame{'s' * (count > 1)}": top1(logits[:, count - 1], clips.store.truth())

@@ -12,6 +12,7 @@ which cost most, are computed once for all of them.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import pandas as pd
@@ -20,13 +21,15 @@ from torch import nn
 
 from tlee.clips import ClipDataset, load_clips
 from tlee.devices import device_of
+from tlee.distributed.launch import on_all_devices
+from tlee.distributed.ranks import drawn, gathered, only_first
 from tlee.loading import Loader
 from tlee.metrics import top1
-from tlee.model import TLEE, load_trained, load_whole, save_trained
+from tlee.model import TLEE, load_trained, load_whole, save_trained, to_fastest_layout
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
 from tlee.reproducibility import convolution_threads
-from tlee.training.loop import NO_HISTORY, Task, add_up, fit_stage, single_precision, to_fastest_layout
+from tlee.training.loop import NO_HISTORY, Task, add_up, fit_stage, single_precision
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
 UNCHANGED = "unchanged"  # imported or jointly trained branches, or none
@@ -68,24 +71,24 @@ class BranchTask(Task):
         readout, branches = self.model.readout, range(features.shape[2] - 1)
         loss = add_up(readout.prefix_loss(features, depth, targets) for depth in branches)
         if strategy != "own_depth":
-            loss = loss + readout.prefix_loss(features, random_depths(features), targets)
+            depths = drawn(partial(random_depths, features), len(features))
+            loss = loss + readout.prefix_loss(features, depths, targets)
         if strategy == "distilled":
             full = features[:, :, -1]
             loss = loss + add_up(nn.functional.mse_loss(features[:, :, depth], full) for depth in branches)
         return loss
 
 
-def random_depths(features: torch.Tensor) -> torch.Tensor:
-    """Draw a depth for each frame of exit features ``[N, T, B + 1, D]``: ``[N, T]``."""
-    clips, frames, depths, _ = features.shape
+def random_depths(features: torch.Tensor, clips: int) -> torch.Tensor:
+    """Draw a depth for each frame of ``clips``, ``[clips, T]``, with exit features like ``[N, T, B + 1, D]``."""
+    _, frames, depths, _ = features.shape
     return torch.randint(depths, (clips, frames), device=features.device)
 
 
 @dataclass(frozen=True)
 class BranchTraining:
-    """The network with the branches that were kept, whose weights are written, and the comparison that chose them."""
+    """The history of stage 1.2, which has written the weights of the branches, and the comparison that chose them."""
 
-    model: TLEE
     history: pd.DataFrame  #: ``epoch``, ``loss``
     comparison: pd.DataFrame  #: see ``compare_strategies``, with ``kept``, true for the strategy that was chosen
 
@@ -97,6 +100,7 @@ class BranchTraining:
         save_metrics("branches", kept.set_index("depths")["accuracy"].to_dict())
 
 
+@on_all_devices
 @convolution_threads()
 def train_branches(params: Params) -> BranchTraining:
     """Train all strategies, keep the one that is best on val where depths mix, write its weights.
@@ -120,8 +124,8 @@ def train_branches(params: Params) -> BranchTraining:
     kept = mixed.loc[mixed["accuracy"].idxmax(), "strategy"]
     comparison["kept"] = comparison["strategy"] == kept
     model.branches = task.heads_of(kept)
-    save_trained(model, "branches", classes)
-    return BranchTraining(model, history, comparison)
+    only_first(partial(save_trained, model, "branches", classes))
+    return BranchTraining(history, comparison)
 
 
 @torch.inference_mode()
@@ -137,11 +141,11 @@ def compare_strategies(task: BranchTask, clips: ClipDataset, draws: int = 20) ->
         batches = [task.features(frames) for frames, _, _ in loader.epoch()]
     rows = []
     for strategy in task.heads:
-        features = torch.cat([batch[strategy] for batch in batches])
+        features = gathered(torch.cat([batch[strategy] for batch in batches]), len(clips))
         kinds: dict[str, list[int | torch.Tensor]] = {f"depth {depth}": [depth] for depth in range(features.shape[2])}
-        kinds["mixed depths"] = [random_depths(features) for _ in range(draws)]
-        for depths, drawn in kinds.items():
-            logits = torch.stack([readout.prefix_logits(features, each) for each in drawn]).cpu()
+        kinds["mixed depths"] = [random_depths(features, len(features)) for _ in range(draws)]
+        for depths, samples in kinds.items():
+            logits = torch.stack([readout.prefix_logits(features, each) for each in samples]).cpu()
             truth = clips.store.truth()[None, :, None].expand(*logits.shape[:3], -1)
             accuracy = top1(logits.flatten(0, 2), truth.flatten(0, 2))
             rows.append({"strategy": strategy, "depths": depths, "accuracy": accuracy})

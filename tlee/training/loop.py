@@ -5,9 +5,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 import torch
@@ -15,6 +15,9 @@ from lightning_fabric import Fabric, seed_everything
 from torch import nn
 
 from tlee.devices import device_of
+from tlee.distributed.batch_norm import synchronise_batch_norm
+from tlee.distributed.fabric import new_fabric
+from tlee.distributed.ranks import mean, only_first
 from tlee.errors import UserError
 from tlee.loading import Batch, Examples, Loader
 from tlee.params import ClipTrainingParams, Params, TrainingParams
@@ -22,8 +25,6 @@ from tlee.paths import FEATURES, FRAMES, MODELS, RUNS
 from tlee.resumption import finish, reopen
 from tlee.stage_code import PACKAGE, code_digest
 from tlee.weights import load_pickle
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class Task(nn.Module):
@@ -51,15 +52,6 @@ def state_file(stage: str, params: Params) -> Path:
     return RUNS / f"{stage}-{digest.hexdigest()[:16]}.pt"
 
 
-def to_fastest_layout(network: Network) -> Network:
-    """Store the weights of 2-D and 3-D convolutions with channels last."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for weight in network.parameters():
-        if weight.dim() in layouts:
-            weight.data = weight.data.to(memory_format=layouts[weight.dim()])
-    return network
-
-
 def add_up(losses: Iterable[torch.Tensor]) -> torch.Tensor:
     """Add losses, of which there is at least one, from the first to the last."""
     return reduce(torch.add, losses)
@@ -79,10 +71,11 @@ def fit_stage(
     validate: Callable[[], dict[str, float]],
 ) -> pd.DataFrame:
     """Train ``task`` as ``fit`` does, resumable until DVC has recorded the stage; return the history."""
-    state = reopen(state_file(stage, params))
+    state = state_file(stage, params)
+    only_first(partial(reopen, state))
     accelerator = device_of(params.compute).type
     history = fit(task, data, training, seed=params.seed, validate=validate, state=state, accelerator=accelerator)
-    finish(state)
+    only_first(partial(finish, state))
     return history
 
 
@@ -102,14 +95,16 @@ def fit(
     ``state``. If it exists at the start, training resumes from it and ends as if it had not been interrupted: the last
     epoch is run in any case, so random numbers drawn later are the same too. A damaged state is ignored with a warning.
 
-    ``data`` is read in batches of ``params.batch_clips``, shuffled by ``seed`` and epoch.
+    ``data`` is read in batches of ``params.batch_clips``, shuffled by ``seed`` and epoch. Ranks that train together
+    have equal parts of each batch and go through the same steps, to rounding, as one process with all of it.
 
     Returns the history: one row an epoch with ``epoch``, ``loss`` and, every ``VALIDATE_EVERY`` epochs and at the end,
     the values of ``validate()``.
     Raises ``UserError`` if the loss is not finite.
     """
     precision = params.precision if isinstance(params, ClipTrainingParams) else "32-true"
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
+    fabric = new_fabric(accelerator, precision)
+    synchronise_batch_norm(task, fabric.device)
     loader = Loader(data, params.batch_clips, fabric.device, seed=seed, shuffle=True)
     rates = task.rates()
     peaks = [rate * params.learning_rate for rate in rates]
@@ -117,7 +112,8 @@ def fit(
     optimizer = torch.optim.AdamW(groups, weight_decay=params.weight_decay, fused=True)
     network, optimizer = fabric.setup(task, optimizer)
     steps = params.epochs * len(loader)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, steps, pct_start=0.1)
+    rise = 0.1 if steps != 10 else 0.2  # PyTorch would divide by zero
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, steps, pct_start=rise)
     progress: dict[str, Any] = {"task": network, "optimizer": optimizer, "schedule": schedule, "history": []}
     progress["precision"] = fabric.strategy.precision  # the scale of losses of 16-mixed
     if _is_intact(state):
@@ -137,7 +133,9 @@ def fit(
             seconds = time.perf_counter() - start
             print(f"epoch {epoch + 1:3d}/{params.epochs}  {values}  ({seconds:.1f} s)", flush=True)
             if epoch + 1 < params.epochs:
-                _save(fabric, progress, state)
+                unfinished = state.with_suffix(".unfinished")
+                fabric.save(unfinished, progress)
+                only_first(partial(unfinished.replace, state))
     return pd.DataFrame(history)
 
 
@@ -163,10 +161,4 @@ def _train_epoch(fabric: Fabric, task: nn.Module, batches: Iterable[Batch], opti
         optimizer.zero_grad()
         schedule.step()
         losses.append(loss.detach())
-    return sum(torch.stack(losses).tolist()) / len(losses)
-
-
-def _save(fabric: Fabric, progress: dict, path: Path) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    fabric.save(unfinished, progress)
-    unfinished.replace(path)
+    return sum(mean(torch.stack(losses)).tolist()) / len(losses)

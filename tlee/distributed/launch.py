@@ -1,0 +1,105 @@
+"""Start of a stage's function on all devices of ``compute``, by torchrun, from the process of the notebook.
+
+The notebook shows what rank 0 prints, and gets what it returns. All ranks end if one of them does, or the notebook's
+kernel, even if it is killed: their standard input is a pipe from it.
+"""
+
+import builtins
+import json
+import os
+import pickle
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+from tlee.devices import devices_of
+from tlee.distributed.ranks import world
+from tlee.errors import UserError
+from tlee.params import ComputeParams, Params
+from tlee.paths import RUNS
+
+Result = TypeVar("Result")
+
+FOLDER = RUNS / "ranks"  #: what the notebook and the ranks tell each other
+JOB, RETURNED, ERRORS, LOG = "job.json", "returned.pickle", "error-{}.json", "log.txt"
+
+PORT = 29500  #: of the first of several machines, where it waits for the others
+
+_KILLED = "exitcode  : -9"  # of a rank, in the log of torchrun
+
+
+def on_all_devices(stage: Callable[[Params], Result]) -> Callable[[Params], Result]:
+    """Decorate a function of a module with parameters alone: it runs on each of the devices that they name.
+
+    What it returns, on rank 0, can be pickled. Raises ``UserError`` if a rank raises it or is killed.
+    """
+
+    @wraps(stage)
+    def run(params: Params) -> Result:
+        alone = devices_of(params.compute) * params.compute.nodes == 1
+        return stage(params) if alone or world().size > 1 else _launch(stage, params)
+
+    return run
+
+
+def _launch(stage: Callable[[Params], Result], params: Params) -> Result:
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    job = {"module": stage.__module__, "function": stage.__name__, "params": params.model_dump(mode="json")}
+    (FOLDER / JOB).write_text(json.dumps(job), encoding="utf-8")
+    command = _command(params.compute)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (FOLDER / LOG).open("w", encoding="utf-8") as log, subprocess.Popen(command, stderr=log, **pipes) as process:
+        try:
+            for line in process.stdout:  # type: ignore[union-attr]
+                print(line, end="", flush=True)
+        finally:
+            process.terminate()
+            process.wait()
+    if not (FOLDER / RETURNED).exists():
+        raise _error()
+    returned = pickle.loads((FOLDER / RETURNED).read_bytes())
+    shutil.rmtree(FOLDER)
+    return returned
+
+
+def _command(compute: ComputeParams) -> list[str]:
+    """Return the command that starts the ranks of this machine, or within a job of SLURM those of all."""
+    if compute.nodes == 1:
+        return [*_torchrun("--standalone", f"--nproc-per-node={devices_of(compute)}"), "--attended", str(FOLDER)]
+    if "SLURM_JOB_ID" in os.environ:
+        torchrun = shlex.join([*_of_node("SLURM_NODEID", compute), "--attended", str(FOLDER)])
+        shell = torchrun.replace("SLURM_NODEID", "$SLURM_NODEID")
+        return ["srun", f"--nodes={compute.nodes}", f"--ntasks={compute.nodes}", "bash", "-c", f"exec {shell}"]
+    others = shlex.join([*_of_node("K", compute), str(FOLDER)])
+    print(f"waiting for {compute.nodes - 1} more machines: on each, K = 1, 2, ... run in this folder\n{others}")
+    return [*_of_node("0", compute), "--attended", str(FOLDER)]
+
+
+def _of_node(number: str, compute: ComputeParams) -> list[str]:
+    nodes = [f"--nnodes={compute.nodes}", f"--node-rank={number}", f"--nproc-per-node={devices_of(compute)}"]
+    return _torchrun(*nodes, f"--master-addr={socket.gethostname()}", f"--master-port={PORT}")
+
+
+def _torchrun(*options: str) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", *options, "-m", "tlee.distributed.rank"]
+
+
+def _error() -> Exception:
+    """Return the error with which the ranks ended: that of the first one, since it lets others fail."""
+    errors = sorted(FOLDER.glob(ERRORS.format("*")), key=lambda path: path.stat().st_mtime_ns)
+    if errors:
+        error = json.loads(errors[0].read_text(encoding="utf-8"))
+        if error["kind"] == "UserError":
+            return UserError(error["message"])
+        print(error["traceback"], flush=True)
+        kind = getattr(builtins, error["kind"], RuntimeError)
+        return kind(error["message"])
+    if _KILLED in (FOLDER / LOG).read_text(encoding="utf-8", errors="replace"):
+        return MemoryError("a process of several that train together was killed")
+    return UserError(f"the processes that train together did not start or did not end: {FOLDER / LOG} says why")
