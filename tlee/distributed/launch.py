@@ -58,9 +58,10 @@ def _launch(stage: Callable[[Params], Result], params: Params) -> Result:
         try:
             for line in process.stdout:  # type: ignore[union-attr]
                 print(line, end="", flush=True)
-        finally:
+        except BaseException:  # an interruption
             process.terminate()
             process.wait()
+            raise
     if not (FOLDER / RETURNED).exists():
         raise _error()
     returned = pickle.loads((FOLDER / RETURNED).read_bytes())
@@ -75,7 +76,8 @@ def _command(compute: ComputeParams) -> list[str]:
     if "SLURM_JOB_ID" in os.environ:
         torchrun = shlex.join([*_of_node("SLURM_NODEID", compute), "--attended", str(FOLDER)])
         shell = torchrun.replace("SLURM_NODEID", "$SLURM_NODEID")
-        return ["srun", f"--nodes={compute.nodes}", f"--ntasks={compute.nodes}", "bash", "-c", f"exec {shell}"]
+        tasks = ["--kill-on-bad-exit=1", f"--nodes={compute.nodes}", f"--ntasks={compute.nodes}"]
+        return ["srun", *tasks, "bash", "-c", f"exec {shell}"]
     others = shlex.join([*_of_node("K", compute), str(FOLDER)])
     print(f"waiting for {compute.nodes - 1} more machines: on each, K = 1, 2, ... run in this folder\n{others}")
     return [*_of_node("0", compute), "--attended", str(FOLDER)]

@@ -35,9 +35,14 @@ def world() -> World:
 
 
 def only_first(work: Callable[[], object]) -> None:
-    """Let rank 0 do ``work`` while the others wait."""
+    """Let rank 0 do ``work`` when all ranks have come this far; the others wait for it."""
+    _meet()
     if world().is_first:
         work()
+    _meet()
+
+
+def _meet() -> None:
     if world().size > 1:
         distributed.barrier()
 
