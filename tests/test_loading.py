@@ -191,6 +191,7 @@ def test_workers_are_as_many_as_asked_for():
 @pytest.mark.parametrize(("cores", "expected"), [(1, 1), (8, 7), (64, devices.MOST_WORKERS)])
 def test_a_gpu_gets_a_worker_for_each_core_but_one(monkeypatch, cores, expected):
     monkeypatch.setattr(devices, "device_of", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(devices.joblib, "cpu_count", lambda: cores)
     assert devices.workers_of(small_params().compute) == expected
 

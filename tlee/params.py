@@ -4,16 +4,14 @@ Every parameter must be present and no other key may be: a default in this modul
 noticing.
 """
 
-import difflib
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from tlee.errors import UserError
+from tlee.param_problems import explain
 from tlee.param_types import (
     Count,
     CountOrZero,
@@ -239,7 +237,7 @@ def load_params(path: str | Path = "params.yaml", overrides: dict[str, Any] | No
     try:
         return _apply_method(Params.model_validate(raw))
     except ValidationError as error:
-        problems = "; ".join(_explain(problem) for problem in error.errors())
+        problems = "; ".join(explain(problem, Params) for problem in error.errors())
         raise UserError(f"{path}{' with the overrides' if overrides else ''}: {problems}") from None
 
 
@@ -269,35 +267,3 @@ def _override(raw: dict, dotted: str, value: Any) -> None:
         if not isinstance(raw, dict):
             raise UserError(f"override `{dotted}`: `{section}` is not a section of the parameters")
     raw[key] = value
-
-
-def _explain(problem: ErrorDetails) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key, value = ".".join(location), problem["input"]
-    if not location:
-        return problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(location[-1], _known_keys(location[:-1]), n=1)
-        return f"unknown key `{key}`" + (f", did you mean `{close[0]}`?" if close else "; remove it")
-    if problem["type"] == "missing":
-        return f"`{key}` is missing; `git diff params.yaml` shows what was removed"
-    if problem["type"] == "model_type":
-        return f"`{key}` is {value!r}, should be a section"
-    rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    needs_number = problem["type"] in ("float_type", "value_error")
-    hint = f" (write it as {float(value)})" if needs_number and _is_number_as_text(value) else ""
-    return f"`{key}` is {value!r}, {rule}{hint}"
-
-
-def _is_number_as_text(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and math.isfinite(float(value))
-    except ValueError:
-        return False
-
-
-def _known_keys(section: list[str]) -> list[str]:
-    model: Any = Params
-    for name in section:
-        model = model.model_fields[name].annotation
-    return list(model.model_fields)

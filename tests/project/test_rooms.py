@@ -6,7 +6,7 @@ from tlee.stage_code import PACKAGE, imported_modules, source_file
 
 #: Rooms and flat modules from the ground up: each may import only what stands above it in this list.
 ORDER = [
-    *("_papermill", "errors", "checksums", "paths", "records", "resumption", "param_types", "params"),
+    *("_papermill", "errors", "checksums", "paths", "records", "resumption", "param_types", "param_problems", "params"),
     *("environment", "reproducibility", "execution"),
     *("stage_code", "levels", "methods", "subsets", "intervals", "arrays", "_torchvision", "metrics", "weights"),
     *("devices", "distributed", "loading", "sealed_batches", "labels", "frame_format", "datasets", "extraction"),
