@@ -19,17 +19,9 @@ PACKAGE = Path(__file__).parent
 
 #: Modules that check, name, show and write results, but cannot change them: no stage depends on their code.
 BOOKKEEPING = {
-    *("tlee", "tlee._papermill", "tlee.checksums", "tlee.environment", "tlee.errors", "tlee.execution"),
-    *(
-        "tlee.notebook",
-        "tlee.param_problems",
-        "tlee.param_types",
-        "tlee.params",
-        "tlee.paths",
-        "tlee.records",
-        "tlee.reproducibility",
-    ),
-    *("tlee.distributed.launch", "tlee.resumption", "tlee.stage_code"),
+    *("tlee", "tlee._papermill", "tlee.checksums", "tlee.distributed.launch", "tlee.environment", "tlee.errors"),
+    *("tlee.execution", "tlee.notebook", "tlee.param_problems", "tlee.param_types", "tlee.params", "tlee.paths"),
+    *("tlee.records", "tlee.reproducibility", "tlee.resumption", "tlee.stage_code"),
 }
 
 _UNSEEN = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
