@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
+from importlib import import_module
 from typing import Any
 
 import joblib
@@ -13,6 +14,7 @@ from joblib.externals.loky import get_reusable_executor
 from tlee.errors import UserError
 
 CHECK_EVERY = 1.0  # seconds
+TASKS = "tlee.extraction.parts"  #: module of what workers do
 
 
 class Workers:
@@ -76,8 +78,11 @@ def _dask_workers(address: str) -> Iterator[Workers]:
     with client, joblib.parallel_config("dask", client=client):
         try:
             workers = Workers(-1)
+            client.run(import_module, TASKS)  # a task that cannot be imported would end its worker, not the run
         except TimeoutError:
             raise _unreachable(address, "the scheduler has no workers") from None
+        except ImportError as error:
+            raise UserError(f"`compute.jobs` is {address}, but a worker says: {error}: install the kit there") from None
         yield workers
 
 
