@@ -19,8 +19,18 @@ from tlee.methods import display_name, in_order
 from tlee.metrics import METRIC_NAMES
 from tlee.paper.differences import Difference, find_differences, first_other_output
 from tlee.paper.integrity import find_problems
-from tlee.paper.run_files import PARAMS, Files, Metrics, Revision, Stage, WorkTree, read_metrics, read_stages, read_yaml
-from tlee.paper.tables import flat
+from tlee.paper.run_files import (
+    PARAMS,
+    Files,
+    Metrics,
+    Revision,
+    Stage,
+    WorkTree,
+    flat,
+    read_metrics,
+    read_stages,
+    read_yaml,
+)
 from tlee.params import load_params
 from tlee.paths import METRICS, SEEDS
 

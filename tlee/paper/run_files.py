@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import pandas as pd
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -149,6 +150,20 @@ def read_stages(files: Files) -> dict[str, Stage]:
         raise _damaged(LOCK, files) from None
     pipeline = read_yaml(files, PIPELINE).get("stages")
     return {name: stage for name, stage in recorded.items() if pipeline is None or name in pipeline}
+
+
+def flat(nested: dict[str, Any]) -> dict[str, Any]:
+    """Flatten nested sections to dotted keys."""
+    return pd.json_normalize(nested).astype(object).iloc[0].to_dict()
+
+
+def changed_parameters(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with which ``stage`` ran, by dotted key, of parameters that ``settings`` have otherwise.
+
+    Values are compared as text: DVC writes ``0.00001`` as ``1e-05``, which is text in YAML 1.1.
+    """
+    recorded = flat(stage.params.get(PARAMS.name, {}))
+    return {key: value for key, value in recorded.items() if str(settings.get(key)) != str(value)}
 
 
 def read_data(files: Files) -> list[Entry]:
