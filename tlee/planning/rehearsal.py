@@ -100,13 +100,13 @@ def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> 
         say("pretrain")
         pretraining = _time_epochs("pretrain", pretrain, params, steps(trained, params.pretrain.batch_clips), 1)
         model, clips_of_val = load_trained(params, "pretrain")[0], load_clips("val", params)
-        validation = seconds(partial(validate, model, clips_of_val)) / len(clips_of_val)
+        validation = _seconds(partial(validate, model, clips_of_val)) / len(clips_of_val)
         say("branches")
         branches = _time_epochs("branches", train_branches, params, steps(trained, params.branches.batch_clips), 1)
         model, _ = load_trained(params, "pretrain", "branches")
         views = trained * params.branches.train_views
         clips = views + len(few.manifest) - trained
-        features = _seconds_again(partial(store_features, model, params)) / clips
+        features = _seconds(partial(store_features, model, params)) / clips
         say("gates")
         gates = _time_epochs("gates", train_gates, params, steps(views, params.gates.batch_clips), GATE_EPOCHS)
         say("evaluate")
@@ -156,17 +156,15 @@ def _quietly_in(folder: str) -> Iterator[None]:
         yield
 
 
-def _seconds_again(work: Callable[[], object]) -> float:
-    """Time ``work`` after a first time that is not counted: it imports."""
-    work()
-    return seconds(work)
+def _seconds(work: Callable[[], object]) -> float:
+    """Return the shorter time of two: the first one imports, and other programs may delay either."""
+    return min(seconds(work), seconds(work))
 
 
 def _line(units: tuple[int, int], work: Callable[[int], object]) -> Linear:
-    """Time ``work`` of two sizes, after a first one that is not counted: it imports."""
-    work(units[0])
-    few, many = ((size, seconds(partial(work, size))) for size in units)
-    return Linear.through(few, many)
+    """Time ``work`` of two sizes."""
+    few, many = units
+    return Linear.through((few, _seconds(partial(work, few))), (many, seconds(partial(work, many))))
 
 
 def _time_extraction(few: Dataset, params: Params) -> Linear:
@@ -179,9 +177,9 @@ def _time_extraction(few: Dataset, params: Params) -> Linear:
 
 def _time_epochs(stage: str, train: Callable[[Params], object], params: Params, count: int, more: int) -> float:
     """Return the seconds of a step of training, of ``count`` in an epoch, by ``more`` epochs than one."""
-    short, long = (change(params, {f"{stage}.epochs": epochs}) for epochs in (1, 1 + more))
-    before = _seconds_again(partial(train, short))
-    return max(seconds(partial(train, long)) - before, 0.0) / more / count
+    settings = (change(params, {f"{stage}.epochs": epochs}) for epochs in (1, 1 + more))
+    short, long = (_seconds(partial(train, each)) for each in settings)
+    return max(long - short, 0.0) / more / count
 
 
 def _enlarged(split: Split, videos: int) -> Split:
