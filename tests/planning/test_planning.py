@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from support.cells import run_cells
 from support.commands import call
 from support.small import in_place_of_resnet18, small_params
 
@@ -14,6 +15,7 @@ from tlee.datasets import Dataset, read_dataset
 from tlee.demo import ClipSpec, write_demo
 from tlee.environment import record_environment
 from tlee.errors import UserError
+from tlee.params import load_params
 from tlee.planning import rehearsal, report
 from tlee.planning.comparison import keep_forecast, load_forecast, with_last_run
 from tlee.planning.forecast import KERNEL, STAGES, forecast
@@ -143,6 +145,18 @@ def test_a_forecast_is_kept_for_its_parameters(table, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(load_forecast(settings()), table.reset_index())
     with pytest.raises(UserError, match=r"no forecast for these parameters: run `python -m tlee plan`"):
         load_forecast(settings(seed=1))
+
+
+def test_the_notebook_sets_the_forecast_beside_the_last_run(table, ran, root):
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    (ran / "params.yaml").write_text(text, encoding="utf-8")
+    params = load_params(ran / "params.yaml")
+    keep_forecast(params, table.reset_index())
+    run_cells(root / "notebooks/plan.ipynb")
+    assert (ran / "results/figures/plan/stages.png").exists()
+    pd.testing.assert_frame_equal(
+        pd.read_csv("results/plots/plan/stages.csv"), with_last_run(params, table.reset_index()), rtol=1e-5
+    )
 
 
 def test_every_stage_has_its_notebook(root):

@@ -76,30 +76,31 @@ class Revision:
     @classmethod
     def find(cls, name: str) -> "Revision":
         """Find a revision by its name in git; raises ``UserError`` if there is none, or no repository."""
-        inside = _git("rev-parse", "--git-dir")
+        inside = run_git("rev-parse", "--git-dir")
         if inside.returncode:
             reason = inside.stderr.decode(errors="replace").strip().removeprefix("fatal: ").partition("\n")[0]
             raise UserError(
                 f"there is no committed run to compare with ({one_line(reason)}): work in a clone of the kit"
             )
-        found = _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+        found = run_git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
         if found.returncode:
             raise UserError(f"git knows no revision `{one_line(name)}`: `git log` and `git tag` list revisions")
         commit = found.stdout.decode().strip()
         return cls(name if commit.startswith(name) else f"{name} ({commit[:7]})", commit)
 
     def read(self, path: Path) -> str | None:
-        found = _git("cat-file", "blob", f"{self.commit}:./{path.as_posix()}")
+        found = run_git("cat-file", "blob", f"{self.commit}:./{path.as_posix()}")
         return None if found.returncode else found.stdout.decode()
 
     def names(self, folder: Path) -> list[Path]:
-        found = _git("ls-tree", "-r", "-z", "--name-only", self.commit, f"{folder.as_posix()}/")
+        found = run_git("ls-tree", "-r", "-z", "--name-only", self.commit, f"{folder.as_posix()}/")
         return sorted(Path(name) for name in found.stdout.decode().split("\0") if name)
 
 
-def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+def run_git(*arguments: str, folder: Path = Path()) -> subprocess.CompletedProcess[bytes]:
+    """Run a git command in ``folder``, whether it fails or not; raise ``UserError`` if there is no git."""
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, check=False)
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
     except FileNotFoundError:
         raise UserError("git is not installed, with which the committed run is read: install it") from None
 
