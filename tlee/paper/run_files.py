@@ -137,7 +137,7 @@ def read_yaml(files: Files, path: Path) -> dict[str, Any]:
 @lru_cache(maxsize=16)
 def _parse_yaml(text: str) -> Any:
     """Parse YAML, which is slow; the same files are read several times, and their content is not changed."""
-    return yaml.safe_load(text)
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # of libyaml, if PyYAML was built with it
 
 
 def read_stages(files: Files) -> dict[str, Stage]:
