@@ -312,7 +312,6 @@ def workspace(inside, monkeypatch) -> Path:
     return inside
 
 
-@pytest.mark.slow
 def test_experiments_are_gathered_and_averaged(inside):
     runs, missing = gather_runs()
     assert runs[0].name == "workspace"  # the last commit has the same results
