@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from support.cells import run_cells
 from support.commands import call
-from support.small import in_place_of_resnet18, small_params
+from support.small import SIDE, T, in_place_of_resnet18, small_params
 
 from tlee.datasets import Dataset, read_dataset
 from tlee.demo import ClipSpec, write_demo
@@ -30,6 +30,7 @@ MEASURED = Rehearsal(
     features=0.2,
     gates=0.01,
     evaluation=Linear(10.0, 0.1),
+    stepping=0.3,
     latency=Linear(20.0, 1.0),
     guarantee=Linear(5.0, 0.2),
     video_bytes=1e6,
@@ -61,7 +62,7 @@ def test_time_is_that_of_the_steps_videos_and_clips(table):
         "pretrain": 6 * 10 * 3 + 2 * 20 * 0.1,  # validated after 5 epochs and at the end
         "branches": 3 * 4 * 7 + 20 * 0.1 + 260 * 0.2,
         "gates": 4 * 4 * 0.01,
-        "evaluate": 10 + 30 * 0.1 + 40 * 0.1,  # and the network itself on all of test
+        "evaluate": 10 + 30 * 0.1 + 40 * 0.3,  # and the network itself on all of test
         "latency": 20 + 40,  # all of test
         "guarantee": 5 + 30 * 0.2,
         "explain": 0.0,
@@ -176,16 +177,26 @@ def test_a_rehearsal_measures_every_stage_and_leaves_nothing(tmp_path, monkeypat
     groups = (1, 2, 9, 10, 11, 12)  # the first two are for testing
     write_demo("data", [ClipSpec(action, group, 1) for action in ("Bend", "Wave") for group in groups], jobs=1)
     monkeypatch.setattr(rehearsal, "REPLAYED", (16, 24))
+    monkeypatch.setattr(rehearsal, "TIMED", (2, 4))  # of four
     changes = {"compute.jobs": 1, "evaluate.bootstrap": 20, "latency.int8": False, "extract.short_side": 24}
     params = small_params(changes)
     videos, stages = read_dataset(params.dataset, params.seed), []
     with in_place_of_resnet18():
         measured = rehearse(params, videos, stages.append)
     assert stages == [stage for stage in STAGES if stage != "explain"]
-    assert measured.bundle_bytes.start > 0 and measured.bundle_bytes.each >= 3 * 32 * 32  # a pixel of a frame
+    assert measured.bundle_bytes.start > 0 and measured.bundle_bytes.each >= T * 3 * SIDE**2  # a clip
     seconds = {name: value for name, value in vars(measured).items() if not isinstance(value, Linear)}
     assert all(np.isfinite(value) and value >= 0 for value in seconds.values())
-    assert min(seconds["features"], seconds["video_bytes"], seconds["clip_bytes"], seconds["model_bytes"]) > 0
+    assert (
+        min(
+            seconds["features"],
+            seconds["stepping"],
+            seconds["video_bytes"],
+            seconds["clip_bytes"],
+            seconds["model_bytes"],
+        )
+        > 0
+    )
     assert measured.clip_bytes >= 4 * params.extract.frames * 3  # single precision, two branches and the end
     assert [path.name for path in tmp_path.iterdir()] == ["data", "runs"] and not list((tmp_path / "runs").iterdir())
     assert len(forecast(params, videos, measured)) == len(STAGES)

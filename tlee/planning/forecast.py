@@ -39,7 +39,7 @@ def forecast(params: Params, dataset: Dataset, measured: Rehearsal) -> pd.DataFr
         + val * measured.validation
         + clips * measured.features,
         "gates": params.gates.epochs * steps(train * views, params.gates.batch_clips) * measured.gates,
-        "evaluate": measured.evaluation.at(held_out) + min(VIDEOS, test) * measured.validation,
+        "evaluate": measured.evaluation.at(held_out) + min(VIDEOS, test) * measured.stepping,
         "latency": measured.latency.at(timed),
         "guarantee": measured.guarantee.at(held_out),
         "explain": 0.0,

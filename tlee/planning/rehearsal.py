@@ -21,6 +21,7 @@ from tlee.edge.report import time_policy
 from tlee.evaluation.evaluate import evaluate, load_splits
 from tlee.evaluation.headroom import measure_headroom
 from tlee.evaluation.replay import Split
+from tlee.evaluation.step_by_step import step_by_step_agreement
 from tlee.extraction import extract
 from tlee.features import store_features
 from tlee.guarantee.calibration import calibrate
@@ -72,6 +73,7 @@ class Rehearsal:
     features: float  #: a clip, all of its exit features
     gates: float  #: a step of training
     evaluation: Linear  #: by videos, the mean of ``val`` and ``test``
+    stepping: float  #: a video, frame by frame with real exits
     latency: Linear  #: by videos
     guarantee: Linear  #: by videos, the mean of ``val`` and ``test``
     video_bytes: float  #: frames of a video
@@ -116,8 +118,10 @@ def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> 
             return _enlarged(val, videos), _enlarged(test, videos)
 
         evaluation = _line(REPLAYED, lambda videos: _evaluate(*splits(videos), params))
+        evaluated = evaluate(*splits(REPLAYED[0]), params)
+        stepping = _seconds(partial(step_by_step_agreement, evaluated, params)) / test.num_videos
         say("latency")
-        save_policies(evaluate(*splits(REPLAYED[0]), params).policies)
+        save_policies(evaluated.policies)
         bundles: dict[int, int] = {}
         latency = _line(TIMED, lambda videos: bundles.update({videos: _time_latency(videos, params)}))
         say("guarantee")
@@ -130,6 +134,7 @@ def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> 
             features,
             gates,
             evaluation,
+            stepping,
             latency,
             guarantee,
             size_of(FRAMES) / len(few.manifest),
