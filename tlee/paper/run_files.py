@@ -35,6 +35,11 @@ class Stage(BaseModel):
     outs: list[Entry] = []
     params: dict[str, dict[str, Any]] = {}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Parameters that the stage ran with, by dotted key."""
+        return flat(self.params.get(PARAMS.name, {}))
+
 
 _STAGES = TypeAdapter(dict[str, Stage])
 
@@ -163,8 +168,7 @@ def changed_parameters(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]
 
     Values are compared as text: DVC writes ``0.00001`` as ``1e-05``, which is text in YAML 1.1.
     """
-    recorded = flat(stage.params.get(PARAMS.name, {}))
-    return {key: value for key, value in recorded.items() if str(settings.get(key)) != str(value)}
+    return {key: value for key, value in stage.settings.items() if str(settings.get(key)) != str(value)}
 
 
 def read_data(files: Files) -> list[Entry]:
