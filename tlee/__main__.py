@@ -67,10 +67,14 @@ def code():
 @app.command()
 def plan():
     """Say what a run with these parameters will take on this machine, before anything runs: time and disk."""
-    from tlee.planning import plan_run
+    from tlee.params import load_params
+    from tlee.reproducibility import kernel_settings
 
     os.chdir(find_root(Path.cwd()))
-    typer.echo(plan_run())
+    with kernel_settings(load_params().reproducible):  # read by the libraries that this imports
+        from tlee.planning import plan_run
+
+        typer.echo(plan_run())
 
 
 @app.command()

@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parent
 BOOKKEEPING = {
     *("tlee", "tlee._papermill", "tlee.checksums", "tlee.distributed.launch", "tlee.environment", "tlee.errors"),
     *("tlee.execution", "tlee.notebook", "tlee.param_problems", "tlee.param_types", "tlee.params", "tlee.paths"),
-    *("tlee.records", "tlee.reproducibility", "tlee.resumption", "tlee.stage_code"),
+    *("tlee.records", "tlee.reproducibility", "tlee.resumption", "tlee.sizes", "tlee.stage_code"),
 }
 
 _UNSEEN = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)

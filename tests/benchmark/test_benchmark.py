@@ -31,6 +31,7 @@ def table(root) -> pd.DataFrame:
         return benchmark.benchmark(["resnet18"], **sizes)
 
 
+@pytest.mark.slow
 def test_the_numbers_are_consistent(table):
     found = table.set_index(["part", "quantity"])["value"]
     network = found["resnet18"]
@@ -61,6 +62,7 @@ def test_the_numbers_are_consistent(table):
     assert (ratios > 0).all()
 
 
+@pytest.mark.slow
 def test_a_large_store_is_opened(table):
     found = table[table["part"] == "frame store"].set_index("quantity")
     assert found.at["videos", "value"] == 1000
@@ -68,6 +70,7 @@ def test_a_large_store_is_opened(table):
     assert 0 < found.at["time to open it (s)", "value"] < found.at["time to open it (s)", "target"]
 
 
+@pytest.mark.slow
 def test_the_markdown_has_one_line_per_number(table):
     lines = benchmark.markdown(table).splitlines()
     assert len(lines) == len(table) + 2

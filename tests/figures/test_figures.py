@@ -31,6 +31,7 @@ from tlee.figures.evaluation import (
 from tlee.figures.extraction import sample_clips, split_counts
 from tlee.figures.headroom import headroom
 from tlee.figures.latency import latency_bars, latency_breakdown, latency_precisions, latency_targets
+from tlee.figures.planning import duration_text, forecast_and_taken
 from tlee.figures.training import gate_scores, strategy_comparison, training_curves
 from tlee.methods import NAMES
 from tlee.params import METHOD_SETTINGS
@@ -85,6 +86,9 @@ PARTS = pd.DataFrame(
     [("video", "decoding", 6.0), ("video", "network", 4.0), ("network", "segment 0", 3.0), ("network", "loop", 1.0)],
     columns=["of", "part", "milliseconds"],
 )
+FORECAST = pd.DataFrame(
+    [("extract", 110.0, 55.0), ("branches", 10.0, 25.0), ("gates", 7.0, np.nan)], columns=["stage", "seconds", "took"]
+).assign(ratio=lambda table: table["seconds"] / table["took"])
 HEADROOM = pd.DataFrame(
     [
         ("method", "as it is", 0.90, 0.4),
@@ -147,6 +151,10 @@ FIGURES: dict[str, tuple[Callable[..., Axes], tuple[str, ...]]] = {
         lambda **on: latency_precisions(PRECISIONS, **on),
         ("int8", "full network", "2.0x faster", "TLEE", "1.5x slower", "top-1", "-1.0 points"),
     ),
+    "forecast_and_taken": (
+        lambda **on: forecast_and_taken(FORECAST, **on),
+        ("2 min", "80 s", "1.50", "branches", "0.40"),
+    ),
 }
 
 
@@ -196,6 +204,16 @@ def test_titles_stay_within_the_figure(name: str):
     axes.figure.draw_without_rendering()
     drawn = next(text for text in (axes.title, axes._left_title) if text.get_text())
     assert drawn.get_window_extent().x1 <= axes.figure.bbox.x1
+
+
+def test_a_forecast_without_a_run_says_so():
+    axes = forecast_and_taken(FORECAST.assign(took=np.nan, ratio=np.nan))
+    assert title(axes) == "Forecast: 2 min; nothing has run yet"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (150, "2 min"), (12600, "3.5 h")])
+def test_durations_are_told_in_the_unit_that_fits(seconds: float, text: str):
+    assert duration_text(seconds) == text
 
 
 def test_a_figure_does_not_change_the_callers_settings():

@@ -1,19 +1,26 @@
 """The forecast of a run: exact sums from made-up measurements, and a rehearsal of a small data set."""
 
 import json
-from dataclasses import replace
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from support.small import in_place_of_resnet18, small_params
+from support.cells import run_cells
+from support.commands import call
+from support.small import SIDE, T, in_place_of_resnet18, small_params
 
 from tlee.datasets import Dataset, read_dataset
 from tlee.demo import ClipSpec, write_demo
+from tlee.environment import record_environment
+from tlee.errors import UserError
+from tlee.params import load_params
 from tlee.planning import rehearsal, report
-from tlee.planning.forecast import KERNEL, STAGES, forecast, with_last_run
+from tlee.planning.comparison import keep_forecast, load_forecast, with_last_run
+from tlee.planning.forecast import KERNEL, STAGES, forecast
 from tlee.planning.rehearsal import Linear, Rehearsal, rehearse
+from tlee.reproducibility import is_pinned
 
 MEASURED = Rehearsal(
     extraction=Linear(start=2.0, each=0.5),
@@ -23,11 +30,13 @@ MEASURED = Rehearsal(
     features=0.2,
     gates=0.01,
     evaluation=Linear(10.0, 0.1),
+    stepping=0.3,
     latency=Linear(20.0, 1.0),
     guarantee=Linear(5.0, 0.2),
     video_bytes=1e6,
     clip_bytes=2e6,
     model_bytes=5e6,
+    bundle_bytes=Linear(3e6, 1e5),
 )
 
 
@@ -53,17 +62,17 @@ def test_time_is_that_of_the_steps_videos_and_clips(table):
         "pretrain": 6 * 10 * 3 + 2 * 20 * 0.1,  # validated after 5 epochs and at the end
         "branches": 3 * 4 * 7 + 20 * 0.1 + 260 * 0.2,
         "gates": 4 * 4 * 0.01,
-        "evaluate": 10 + 30 * 0.1 + 40 * 0.1,  # and the network itself on all of test
-        "latency": 20 + 3 * 40,  # all of test, three times
+        "evaluate": 10 + 30 * 0.1 + 40 * 0.3,  # and the network itself on all of test
+        "latency": 20 + 40,  # all of test
         "guarantee": 5 + 30 * 0.2,
         "explain": 0.0,
     }
     assert table["seconds"].to_dict() == pytest.approx({stage: KERNEL + value for stage, value in expected.items()})
 
 
-def test_disk_is_that_of_frames_weights_and_exit_features(table):
-    used = table["gigabytes"][table["gigabytes"] > 0].to_dict()
-    assert used == pytest.approx({"extract": 0.16, "pretrain": 0.005, "branches": 0.52})
+def test_disk_is_that_of_frames_weights_exit_features_and_exported_networks(table):
+    used = table["bytes"][table["bytes"] > 0].to_dict()
+    assert used == pytest.approx({"extract": 160e6, "pretrain": 5e6, "branches": 520e6, "latency": 7e6})
 
 
 def test_twice_the_epochs_take_twice_the_training():
@@ -89,16 +98,66 @@ def test_a_line_through_two_measurements_never_falls_below_zero(small, large, ex
     assert (line.start, line.each) == pytest.approx((expected.start, expected.each))
 
 
-def test_the_last_run_is_told_by_the_executed_notebooks(table, tmp_path, monkeypatch):
+@pytest.fixture
+def ran(tmp_path, monkeypatch) -> Path:
+    """A project in which stages `extract` and `gates` have run, and the notebook of the second is damaged."""
     monkeypatch.chdir(tmp_path)
+    recorded = {
+        "extract": {"params": {"params.yaml": {"seed": 0, "extract": settings().extract.model_dump(mode="json")}}},
+        "gates": {"params": {"params.yaml": {"gates.epochs": 4}}},
+    }
+    (tmp_path / "dvc.lock").write_text(json.dumps({"stages": recorded}))
     folder = tmp_path / "results/notebooks"
     folder.mkdir(parents=True)
-    (folder / "1_extract_frames.ipynb").write_text(json.dumps({"metadata": {"papermill": {"duration": 46.0}}}))
+    for name in ("1_extract_frames", "4_train_gates"):
+        (folder / f"{name}.ipynb").write_text(json.dumps({"metadata": {"papermill": {"duration": 46.0}}}))
+        record_environment(name)
     (folder / "4_train_gates.ipynb").write_text("damaged")
-    found = with_last_run(table.reset_index()).set_index("stage")
-    assert found["took"].dropna().to_dict() == {"extract": 46.0}
-    assert found["ratio"]["extract"] == pytest.approx(2.0)
-    assert "46 s" in report(found.reset_index())
+    return tmp_path
+
+
+def last_run(table: pd.DataFrame, **overrides) -> pd.DataFrame:
+    return with_last_run(settings(**overrides), table.reset_index())
+
+
+def test_the_last_run_is_told_by_the_executed_notebooks(table, ran):
+    found = last_run(table)
+    assert found.set_index("stage")["took"].dropna().to_dict() == {"extract": 46.0}
+    assert found["ratio"].dropna().tolist() == pytest.approx([2.0])
+    assert "46 s" in report(found)
+
+
+@pytest.mark.parametrize("parameter", [{"seed": 1}, {"extract.short_side": 200}])
+def test_a_run_with_other_parameters_is_not_compared(parameter, table, ran):
+    assert last_run(table, **{"gates.epochs": 7})["took"].notna().any()
+    assert last_run(table, **parameter)["took"].isna().all()
+
+
+def test_a_run_on_another_machine_is_not_compared(table, ran):
+    path = ran / "results/environment/1_extract_frames.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"cores": content["cores"] + 1}))
+    assert last_run(table)["took"].isna().all()
+
+
+def test_a_forecast_is_kept_for_its_parameters(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keep_forecast(settings(), table.reset_index())
+    pd.testing.assert_frame_equal(load_forecast(settings()), table.reset_index())
+    with pytest.raises(UserError, match=r"no forecast for these parameters: run `python -m tlee plan`"):
+        load_forecast(settings(seed=1))
+
+
+def test_the_notebook_sets_the_forecast_beside_the_last_run(table, ran, root):
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    (ran / "params.yaml").write_text(text, encoding="utf-8")
+    params = load_params(ran / "params.yaml")
+    keep_forecast(params, table.reset_index())
+    run_cells(root / "notebooks/plan.ipynb")
+    assert (ran / "results/figures/plan/stages.png").exists()
+    pd.testing.assert_frame_equal(
+        pd.read_csv("results/plots/plan/stages.csv"), with_last_run(params, table.reset_index()), rtol=1e-5
+    )
 
 
 def test_every_stage_has_its_notebook(root):
@@ -107,9 +166,9 @@ def test_every_stage_has_its_notebook(root):
 
 def test_a_disk_that_is_too_small_is_told(table, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shown = with_last_run(table.reset_index())
+    shown = last_run(table)
     assert "too small" not in report(shown)
-    assert "too small" in report(shown.assign(gigabytes=1e9))
+    assert "too small" in report(shown.assign(bytes=1e18))
 
 
 @pytest.mark.slow
@@ -118,15 +177,35 @@ def test_a_rehearsal_measures_every_stage_and_leaves_nothing(tmp_path, monkeypat
     groups = (1, 2, 9, 10, 11, 12)  # the first two are for testing
     write_demo("data", [ClipSpec(action, group, 1) for action in ("Bend", "Wave") for group in groups], jobs=1)
     monkeypatch.setattr(rehearsal, "REPLAYED", (16, 24))
+    monkeypatch.setattr(rehearsal, "TIMED", (2, 4))  # of four
     changes = {"compute.jobs": 1, "evaluate.bootstrap": 20, "latency.int8": False, "extract.short_side": 24}
     params = small_params(changes)
     videos, stages = read_dataset(params.dataset, params.seed), []
     with in_place_of_resnet18():
         measured = rehearse(params, videos, stages.append)
     assert stages == [stage for stage in STAGES if stage != "explain"]
+    assert measured.bundle_bytes.start > 0 and measured.bundle_bytes.each >= T * 3 * SIDE**2  # a clip
     seconds = {name: value for name, value in vars(measured).items() if not isinstance(value, Linear)}
     assert all(np.isfinite(value) and value >= 0 for value in seconds.values())
-    assert min(seconds["features"], seconds["video_bytes"], seconds["clip_bytes"], seconds["model_bytes"]) > 0
+    assert (
+        min(
+            seconds["features"],
+            seconds["stepping"],
+            seconds["video_bytes"],
+            seconds["clip_bytes"],
+            seconds["model_bytes"],
+        )
+        > 0
+    )
     assert measured.clip_bytes >= 4 * params.extract.frames * 3  # single precision, two branches and the end
     assert [path.name for path in tmp_path.iterdir()] == ["data", "runs"] and not list((tmp_path / "runs").iterdir())
-    assert len(forecast(params, replace(videos), measured)) == len(STAGES)
+    assert len(forecast(params, videos, measured)) == len(STAGES)
+
+
+@pytest.mark.parametrize("reproducible", [True, False])
+def test_the_rehearsal_has_the_settings_of_the_kernels_of_notebooks(reproducible, tmp_path, monkeypatch, root):
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(re.sub(r"(?m)^reproducible: \w+", f"reproducible: {reproducible}", text))
+    monkeypatch.setattr("tlee.reproducibility.can_pin", lambda: True)
+    monkeypatch.setattr("tlee.planning.plan_run", lambda: str(is_pinned()))
+    assert call(tmp_path, "plan").stdout == f"{reproducible}\n"

@@ -85,6 +85,7 @@ def in_a_fresh_process(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_torchvision_is_usable_whatever_build_it_is():
     code = """
 import torch
@@ -95,6 +96,7 @@ print(tuple(transforms.Resize(4)(torch.zeros(3, 8, 16, dtype=torch.uint8)).shape
     assert in_a_fresh_process(code).splitlines() == ["MobileNetV2", "(3, 4, 8)"]
 
 
+@pytest.mark.slow
 def test_metrics_are_usable_from_the_first_import():
     code = """
 import torch

@@ -6,13 +6,14 @@ from tlee.stage_code import PACKAGE, imported_modules, source_file
 
 #: Rooms and flat modules from the ground up: each may import only what stands above it in this list.
 ORDER = [
-    *("_papermill", "errors", "checksums", "paths", "records", "resumption", "param_types", "param_problems", "params"),
+    *("_papermill", "errors", "checksums", "sizes", "paths", "records", "resumption"),
+    *("param_types", "param_problems", "params"),
     *("environment", "reproducibility", "execution"),
     *("stage_code", "levels", "methods", "subsets", "intervals", "arrays", "_torchvision", "metrics", "weights"),
     *("devices", "distributed", "loading", "sealed_batches", "labels", "frame_format", "datasets", "extraction"),
     *("frames", "views", "clips", "backbones", "modules", "readout", "model", "costs", "features"),
     *("figures", "notebook", "policies"),
-    *("training", "evaluation", "explanation", "guarantee", "edge", "live", "planning", "paper", "benchmark"),
+    *("training", "evaluation", "explanation", "guarantee", "edge", "live", "paper", "benchmark", "planning"),
     *("demo", "checkpoints", "__main__"),
 ]
 

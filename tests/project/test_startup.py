@@ -29,6 +29,7 @@ def test_the_process_that_starts_a_kernel_only_runs_notebooks():
     assert slow_imports("import tlee.__main__, tlee.execution") == [{"papermill"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unused",
     [

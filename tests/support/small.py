@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,14 @@ def small_params(overrides: dict[str, Any] | None = None, **model: Any) -> Param
         "model.input_size": SIDE,
         "model.num_branches": 2,
     }
-    return load_params(ROOT / "params.yaml", settings | (overrides or {}) | {f"model.{k}": v for k, v in model.items()})
+    settings |= (overrides or {}) | {f"model.{name}": value for name, value in model.items()}
+    return _loaded(tuple(settings.items())).model_copy(deep=True)
+
+
+@cache
+def _loaded(settings: tuple[tuple[str, Any], ...]) -> Params:
+    """Read the file once for equal settings: YAML takes longer than many a test."""
+    return load_params(ROOT / "params.yaml", dict(settings))
 
 
 def identity_readout(**model: Any) -> Readout:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from tlee.errors import UserError
+from tlee.sizes import size_text
 
 
 class Space:
@@ -23,11 +24,7 @@ class Space:
         needed, free = self._bytes / self._videos * rest, shutil.disk_usage(self._folder).free
         if needed > free:
             raise UserError(
-                f"the frames of the remaining {rest} videos need about {_text(needed)} below {self._folder}, where "
-                f"{_text(free)} are free: make space and run `dvc repro extract`, which keeps what it has read, or "
+                f"the frames of the remaining {rest} videos need about {size_text(needed)} below {self._folder}, where "
+                f"{size_text(free)} are free: make space and run `dvc repro extract`, which keeps what it has read, or "
                 "lower extract.frames, extract.short_side or extract.jpeg_quality"
             )
-
-
-def _text(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -20,7 +20,6 @@ from tlee.metrics import METRIC_NAMES
 from tlee.paper.differences import Difference, find_differences, first_other_output
 from tlee.paper.integrity import find_problems
 from tlee.paper.run_files import PARAMS, Files, Metrics, Revision, Stage, WorkTree, read_metrics, read_stages, read_yaml
-from tlee.paper.tables import flat
 from tlee.params import load_params
 from tlee.paths import METRICS, SEEDS
 
@@ -186,7 +185,7 @@ def _has_inputs(stages: dict[str, Stage], inputs: dict[str, dict[str, str]]) -> 
     """Return True if the stages had these inputs: parameters by dotted key, hashes of code and data by path."""
     for name, expected in inputs.items():
         stage = stages.get(name, Stage())
-        found = flat(stage.params.get(PARAMS.name, {})) | {each.path: each.md5 for each in stage.deps}
+        found = stage.settings | {each.path: each.md5 for each in stage.deps}
         if any(str(found.get(key)) != value for key, value in expected.items()):
             return False
     return True

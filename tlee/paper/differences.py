@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tlee.environment import ENVIRONMENT
-from tlee.paper.run_files import PARAMS, Entry, Files, Stage, read_data, read_stages, read_yaml
-from tlee.paper.tables import flat
+from tlee.paper.run_files import PARAMS, Entry, Files, Stage, flat, read_data, read_stages, read_yaml
 from tlee.paths import CODE, EDGE, FIGURES, FRAMES, METRICS, NOTEBOOKS, PLOTS, STRIPPED
 
 #: Outputs with times, pictures or code; and what ONNX Runtime computes, whose instruction sets are not pinned.

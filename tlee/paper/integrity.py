@@ -22,12 +22,13 @@ from tlee.paper.run_files import (
     Metrics,
     Stage,
     WorkTree,
+    changed_parameters,
+    flat,
     read_data,
     read_metrics,
     read_stages,
     read_yaml,
 )
-from tlee.paper.tables import flat
 from tlee.params import load_params
 from tlee.paths import EDGE, FIGURES, LOCK, METRICS, NOTEBOOKS, PLOTS, RESULTS, TRACE
 
@@ -116,9 +117,8 @@ def _out_of_date(stages: dict[str, Stage]) -> Iterator[tuple[Path, str]]:
     for name, stage in stages.items():
         if name in ("strip", "code"):  # words and saved notebooks run nothing again
             continue
-        for key, value in flat(stage.params.get(PARAMS.name, {})).items():
-            if str(params.get(key)) != str(value):  # as text: DVC writes 0.00001 as 1e-05, which is text in YAML 1.1
-                yield PARAMS, f"has `{key}: {params.get(key)}`, and stage {name} ran with `{value}`"
+        for key, value in changed_parameters(stage, params).items():
+            yield PARAMS, f"has `{key}: {params.get(key)}`, and stage {name} ran with `{value}`"
         for used in stage.deps:
             path = Path(used.path)
             now = made.get(used.path) or (dvc_hash(path) if path.is_file() else used.md5)

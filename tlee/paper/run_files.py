@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import pandas as pd
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -33,6 +34,11 @@ class Stage(BaseModel):
     deps: list[Entry] = []
     outs: list[Entry] = []
     params: dict[str, dict[str, Any]] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Parameters that the stage ran with, by dotted key."""
+        return flat(self.params.get(PARAMS.name, {}))
 
 
 _STAGES = TypeAdapter(dict[str, Stage])
@@ -75,30 +81,31 @@ class Revision:
     @classmethod
     def find(cls, name: str) -> "Revision":
         """Find a revision by its name in git; raises ``UserError`` if there is none, or no repository."""
-        inside = _git("rev-parse", "--git-dir")
+        inside = run_git("rev-parse", "--git-dir")
         if inside.returncode:
             reason = inside.stderr.decode(errors="replace").strip().removeprefix("fatal: ").partition("\n")[0]
             raise UserError(
                 f"there is no committed run to compare with ({one_line(reason)}): work in a clone of the kit"
             )
-        found = _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+        found = run_git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
         if found.returncode:
             raise UserError(f"git knows no revision `{one_line(name)}`: `git log` and `git tag` list revisions")
         commit = found.stdout.decode().strip()
         return cls(name if commit.startswith(name) else f"{name} ({commit[:7]})", commit)
 
     def read(self, path: Path) -> str | None:
-        found = _git("cat-file", "blob", f"{self.commit}:./{path.as_posix()}")
+        found = run_git("cat-file", "blob", f"{self.commit}:./{path.as_posix()}")
         return None if found.returncode else found.stdout.decode()
 
     def names(self, folder: Path) -> list[Path]:
-        found = _git("ls-tree", "-r", "-z", "--name-only", self.commit, f"{folder.as_posix()}/")
+        found = run_git("ls-tree", "-r", "-z", "--name-only", self.commit, f"{folder.as_posix()}/")
         return sorted(Path(name) for name in found.stdout.decode().split("\0") if name)
 
 
-def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+def run_git(*arguments: str, folder: Path = Path()) -> subprocess.CompletedProcess[bytes]:
+    """Run a git command in ``folder``, whether it fails or not; raise ``UserError`` if there is no git."""
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, check=False)
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
     except FileNotFoundError:
         raise UserError("git is not installed, with which the committed run is read: install it") from None
 
@@ -135,7 +142,7 @@ def read_yaml(files: Files, path: Path) -> dict[str, Any]:
 @lru_cache(maxsize=16)
 def _parse_yaml(text: str) -> Any:
     """Parse YAML, which is slow; the same files are read several times, and their content is not changed."""
-    return yaml.safe_load(text)
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # of libyaml, if PyYAML was built with it
 
 
 def read_stages(files: Files) -> dict[str, Stage]:
@@ -149,6 +156,19 @@ def read_stages(files: Files) -> dict[str, Stage]:
         raise _damaged(LOCK, files) from None
     pipeline = read_yaml(files, PIPELINE).get("stages")
     return {name: stage for name, stage in recorded.items() if pipeline is None or name in pipeline}
+
+
+def flat(nested: dict[str, Any]) -> dict[str, Any]:
+    """Flatten nested sections to dotted keys."""
+    return pd.json_normalize(nested).astype(object).iloc[0].to_dict()
+
+
+def changed_parameters(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with which ``stage`` ran, by dotted key, of parameters that ``settings`` have otherwise.
+
+    Values are compared as text: DVC writes ``0.00001`` as ``1e-05``, which is text in YAML 1.1.
+    """
+    return {key: value for key, value in stage.settings.items() if str(settings.get(key)) != str(value)}
 
 
 def read_data(files: Files) -> list[Entry]:

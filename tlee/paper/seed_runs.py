@@ -14,6 +14,7 @@ from pathlib import Path
 from dvc.repo import Repo
 
 from tlee.errors import UserError
+from tlee.paper.run_files import run_git
 from tlee.paths import RUNS
 
 #: Stages that are run, with all that these need.
@@ -50,11 +51,11 @@ def train(seed: int) -> None:
 
 def git(*arguments: str, folder: Path = Path()) -> str:
     """Return the output of a git command. Raises ``UserError`` with git's message if it fails."""
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+    done = run_git(*arguments, folder=folder)
     if done.returncode:
-        message = " ".join(done.stderr.split())
+        message = " ".join(done.stderr.decode(errors="replace").split())
         raise UserError(f"`git {arguments[0]}` failed ({message}): seeds need a git repository with a commit")
-    return done.stdout
+    return done.stdout.decode()
 
 
 def _name(seed: int) -> str:

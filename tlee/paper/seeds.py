@@ -23,8 +23,9 @@ from tlee.figures.seeds import trade_off_of_seeds
 from tlee.figures.style import save
 from tlee.methods import display_name
 from tlee.paper.replicates import Replicates, areas_table, cells, read_replicates
+from tlee.paper.run_files import flat
 from tlee.paper.seed_runs import find_experiment, git
-from tlee.paper.tables import IRRELEVANT, flat
+from tlee.paper.tables import IRRELEVANT
 from tlee.paths import FIGURES, LOCK, PLOTS, RESULTS, SEEDS
 
 #: Stages whose results are collected: all but those of the latency, which seeds have no part in.

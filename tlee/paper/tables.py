@@ -21,6 +21,7 @@ from tlee.checksums import KEY, unsealed
 from tlee.errors import UserError
 from tlee.methods import display_name, in_order
 from tlee.metrics import METRIC_NAMES
+from tlee.paper.run_files import flat
 from tlee.params import method_settings
 from tlee.paths import METRICS, RESULTS
 
@@ -128,11 +129,6 @@ def _read(name: str, revision: str, state: str) -> Run | str:
         return f"no {missing[0]} in its params.yaml"
     settings = {key: value for key, value in settings.items() if not key.startswith(IRRELEVANT)}
     return Run(name, seed, settings, {name: row for name, row in policies.items() if isinstance(row, PolicyMetrics)})
-
-
-def flat(nested: dict[str, Any]) -> dict[str, Any]:
-    """Flatten nested sections to dotted keys."""
-    return pd.json_normalize(nested).astype(object).iloc[0].to_dict()
 
 
 def _changed_parameters(settings: dict[str, Any], lock: dict[str, Any]) -> list[str]:

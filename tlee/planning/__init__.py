@@ -7,54 +7,46 @@ from functools import partial
 import pandas as pd
 
 from tlee.datasets import read_dataset
+from tlee.figures.planning import duration_text
 from tlee.params import load_params
 from tlee.paths import RUNS
-from tlee.planning.forecast import forecast, with_last_run
+from tlee.planning.comparison import keep_forecast, with_last_run
+from tlee.planning.forecast import forecast
 from tlee.planning.rehearsal import rehearse
+from tlee.sizes import size_text
 
 
 def plan_run() -> str:
-    """Rehearse a run with ``params.yaml``; return its forecast as text.
+    """Rehearse a run with ``params.yaml``; keep its forecast, and return it as text.
 
     Raises ``UserError`` as the stages do, such as for a missing annotation file.
     """
     params = load_params()
     dataset = read_dataset(params.dataset, params.seed)
     measured = rehearse(params, dataset, partial(print, "rehearsing", file=sys.stderr, flush=True))
-    return report(with_last_run(forecast(params, dataset, measured)))
+    table = forecast(params, dataset, measured)
+    keep_forecast(params, table)
+    return report(with_last_run(params, table))
 
 
 def report(table: pd.DataFrame) -> str:
-    """Format the forecast of ``forecast.with_last_run`` as text: one line a stage, and the sums."""
-    total, disk = table["seconds"].sum(), table["gigabytes"].sum()
+    """Format the forecast of ``comparison.with_last_run`` as text: one line a stage, and the sums."""
+    total, disk = table["seconds"].sum(), table["bytes"].sum()
     columns = {
         "stage": table["stage"],
-        "time": table["seconds"].map(_duration),
-        "disk": table["gigabytes"].map(_size),
+        "time": table["seconds"].map(duration_text),
+        "disk": [size_text(size) if size else "" for size in table["bytes"]],
         "work": table["work"],
     }
     if table["took"].notna().any():
-        columns |= {"last run": table["took"].map(_duration)}
-    free = shutil.disk_usage(RUNS.parent).free / 1e9
+        columns |= {"last run": ["" if pd.isna(took) else duration_text(took) for took in table["took"]]}
+    free = shutil.disk_usage(RUNS.parent).free
     lines = [
         pd.DataFrame(columns).to_markdown(index=False, disable_numparse=True),
-        f"{_duration(total)} and {_size(disk)} in all, by a rehearsal on this machine; {_size(free)} are free.",
+        f"{duration_text(total)} and {size_text(disk)} in all, by a rehearsal on this machine; "
+        f"{size_text(free)} are free.",
         "DVC's cache keeps a link or a copy: twice the space on file systems without links.",
     ]
     if disk > free:
         lines.append("The disk is too small: make space, or lower extract.frames or extract.short_side.")
     return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    if pd.isna(seconds):
-        return ""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _size(gigabytes: float) -> str:
-    if not gigabytes:
-        return ""
-    return f"{1000 * gigabytes:.1f} MB" if gigabytes < 1 else f"{gigabytes:.1f} GB"

@@ -1,15 +1,12 @@
-"""Forecast of the time and disk space of each stage, and what then happened."""
-
-import json
-from pathlib import Path
+"""Forecast of the time and disk space of each stage."""
 
 import pandas as pd
 
 from tlee.datasets import Dataset
 from tlee.evaluation.step_by_step import VIDEOS
 from tlee.params import Params
-from tlee.paths import NOTEBOOKS, SPLITS
-from tlee.planning.rehearsal import Rehearsal
+from tlee.paths import SPLITS
+from tlee.planning.rehearsal import Rehearsal, steps
 from tlee.training.loop import VALIDATE_EVERY
 
 KERNEL = 10.0  #: seconds in which a notebook starts, imports and draws its figures
@@ -26,30 +23,32 @@ STAGES = {
 
 
 def forecast(params: Params, dataset: Dataset, measured: Rehearsal) -> pd.DataFrame:
-    """Return one row a ``stage``: ``seconds``, ``gigabytes`` that it leaves on the disk, and of what they are."""
+    """Return one row a ``stage``: ``seconds``, ``bytes`` that it leaves on the disk, and of what they are."""
     counts = dataset.manifest["split"].value_counts()
     train, val, test = (int(counts.get(split, 0)) for split in SPLITS)
     videos, views = train + val + test, params.branches.train_views
+    timed = min(params.latency.videos, test)
     clips, held_out = train * views + val + test, (val + test) / 2
     epochs = params.pretrain.epochs
     validations = -(-epochs // VALIDATE_EVERY)
     seconds = {
-        "extract": measured.extraction.seconds(videos),
-        "pretrain": epochs * _steps(train, params.pretrain.batch_clips) * measured.pretraining
+        "extract": measured.extraction.at(videos),
+        "pretrain": epochs * steps(train, params.pretrain.batch_clips) * measured.pretraining
         + validations * val * measured.validation,
-        "branches": params.branches.epochs * _steps(train, params.branches.batch_clips) * measured.branches
+        "branches": params.branches.epochs * steps(train, params.branches.batch_clips) * measured.branches
         + val * measured.validation
         + clips * measured.features,
-        "gates": params.gates.epochs * _steps(train * views, params.gates.batch_clips) * measured.gates,
-        "evaluate": measured.evaluation.seconds(held_out) + min(VIDEOS, test) * measured.validation,
-        "latency": measured.latency.seconds(min(params.latency.videos, test) * params.latency.repeats),
-        "guarantee": measured.guarantee.seconds(held_out),
+        "gates": params.gates.epochs * steps(train * views, params.gates.batch_clips) * measured.gates,
+        "evaluate": measured.evaluation.at(held_out) + min(VIDEOS, test) * measured.stepping,
+        "latency": measured.latency.at(timed),
+        "guarantee": measured.guarantee.at(held_out),
         "explain": 0.0,
     }
     disk = {
         "extract": videos * measured.video_bytes,
         "pretrain": measured.model_bytes,
         "branches": clips * measured.clip_bytes,
+        "latency": measured.bundle_bytes.at(timed),
     }
     work = {
         "extract": f"{videos} videos of {params.extract.frames} frames",
@@ -57,27 +56,9 @@ def forecast(params: Params, dataset: Dataset, measured: Rehearsal) -> pd.DataFr
         "branches": f"exit features of {clips} clips",
         "gates": f"{params.gates.epochs} epochs of {train * views} clips",
         "evaluate": f"policies on {val} and {test} videos",
-        "latency": f"{min(params.latency.videos, test)} videos, {params.latency.repeats} times",
+        "latency": f"{timed} videos, {params.latency.repeats} times",
         "guarantee": f"policies on {val} and {test} videos",
         "explain": "figures",
     }
-    rows = [(stage, KERNEL + seconds[stage], disk.get(stage, 0.0) / 1e9, work[stage]) for stage in STAGES]
-    return pd.DataFrame(rows, columns=["stage", "seconds", "gigabytes", "work"])
-
-
-def _steps(clips: int, batch: int) -> int:
-    return max(clips // batch, 1)
-
-
-def with_last_run(table: pd.DataFrame) -> pd.DataFrame:
-    """Add ``took``, the seconds of each stage's last run by its executed notebook, NaN if there is none; ``ratio``."""
-    took = [_duration(NOTEBOOKS / f"{STAGES[stage]}.ipynb") for stage in table["stage"]]
-    return table.assign(took=took, ratio=lambda found: found["seconds"] / found["took"])
-
-
-def _duration(notebook: Path) -> float:
-    try:
-        content = json.loads(notebook.read_text(encoding="utf-8"))
-        return float(content["metadata"]["papermill"]["duration"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return float("nan")
+    rows = [(stage, KERNEL + seconds[stage], disk.get(stage, 0.0), work[stage]) for stage in STAGES]
+    return pd.DataFrame(rows, columns=["stage", "seconds", "bytes", "work"])

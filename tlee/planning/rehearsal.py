@@ -4,7 +4,6 @@ import contextlib
 import io
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,20 +14,23 @@ import numpy as np
 import pandas as pd
 import torch
 
+from tlee.benchmark.measuring import seconds
 from tlee.clips import load_clips
 from tlee.datasets import Dataset
 from tlee.edge.report import time_policy
 from tlee.evaluation.evaluate import evaluate, load_splits
 from tlee.evaluation.headroom import measure_headroom
 from tlee.evaluation.replay import Split
+from tlee.evaluation.step_by_step import step_by_step_agreement
 from tlee.extraction import extract
 from tlee.features import store_features
 from tlee.guarantee.calibration import calibrate
 from tlee.guarantee.certify import certify
 from tlee.model import load_trained
 from tlee.params import Params, change
-from tlee.paths import FEATURES, FRAMES, MODELS, RUNS, SPLITS
+from tlee.paths import EDGE, FEATURES, FRAMES, MODELS, RUNS, SPLITS
 from tlee.policies.files import save_policies
+from tlee.sizes import size_of
 from tlee.subsets import spread
 from tlee.training.backbone import pretrain, validate
 from tlee.training.branches import train_branches
@@ -38,25 +40,25 @@ HELD_OUT = 16  #: videos of ``val`` and of ``test``
 STEPS = 4  #: of training, in an epoch
 GATE_EPOCHS = 5  #: more than one: they take little time
 REPLAYED = (64, 128)  #: videos that policies are compared on
-TIMED = (4, 8)  #: videos whose latency is measured
+TIMED = (4, 16)  #: videos whose latency is measured
 
 
 @dataclass(frozen=True)
 class Linear:
-    """Seconds of some work: ``start`` in any case, and ``each`` for every unit of it."""
+    """Seconds or bytes of some work: ``start`` in any case, and ``each`` for every unit of it."""
 
     start: float
     each: float
 
     @classmethod
     def through(cls, small: tuple[int, float], large: tuple[int, float]) -> "Linear":
-        """Return the line through two measurements ``(units, seconds)``; neither part is negative."""
+        """Return the line through two measurements ``(units, seconds or bytes)``; neither part is negative."""
         (few, short), (many, long) = small, large
         each = min(max((long - short) / (many - few), 0.0), long / many)
         return cls(max(long - each * many, 0.0), each)
 
-    def seconds(self, units: float) -> float:
-        """Return the seconds of ``units`` of the work."""
+    def at(self, units: float) -> float:
+        """Return the seconds or bytes of ``units`` of the work."""
         return self.start + self.each * units
 
 
@@ -71,11 +73,18 @@ class Rehearsal:
     features: float  #: a clip, all of its exit features
     gates: float  #: a step of training
     evaluation: Linear  #: by videos, the mean of ``val`` and ``test``
-    latency: Linear  #: by videos, in one pass
+    stepping: float  #: a video, frame by frame with real exits
+    latency: Linear  #: by videos
     guarantee: Linear  #: by videos, the mean of ``val`` and ``test``
     video_bytes: float  #: frames of a video
     clip_bytes: float  #: exit features of a clip
     model_bytes: float  #: weights
+    bundle_bytes: Linear  #: networks and clips that are timed, by videos
+
+
+def steps(clips: int, batch: int) -> int:
+    """Return the number of steps in an epoch of training: without an incomplete batch, but at least one."""
+    return max(clips // batch, 1)
 
 
 def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> Rehearsal:
@@ -91,18 +100,16 @@ def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> 
         extraction = _time_extraction(few, params)
         trained = int((few.manifest["split"] == "train").sum())
         say("pretrain")
-        steps = trained // min(trained, params.pretrain.batch_clips)
-        pretraining = _time_epochs("pretrain", pretrain, params, steps, 1)
+        pretraining = _time_epochs("pretrain", pretrain, params, steps(trained, params.pretrain.batch_clips), 1)
         model, clips_of_val = load_trained(params, "pretrain")[0], load_clips("val", params)
-        validation = _seconds_of(partial(validate, model, clips_of_val)) / len(clips_of_val)
+        validation = _seconds(partial(validate, model, clips_of_val)) / len(clips_of_val)
         say("branches")
-        steps = trained // min(trained, params.branches.batch_clips)
-        branches = _time_epochs("branches", train_branches, params, steps, 1)
-        clips = trained * params.branches.train_views + len(few.manifest) - trained
-        features = _seconds_of(lambda: store_features(params)) / clips
+        branches = _time_epochs("branches", train_branches, params, steps(trained, params.branches.batch_clips), 1)
+        views = trained * params.branches.train_views
+        clips = views + len(few.manifest) - trained
+        features = _seconds(partial(store_features, params)) / clips
         say("gates")
-        steps = max(trained * params.branches.train_views // params.gates.batch_clips, 1)
-        gates = _time_epochs("gates", train_gates, params, steps, GATE_EPOCHS)
+        gates = _time_epochs("gates", train_gates, params, steps(views, params.gates.batch_clips), GATE_EPOCHS)
         say("evaluate")
         val, test = load_splits(params)
 
@@ -110,9 +117,12 @@ def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> 
             return _enlarged(val, videos), _enlarged(test, videos)
 
         evaluation = _line(REPLAYED, lambda videos: _evaluate(*splits(videos), params))
+        evaluated = evaluate(*splits(REPLAYED[0]), params)
+        stepping = _seconds(partial(step_by_step_agreement, evaluated, params)) / test.num_videos
         say("latency")
-        save_policies(evaluate(*splits(REPLAYED[0]), params).policies)
-        latency = _line(TIMED, lambda videos: _time_latency(videos, params))
+        save_policies(evaluated.policies)
+        bundles: dict[int, int] = {}
+        latency = _line(TIMED, lambda videos: bundles.update({videos: _time_latency(videos, params)}))
         say("guarantee")
         guarantee = _line(REPLAYED, lambda videos: _guarantee(*splits(videos), params))
         return Rehearsal(
@@ -123,11 +133,13 @@ def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> 
             features,
             gates,
             evaluation,
+            stepping,
             latency,
             guarantee,
-            _size(FRAMES) / len(few.manifest),
-            _size(FEATURES) / clips,
-            _size(MODELS),
+            size_of(FRAMES) / len(few.manifest),
+            size_of(FEATURES) / clips,
+            size_of(MODELS),
+            Linear.through(*bundles.items()),
         )
 
 
@@ -148,33 +160,30 @@ def _quietly_in(folder: str) -> Iterator[None]:
         yield
 
 
-def _seconds_of(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def _seconds(work: Callable[[], object]) -> float:
+    """Return the shorter time of two: the first one imports, and other programs may delay either."""
+    return min(seconds(work), seconds(work))
 
 
 def _line(units: tuple[int, int], work: Callable[[int], object]) -> Linear:
-    """Time ``work`` of two sizes, after a first one that is not counted: it imports."""
-    work(units[0])
-    few, many = ((size, _seconds_of(partial(work, size))) for size in units)
-    return Linear.through(few, many)
+    """Time ``work`` of two sizes."""
+    few, many = units
+    return Linear.through((few, _seconds(partial(work, few))), (many, seconds(partial(work, many))))
 
 
 def _time_extraction(few: Dataset, params: Params) -> Linear:
     fewer = replace(few, manifest=few.manifest.iloc[::2])
     settings, jobs = params.extract.model_copy(update={"max_failed_share": 1.0}), params.compute.jobs
-    first = len(fewer.manifest), _seconds_of(partial(extract, fewer, settings, FRAMES, jobs))
+    first = len(fewer.manifest), seconds(partial(extract, fewer, settings, FRAMES, jobs))
     shutil.rmtree(FRAMES)
-    return Linear.through(first, (len(few.manifest), _seconds_of(partial(extract, few, settings, FRAMES, jobs))))
+    return Linear.through(first, (len(few.manifest), seconds(partial(extract, few, settings, FRAMES, jobs))))
 
 
-def _time_epochs(stage: str, train: Callable[[Params], object], params: Params, steps: int, more: int) -> float:
-    """Return the seconds of a step of training, by ``more`` epochs than one; a first run is not counted: it imports."""
-    _, short, long = (
-        _seconds_of(partial(train, change(params, {f"{stage}.epochs": epochs}))) for epochs in (1, 1, 1 + more)
-    )
-    return max(long - short, 0.0) / more / steps
+def _time_epochs(stage: str, train: Callable[[Params], object], params: Params, count: int, more: int) -> float:
+    """Return the seconds of a step of training, of ``count`` in an epoch, by ``more`` epochs than one."""
+    settings = (change(params, {f"{stage}.epochs": epochs}) for epochs in (1, 1 + more))
+    short, long = (_seconds(partial(train, each)) for each in settings)
+    return max(long - short, 0.0) / more / count
 
 
 def _enlarged(split: Split, videos: int) -> Split:
@@ -194,9 +203,8 @@ def _guarantee(val: Split, test: Split, params: Params) -> None:
     certify(val, test, params).simulate()
 
 
-def _time_latency(videos: int, params: Params) -> None:
-    time_policy(change(params, {"latency.videos": videos, "latency.repeats": 1, "latency.warmup": 0}))
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _time_latency(videos: int, params: Params) -> int:
+    """Run the stage with this number of videos; return the bytes that it leaves."""
+    shutil.rmtree(EDGE, ignore_errors=True)
+    time_policy(change(params, {"latency.videos": videos}))
+    return size_of(EDGE)
