@@ -1,10 +1,10 @@
 """Agreement of the network, run frame by frame with real exits, with the replay of stored features."""
 
 import pandas as pd
-import torch
 
 from tlee.clips import load_clips
 from tlee.evaluation.evaluate import Evaluation
+from tlee.evaluation.results import Results
 from tlee.model import load_trained
 from tlee.params import Params
 from tlee.policies.inference import Outcomes, follow, run_together
@@ -38,14 +38,14 @@ def step_by_step_agreement(evaluation: Evaluation, params: Params) -> pd.Series:
                 names, run_together(source, model.readout, [deciding[name] for name in names], split.costs), strict=True
             )
         for name in (name for name in same if name not in deciding):
-            exits = evaluation.outcomes[name].exit_depths[row : row + 1]
+            exits = evaluation.results[name].exit_depths[row : row + 1].long()
             live[name] = follow(remembered or LiveFeatures(model, clip), model.readout, exits, split.costs)
         for name, outcomes in live.items():
-            same[name] += _agree(outcomes, evaluation.outcomes[name], row)
+            same[name] += _agree(outcomes, evaluation.results[name], row)
     return pd.Series(same, name="agreement") / len(rows)
 
 
-def _agree(live: Outcomes, replayed: Outcomes, row: int) -> bool:
+def _agree(live: Outcomes, replayed: Results, row: int) -> bool:
     """True if the ``live`` outcomes of one video are those ``replayed`` of the video ``row``."""
     columns = ("exit_depths", "predictions", "macs")
-    return all(torch.equal(getattr(live, name)[0], getattr(replayed, name)[row]) for name in columns)
+    return all(getattr(live, name)[0].tolist() == getattr(replayed, name)[row].tolist() for name in columns)

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from tlee.evaluation.replay import Split
+from tlee.evaluation.results import Results
 from tlee.evaluation.search import LEVELS, ROUNDING
 from tlee.explanation.true_difficulty import CUES, SplitTruth
 from tlee.levels import NEVER
@@ -90,7 +91,7 @@ def _try_all(split: Split, truth: SplitTruth) -> Iterator[tuple[Plan, Outcomes]]
 
 
 def _score(split: Split, outcomes: Outcomes) -> float:
-    return split.correct(outcomes).double().mean().item()
+    return Results.of(outcomes, split.readout, split.table.all_labels).correct.double().mean().item()
 
 
 @dataclass(frozen=True)
