@@ -146,9 +146,10 @@ class _Judging:
     def add(self, rows: np.ndarray, part: Split, outcomes: Outcomes) -> None:
         """Add the outcomes of the videos ``rows``, which are those of ``part``."""
         self._rows.append(rows)
-        self._parts.append(Results.of(outcomes, part.readout, part.table.all_labels))
+        probabilities = part.readout.probabilities(outcomes.logits)
+        self._parts.append(Results.of(outcomes, probabilities, part.table.all_labels))
         if self._probabilities is not None:
-            self._probabilities[rows] = part.readout.probabilities(outcomes.logits)
+            self._probabilities[rows] = probabilities
 
     def results(self) -> Results:
         """Return the results of all videos."""

@@ -11,7 +11,6 @@ from tlee.costs import GIGA
 from tlee.labels import SparseLabels
 from tlee.metrics import is_correct
 from tlee.policies.inference import Outcomes
-from tlee.readout import Readout
 
 COLUMNS = ("predictions", "correct", "in_top5", "confidence", "likelihood", "exit_depths", "macs")
 
@@ -30,9 +29,9 @@ class Results:
     mean_ap: float = math.nan  #: mean average precision, if it is the metric
 
     @classmethod
-    def of(cls, outcomes: Outcomes, readout: Readout, labels: SparseLabels) -> "Results":
-        """Compare the ``outcomes`` of some videos with their ``labels``."""
-        probabilities, truth = readout.probabilities(outcomes.logits), labels.dense()
+    def of(cls, outcomes: Outcomes, probabilities: torch.Tensor, labels: SparseLabels) -> "Results":
+        """Compare the ``outcomes`` of some videos, whose class probabilities are ``[n, C]``, with their ``labels``."""
+        truth = labels.dense()
         return cls(
             predictions=outcomes.predictions,
             correct=is_correct(probabilities, truth),

@@ -94,7 +94,7 @@ def compare_with_informed(path: Path, trace: Trace, params: Params) -> TrueDiffi
 
 def rows_of(split: Split, outcomes: Outcomes) -> pd.DataFrame:
     """Return the columns of the trace that ``by_true_difficulty`` reads, for a policy that is not in it."""
-    results = Results.of(outcomes, split.readout, split.table.all_labels)
+    results = Results.of(outcomes, split.readout.probabilities(outcomes.logits), split.table.all_labels)
     paths = [" ".join(str(depth) for depth in path if depth >= 0) for path in results.exit_depths.tolist()]
     return pd.DataFrame(
         {
