@@ -8,8 +8,9 @@ from tlee.stage_code import PACKAGE, imported_modules, source_file
 ORDER = [
     *("_papermill", "errors", "checksums", "paths", "records", "resumption", "param_types", "params"),
     *("environment", "reproducibility", "execution"),
-    *("stage_code", "levels", "methods", "subsets", "intervals", "arrays", "_torchvision", "metrics", "weights"),
-    *("devices", "loading", "sealed_batches", "labels", "frame_format", "datasets", "extraction", "frames", "views"),
+    *("stage_code", "levels", "methods", "subsets", "intervals", "arrays", "_torchvision", "labels"),
+    *("average_precision", "metrics", "weights"),
+    *("devices", "loading", "sealed_batches", "frame_format", "datasets", "extraction", "frames", "views"),
     *("clips", "backbones", "modules", "readout", "model", "costs", "features", "figures", "notebook", "policies"),
     *("training", "evaluation", "explanation", "guarantee", "edge", "live", "planning", "paper", "benchmark"),
     *("demo", "checkpoints", "__main__"),
