@@ -15,6 +15,7 @@ from tlee.devices import device_of
 from tlee.distributed.launch import on_all_devices
 from tlee.distributed.ranks import only_first
 from tlee.errors import UserError
+from tlee.labels import SparseLabels
 from tlee.loading import Loader
 from tlee.model import TLEE, load_trained, to_fastest_layout
 from tlee.params import Params
@@ -32,17 +33,23 @@ _CHECKSUM = "features"  # its key
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Exit features of one split ``[N, T, B + 1, D]`` in visiting order, with the classes and names of its videos.
-
-    ``labels [N]`` is the first class of each video, ``truth [N, C]`` (booleans) all of them.
-    """
+    """Exit features of one split ``[N, T, B + 1, D]`` in visiting order, with the classes and names of its videos."""
 
     features: torch.Tensor
-    labels: torch.Tensor
-    truth: torch.Tensor
+    all_labels: SparseLabels
     videos: list[str]
     groups: list[str]
     classes: list[str]
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """First class of each video, ``[N]``."""
+        return self.all_labels.first
+
+    @property
+    def truth(self) -> torch.Tensor:
+        """All classes of each video, booleans ``[N, C]``: large where both are many, see ``SparseLabels.dense``."""
+        return self.all_labels.dense()
 
     def targets(self, multi_label: bool) -> torch.Tensor:
         """Training targets: class indices ``[N]``, or zeros and ones ``[N, C]`` (see ``Readout.loss``)."""
@@ -50,15 +57,18 @@ class FeatureTable:
 
     def take(self, rows: np.ndarray) -> "FeatureTable":
         """Select the videos ``rows``, by position."""
-        index = torch.as_tensor(rows)
         return FeatureTable(
-            self.features[index],
-            self.labels[index],
-            self.truth[index],
+            self.features[torch.as_tensor(rows)],
+            self.all_labels.take(rows),
             [self.videos[row] for row in rows],
             [self.groups[row] for row in rows],
             self.classes,
         )
+
+    def part(self, rows: slice) -> "FeatureTable":
+        """Select consecutive videos; their features are not copied."""
+        labels = self.all_labels.take(range(len(self.videos))[rows])
+        return FeatureTable(self.features[rows], labels, self.videos[rows], self.groups[rows], self.classes)
 
 
 @on_all_devices
@@ -74,7 +84,7 @@ def store_features(params: Params) -> None:
     FEATURES.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         table, batches = _prepare(model, params, split)
-        shape = (len(table.labels), params.extract.frames, model.num_exits, model.readout.width)
+        shape = (len(table.videos), params.extract.frames, model.num_exits, model.readout.width)
         path = FEATURES / f"{split}.npy"
         only_first(partial(create_array, path, np.float32, shape))
         stored = np.load(path, mmap_mode="r+")
@@ -87,7 +97,7 @@ def store_features(params: Params) -> None:
 def save_description(path: Path, table: FeatureTable) -> None:
     """Write a table without its features, which are already in ``path``, beside them, with their checksum."""
     about = {"videos": table.videos, "groups": table.groups, "classes": table.classes}
-    tensors = {"labels": table.labels, "truth": table.truth}
+    tensors = {"offsets": table.all_labels.offsets, "labels": table.all_labels.classes}
     save_tensors(path.with_suffix(".safetensors"), tensors, about | {_CHECKSUM: crc32_of_file(path)})
 
 
@@ -110,8 +120,7 @@ def _prepare(model: TLEE, params: Params, split: str) -> tuple[FeatureTable, Bat
     views, store = params.branches.train_views if split == "train" else 1, clips.store
     table = FeatureTable(
         features=torch.empty(0),
-        labels=store.labels.repeat(views),
-        truth=store.truth().repeat(views, 1),
+        all_labels=store.all_labels.repeat(views),
         videos=[*store.videos] * views,
         groups=[*store.groups] * views,
         classes=store.classes,
@@ -141,7 +150,8 @@ def load_features(split: str) -> FeatureTable:
         if about.pop(_CHECKSUM) != crc32_of_file(path):
             raise ValueError("another checksum")
         features = torch.from_numpy(np.load(path, mmap_mode="c"))
-        return FeatureTable(features, tensors["labels"], tensors["truth"], **about)
+        labels = SparseLabels(tensors["offsets"], tensors["labels"], len(about["classes"]))
+        return FeatureTable(features, labels, **about)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {_REMEDY}") from None
     except (KeyError, TypeError, ValueError, OSError):

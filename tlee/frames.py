@@ -36,15 +36,15 @@ class FrameStore:
 
     Raises ``UserError`` if a file is missing or damaged; damaged frames are detected when they are read.
 
-    ``labels [N]`` is the first class of each video. All of its classes are kept sparse: see ``truth``.
+    ``labels [N]`` is the first class of each video. ``all_labels`` are all of its classes, see ``truth``.
     """
 
     def __init__(self, folder: str | Path):
         self._stored = stored = StoredSplit(folder)
         self.videos, self.groups = stored.videos, stored.groups
         self.classes, self.clip_frames = stored.classes, stored.clip_frames
-        self._sparse = SparseLabels.of(stored.labels, len(stored.classes))
-        self.labels = self._sparse.first
+        self.all_labels = SparseLabels.of(stored.labels, len(stored.classes))
+        self.labels = self.all_labels.first
 
     def __reduce__(self) -> tuple:
         """Let another process map the file again."""
@@ -60,7 +60,7 @@ class FrameStore:
 
     def truth(self, rows: Sequence[int] | torch.Tensor | None = None) -> torch.Tensor:
         """Return all classes of the videos ``rows`` (of all videos if None), booleans ``[n, C]``."""
-        return self._sparse.dense(rows)
+        return self.all_labels.dense(rows)
 
     def targets(self, rows: Sequence[int] | torch.Tensor, multi_label: bool) -> torch.Tensor:
         """Return the training targets of ``rows``: class indices ``[n]``, or zeros and ones ``[n, C]``.

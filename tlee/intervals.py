@@ -4,6 +4,7 @@ Videos of one group (one person, one place, one recording) are not independent s
 its own, this is the ordinary bootstrap.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +12,10 @@ import scipy.stats
 
 #: Most resamples of a statistic other than a mean, which is slow to compute.
 SLOW_RESAMPLES = 200
+
+AT_ONCE = 2**23  #: number of draws of a bootstrap that are in memory at once
+
+NO_INTERVAL = math.nan, math.nan
 
 
 def of_mean(values: np.ndarray, groups: Sequence, resamples: int, seed: int) -> tuple[float, float]:
@@ -34,26 +39,36 @@ def of_ratio(
     return _bootstrap(sums, lambda a, b, axis=-1: a.sum(axis) / b.sum(axis), resamples, seed, paired=True)
 
 
-def of_statistic(
-    statistic: Callable[[np.ndarray], float], groups: Sequence, resamples: int, seed: int
-) -> tuple[float, float]:
-    """Interval of a ``statistic`` of rows of videos; resampled at most ``SLOW_RESAMPLES`` times."""
+def draws(groups: Sequence, resamples: int, seed: int) -> np.ndarray:
+    """Return how often each video is drawn in each of at most ``SLOW_RESAMPLES`` resamples, ``int32 [N, R]``."""
     names, group = np.unique(groups, return_inverse=True)
-    members = [np.flatnonzero(group == index) for index in range(len(names))]
-    return _bootstrap(
-        (np.arange(len(members)),),
-        lambda drawn: statistic(np.concatenate([members[index] for index in drawn])),
-        min(resamples, SLOW_RESAMPLES),
-        seed,
-        vectorized=False,
-    )
+    shape = min(resamples, SLOW_RESAMPLES), len(names)
+    drawn = np.random.default_rng(seed).integers(0, len(names), shape)
+    counts = np.stack([np.bincount(each, minlength=len(names)) for each in drawn], axis=1)
+    return counts.astype(np.int32)[group]
+
+
+def of_statistic(values: np.ndarray, groups: Sequence) -> tuple[float, float]:
+    """Interval of a statistic from its ``values [R]`` on resamples, see ``draws``."""
+    if len(set(groups)) == 1:
+        return NO_INTERVAL
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _bootstrap(
     samples: tuple[np.ndarray, ...], statistic: Callable, resamples: int, seed: int, **settings: bool
 ) -> tuple[float, float]:
-    if len(samples[0]) == 1:  # no variance between groups can be estimated
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    result = scipy.stats.bootstrap(samples, statistic, n_resamples=resamples, method="percentile", rng=rng, **settings)
+    groups = len(samples[0])
+    if groups == 1:  # no variance between groups can be estimated
+        return NO_INTERVAL
+    result = scipy.stats.bootstrap(
+        samples,
+        statistic,
+        n_resamples=resamples,
+        batch=max(1, AT_ONCE // groups),
+        method="percentile",
+        rng=np.random.default_rng(seed),
+        **settings,
+    )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)

@@ -1,11 +1,13 @@
-"""Metrics of the kit, from torchmetrics and scikit-learn."""
+"""Metrics of the kit, most of them from torchmetrics."""
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
+
+from tlee.average_precision import average_precisions
+from tlee.labels import SparseLabels
 
 
 def is_correct(scores: torch.Tensor, truth: torch.Tensor, k: int = 1) -> torch.Tensor:
@@ -19,26 +21,17 @@ def top1(scores: torch.Tensor, truth: torch.Tensor) -> float:
     return is_correct(scores, truth).double().mean().item()
 
 
-def top5(scores: torch.Tensor, truth: torch.Tensor) -> float:
-    """Top-5 accuracy: share of videos with one of their classes among the five highest scores."""
-    return is_correct(scores, truth, k=5).double().mean().item()
-
-
-def mean_average_precision(probabilities: torch.Tensor, truth: torch.Tensor) -> float:
-    """Mean over classes of the area under the precision-recall curve, from ``[N, C]`` each.
+def mean_average_precision(probabilities: torch.Tensor, labels: SparseLabels) -> float:
+    """Mean over classes of the area under the precision-recall curve, from probabilities ``[N, C]``.
 
     Not interpolated, and over the classes of at least one video, as FrameExit computes it for ActivityNet.
     """
-    from sklearn.metrics import average_precision_score  # slow to import, and training needs other metrics
-
-    present = truth.any(0)
-    columns = zip(truth[:, present].T.numpy(), probabilities[:, present].T.numpy(), strict=True)
-    return float(np.mean([average_precision_score(*column) for column in columns]))
+    return float(np.nanmean(average_precisions(probabilities, labels)))
 
 
-def confusion(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Confusion matrix, counts ``[C, C]``: rows are the true classes, columns the predicted ones."""
-    return _torchmetrics().multiclass_confusion_matrix(logits, labels, logits.shape[1])
+def confusion(predictions: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Confusion matrix of classes ``[N]`` each, counts ``[C, C]``: rows are the true ones, columns the predicted."""
+    return _torchmetrics().multiclass_confusion_matrix(predictions, labels, classes)
 
 
 def auroc(scores: torch.Tensor, correct: torch.Tensor) -> float:
@@ -56,9 +49,6 @@ def _torchmetrics() -> Any:
     import_module("tlee._torchvision")
     return import_module("torchmetrics.functional.classification")
 
-
-#: Functions of scores and ground truth, ``[N, C]`` each, by ``evaluate.metric``.
-METRICS: dict[str, Callable[[torch.Tensor, torch.Tensor], float]] = {"top1": top1, "map": mean_average_precision}
 
 #: Display names by ``evaluate.metric``.
 METRIC_NAMES = {"top1": "top-1", "map": "mAP"}

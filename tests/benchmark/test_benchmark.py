@@ -10,7 +10,8 @@ import torch
 from support.small import COSTS, T, in_place_of_resnet18, random_features, random_network, small_params
 
 from tlee import benchmark
-from tlee.benchmark import measuring, random_weights
+from tlee.benchmark import evaluation, measuring, random_weights
+from tlee.benchmark.evaluation import SEVERAL_LABELS, Workload
 from tlee.edge.bundle import Watched
 from tlee.levels import NEVER
 from tlee.params import Params, load_params
@@ -27,8 +28,10 @@ def table(root) -> pd.DataFrame:
 
     with pytest.MonkeyPatch.context() as patch, in_place_of_resnet18():
         patch.setattr(benchmark, "_params", small)
+        patch.setattr(evaluation, "_alone", evaluation.run_workload)  # not in a process of its own
         sizes = {"num_videos": 4, "num_replayed": 70, "num_policies": 40, "num_stored": 1000, "num_loaded": 16}
-        return benchmark.benchmark(["resnet18"], **sizes)
+        several = Workload("several", (40, 80), 6, 2, frames=3, exits=1, width=4, overrides=SEVERAL_LABELS)
+        return benchmark.benchmark(["resnet18"], **sizes, evaluated=[several])
 
 
 @pytest.mark.slow
@@ -60,6 +63,14 @@ def test_the_numbers_are_consistent(table):
     ratios = network[network.index.str.contains(" / ")]
     assert len(ratios) == 6
     assert (ratios > 0).all()
+
+
+@pytest.mark.slow
+def test_stage_5_grows_with_the_number_of_videos(table):
+    found = table[table["part"] == "evaluation, several"].set_index("quantity")["value"]
+    small, large = (found[f"processor time, {videos} videos (s)"] for videos in (40, 80))
+    assert found["growth of time a video, 40 to 80 videos"] == pytest.approx(large / small / 2)
+    assert found["growth of memory a video, 40 to 80 videos"] > 0
 
 
 @pytest.mark.slow

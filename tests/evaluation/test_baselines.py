@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.labels import sparse
 from support.small import COSTS, identity_readout, observe, random_features, video
 
 from tlee.evaluation.baselines import (
@@ -102,7 +103,7 @@ def split(videos: int = 200) -> Split:
     features = random_features(videos) + torch.eye(2)[labels][:, None, None] * strength[None, :, :, None]
     truth = torch.eye(2, dtype=torch.bool)[labels]
     names = [str(row) for row in range(videos)]
-    return Split(FeatureTable(features, labels, truth, names, names, ["a", "b"]), identity_readout(), COSTS, "top1")
+    return Split(FeatureTable(features, sparse(truth), names, names, ["a", "b"]), identity_readout(), COSTS, "top1")
 
 
 def in_one_list(paths: list) -> list:

@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support.labels import sparse
 from support.small import COSTS, identity_readout
 
 from tlee.evaluation.comparison import BUDGETS, area_under, chance_level, paired
 from tlee.evaluation.replay import Split
+from tlee.evaluation.results import Results
 from tlee.features import FeatureTable
 from tlee.policies.inference import Outcomes
 
@@ -15,19 +17,20 @@ from tlee.policies.inference import Outcomes
 def split(videos: int) -> Split:
     names = [f"video {row}" for row in range(videos)]
     truth = torch.eye(2, dtype=torch.bool)[[0] * videos]
-    table = FeatureTable(torch.zeros(videos, 3, 2, 2), truth.int().argmax(1), truth, names, names, ["a", "b"])
+    table = FeatureTable(torch.zeros(videos, 3, 2, 2), sparse(truth), names, names, ["a", "b"])
     return Split(table, identity_readout(), COSTS, "top1")
 
 
-def outcomes(correct: list[int], macs: float) -> Outcomes:
+def results(correct: list[int], macs: float) -> Results:
     predictions = [1 - each for each in correct]
-    return Outcomes(torch.eye(2)[predictions], torch.zeros(len(correct), 3), torch.full((len(correct),), int(macs)))
+    macs_of_all = torch.full((len(correct),), int(macs))
+    return split(len(correct)).judge(Outcomes(torch.eye(2)[predictions], torch.zeros(len(correct), 3), macs_of_all))
 
 
 def test_a_paired_comparison_by_hand():
     """Of ten videos it alone gets five, the other alone one, at half of the cost: p = 2 (1 + 6) / 2^6."""
-    mine, other = outcomes([1] * 8 + [0] * 2, 1e9), outcomes([1] * 3 + [0] * 6 + [1], 2e9)
-    (row,) = paired("tlee", split(10), {"tlee": mine, "layer": other}, 500, 0).to_dict("records")
+    mine, other = results([1] * 8 + [0] * 2, 1e9), results([1] * 3 + [0] * 6 + [1], 2e9)
+    (row,) = paired("tlee", range(10), {"tlee": mine, "layer": other}, 500, 0).to_dict("records")
     assert (row["method"], row["against"], row["won"], row["lost"]) == ("tlee", "layer", 5, 1)
     assert row["p_value"] == pytest.approx(2 * (1 + 6) / 2**6)
     assert row["points"] == pytest.approx(40)
@@ -36,7 +39,7 @@ def test_a_paired_comparison_by_hand():
 
 
 def test_policies_that_agree_differ_only_in_cost():
-    (row,) = paired("a", split(4), {"a": outcomes([1] * 4, 1e9), "b": outcomes([1] * 4, 4e9)}, 50, 0).to_dict("records")
+    (row,) = paired("a", range(4), {"a": results([1] * 4, 1e9), "b": results([1] * 4, 4e9)}, 50, 0).to_dict("records")
     assert (row["won"], row["lost"], row["p_value"]) == (0, 0, 1)
     assert (row["points"], row["points_low"], row["points_high"]) == (0, 0, 0)
     assert row["cost_ratio"] == 0.25
@@ -62,4 +65,4 @@ def test_a_better_curve_has_more_area():
 
 
 def test_chance_level_is_the_most_frequent_class():
-    assert chance_level(torch.eye(2, dtype=torch.bool)[[0, 0, 1]]) == pytest.approx(2 / 3)
+    assert chance_level(sparse(torch.eye(2, dtype=torch.bool)[[0, 0, 1]])) == pytest.approx(2 / 3)

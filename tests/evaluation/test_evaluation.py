@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from support.labels import sparse
 from support.small import T, identity_readout, small_params
 
 from tlee.costs import Costs
 from tlee.evaluation.baselines import LEVELS
 from tlee.evaluation.candidates import candidates, family_names, fixed_thresholds
-from tlee.evaluation.comparison import policy_row
+from tlee.evaluation.comparison import measure, policy_row
 from tlee.evaluation.evaluate import Evaluation, cross_validate, evaluate, pick, simplest
 from tlee.evaluation.oracle import oracle, oracle_curve
 from tlee.evaluation.replay import Split
@@ -45,8 +46,7 @@ def split(features: torch.Tensor, labels: list, readout: Readout, costs: Costs =
     names = [f"video {row}" for row in range(len(features))]
     shown = [label if isinstance(label, list) else [label] for label in labels]
     truth = torch.stack([torch.eye(2, dtype=torch.bool)[each].any(0) for each in shown])
-    first = torch.tensor([each[0] for each in shown])
-    return Split(FeatureTable(features, first, truth, names, names, ["first", "second"]), readout, costs, metric)
+    return Split(FeatureTable(features, sparse(truth), names, names, ["first", "second"]), readout, costs, metric)
 
 
 # --- the oracle --------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_the_oracle_has_the_cost_and_logits_of_its_exits(accumulate, steps):
 
 def test_the_oracle_gives_up_the_most_expensive_videos_first(readout):
     data = split(VIDEOS, [0, 0, 0, 0], readout)
-    curve = oracle_curve(data, oracle(data))
+    curve = oracle_curve(data, data.judge(oracle(data)))
     cheapest = 10 + 1 + 5
     assert curve["score"].tolist() == [0.25, 0.5, 0.75]  # the first video costs no more than to give it up
     kept = [4 * cheapest, 3 * cheapest + 27, 2 * cheapest + 27 + 35]
@@ -107,7 +107,8 @@ def outcomes(predictions: list[int]) -> Outcomes:
 
 def row_of(predictions: list[int], full: list[int], labels: list, **settings: Any) -> dict:
     data = split(torch.zeros(len(labels), 3, 2, 2), labels, identity_readout(), **settings)
-    return policy_row("tlee", data, outcomes(predictions), outcomes(full), resamples=100, seed=0)
+    measured, full_measured = (measure(data, outcomes(each), resamples=100, seed=0) for each in (predictions, full))
+    return policy_row("tlee", data, measured, full_measured, resamples=100, seed=0)
 
 
 def test_a_row_of_the_table_by_hand():
@@ -128,7 +129,7 @@ def test_a_row_of_mean_average_precision_by_hand():
     row = row_of([0, 1, 1, 1] * 5, [0, 0, 0, 1] * 5, labels, metric="map")
     probabilities = outcomes([0, 1, 1, 1] * 5).logits.softmax(1)
     truth = torch.tensor([[1, 0], [1, 1], [0, 1], [0, 1]]).bool().repeat(5, 1)
-    assert row["score"] == row["map"] == pytest.approx(mean_average_precision(probabilities, truth))
+    assert row["score"] == row["map"] == pytest.approx(mean_average_precision(probabilities, sparse(truth)))
     assert row["low"] < row["score"] < row["high"]
     assert row["difference_low"] < row["difference"] < row["difference_high"]
 
@@ -288,7 +289,7 @@ def test_a_policy_is_reported_with_the_estimate_that_it_was_chosen_by():
         chosen = pick(candidates(name, search, params), search, params.evaluate)
         assert rows.at[name, "val_score"] == search.score(chosen)
         assert rows.at[name, "val_gmacs"] == chosen.gmacs
-        measured = val.score(val.run(evaluation.policies[name]))
+        measured = val.score(val.result(evaluation.policies[name]))
         expected = search.score(search.full) - chosen.added if name == "tlee" else measured
         assert rows.at[name, "val_score"] == pytest.approx(expected)
 
@@ -309,7 +310,7 @@ def test_values_are_judged_on_videos_that_they_were_not_fitted_on(gain):
         """True for each policy that has the cost of its own decisions on ``split``."""
         tried = candidates("tlee", Search(split), settings)[1:]
         assert [each.policy for each in tried] == policies  # fitted on all videos either way
-        own = [split.run(each.policy).gmacs.mean().item() for each in tried]
+        own = [split.result(each.policy).gmacs.mean().item() for each in tried]
         return [each.gmacs == pytest.approx(cost, rel=1e-9) for each, cost in zip(tried, own, strict=True)]
 
     policies = [each.policy for each in candidates("tlee", Search(val), params)[1:]]
@@ -355,8 +356,8 @@ def test_the_decisions_by_hand():
     """Four videos of four frames: two leave the first frame at depth 0, one of these stops; one uses all frames."""
     evaluation = found(small_params(num_branches=1))
     paths = torch.tensor([[0, -1, -1, -1], [0, 1, 1, 0], [1, 0, -1, -1], [1, 1, -1, -1]])
-    outcomes = {"tlee": replace(evaluation.outcomes["tlee"], exit_depths=paths)}
-    table = replace(evaluation, outcomes=outcomes).decisions()
+    results = {"tlee": replace(evaluation.results["tlee"], exit_depths=paths)}
+    table = replace(evaluation, results=results).decisions()
     assert table.reset_index().values.tolist() == [
         ["first", 0, 4, 0.25, 0.25, 0.5],
         ["first", 1, 2, 0.0, 1.0, 0.0],
@@ -376,9 +377,9 @@ def test_cross_validation_runs_each_video_on_a_policy_that_has_not_seen_it(rule)
     params = small_params(likely | THREE_POINTS | rule, num_branches=1)
     val, _ = splits(params)
     unseen = cross_validate(val, params)
-    assert unseen.logits.shape == (60, 2)
+    assert unseen.correct.shape == (60,)
     assert unseen.macs.gt(0).all()
     assert torch.equal(unseen.macs, cross_validate(val, params).macs)
-    seen = val.run(found(params).policies["tlee"])
-    assert unseen.gmacs.mean() < val.run(found(params).policies["full"]).gmacs.mean()
+    seen = val.result(found(params).policies["tlee"])
+    assert unseen.gmacs.mean() < val.result(found(params).policies["full"]).gmacs.mean()
     assert not torch.equal(unseen.macs, seen.macs)

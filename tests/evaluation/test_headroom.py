@@ -38,7 +38,7 @@ def test_an_exit_that_stays_correct_is_followed_by_no_wrong_one(stays_correct, e
     assert outcomes.exit_depths.tolist() == exit_depths
     costs = {(0, -1): 10 + 1 + 5, (0, 0): 2 * (10 + 1) + 5, (1, 1): 2 * (10 + 20) + 5}
     assert outcomes.macs.tolist() == [costs[tuple(path)] for path in exit_depths]
-    assert data.correct(outcomes).tolist() == [True, True, True, not stays_correct]
+    assert data.judge(outcomes).correct.tolist() == [True, True, True, not stays_correct]
 
 
 @pytest.mark.parametrize("reuse", ["none", "max", "mean"])
@@ -47,13 +47,13 @@ def test_to_stay_correct_is_never_cheaper_than_to_be_correct(reuse):
     stable, lucky = oracle(data, stays_correct=True), oracle(data)
     assert (stable.macs >= lucky.macs).all()
     assert (stable.macs > lucky.macs).any()
-    assert (data.correct(stable) <= data.correct(lucky)).all()
+    assert (data.judge(stable).correct <= data.judge(lucky).correct).all()
 
 
 def test_a_video_that_is_given_up_may_be_correct_by_luck():
     """The last two of four are: the oracle would run one to its second frame, and knows that the other fails."""
     data = planted(VIDEOS, torch.zeros(4, dtype=torch.long), identity_readout(reuse="none"), HAND_COSTS)
-    curve = oracle_curve(data, oracle(data, stays_correct=True))
+    curve = oracle_curve(data, data.judge(oracle(data, stays_correct=True)))
     assert curve["score"].tolist() == [0.75, 0.75, 1.0]
     assert (curve["gmacs"] * 4 * GIGA).tolist() == pytest.approx([4 * 16, 3 * 16 + 27, 2 * 16 + 2 * 27])
 

@@ -33,9 +33,9 @@ def test_there_is_a_row_for_each_policy_and_video(results):
 
 def test_the_mean_area_is_the_area_under_the_curve(results):
     found, search, test, table = results
-    chance, fronts = chance_level(search.split.table.truth), run_frontiers(found, test)
+    chance, fronts = chance_level(search.split.table.all_labels), run_frontiers(found, test)
     for name, tried in found.items():
-        points = [test.point(name, test.run(each.policy)) | {"val_gmacs": each.gmacs} for each in frontier(tried)]
+        points = [test.point(name, test.result(each.policy)) | {"val_gmacs": each.gmacs} for each in frontier(tried)]
         area = area_under(pd.DataFrame(points), search.full.gmacs, chance)
         assert table.loc[table["method"] == name, "area"].mean() == pytest.approx(area)
         assert fronts[name].areas(search).tolist() == table.loc[table["method"] == name, "area"].tolist()
@@ -45,9 +45,9 @@ def test_a_frontier_is_run_as_each_of_its_policies_alone(results):
     found, _, test, _ = results
     fronts = run_frontiers(found, test)
     for name, tried in found.items():
-        alone = [test.run(each.policy) for each in frontier(tried)]
+        alone = [test.result(each.policy) for each in frontier(tried)]
         assert fronts[name].points == [test.point(name, each) for each in alone]
-        assert fronts[name].correct.tolist() == [test.correct(each).tolist() for each in alone]
+        assert fronts[name].correct.tolist() == [each.correct.tolist() for each in alone]
         assert fronts[name].val_gmacs.tolist() == [each.gmacs for each in frontier(tried)]
 
 
@@ -56,11 +56,11 @@ def test_results_and_costs_are_those_of_the_chosen_policies(results):
     shares = set()
     for name, tried in found.items():
         rows = table[table["method"] == name]
-        assert rows["full"].tolist() == test.correct(test.run(search.full.policy)).tolist()
+        assert rows["full"].tolist() == test.result(search.full.policy).correct.tolist()
         for limit in LIMITS:
             chosen = choose(tried, search.full, limit, EXPECTED, search.score)
-            outcomes = test.run(chosen.policy)
-            assert rows[f"correct_{limit:g}"].tolist() == test.correct(outcomes).tolist()
-            assert rows[f"share_{limit:g}"].tolist() == pytest.approx((outcomes.gmacs / search.full.gmacs).tolist())
+            results = test.result(chosen.policy)
+            assert rows[f"correct_{limit:g}"].tolist() == results.correct.tolist()
+            assert rows[f"share_{limit:g}"].tolist() == pytest.approx((results.gmacs / search.full.gmacs).tolist())
             shares.add(rows[f"share_{limit:g}"].mean())
     assert len(shares) > 2  # the policies differ

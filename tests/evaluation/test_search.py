@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.labels import sparse
 from support.small import COSTS, small_params
 
 from tlee.evaluation.replay import Split
+from tlee.evaluation.results import Results
 from tlee.evaluation.search import COMPARED, Candidate, Search, afford, choose, families, frontier
 from tlee.features import FeatureTable
 from tlee.levels import ALWAYS, NEVER
@@ -23,6 +25,10 @@ CONFIDENCE = 0.95
 
 @pytest.fixture
 def readout() -> Readout:
+    return three_classes()
+
+
+def three_classes() -> Readout:
     torch.manual_seed(0)
     readout = Readout(CLASSES, CLASSES, small_params())
     readout.classifiers[0].weight.data = torch.eye(CLASSES)
@@ -42,7 +48,7 @@ def easy_and_hard_videos(skill: tuple[float, ...], videos: int = 120, frames: in
 
 def split(features: torch.Tensor, truth: torch.Tensor, readout: Readout, metric: str = "top1") -> Split:
     names = [str(row) for row in range(len(features))]
-    table = FeatureTable(features, truth.int().argmax(1), truth, names, names, list("abc"))
+    table = FeatureTable(features, sparse(truth), names, names, list("abc"))
     return Split(table, readout, COSTS, metric)
 
 
@@ -264,7 +270,7 @@ def test_if_none_is_within_the_limit_the_policy_with_the_lowest_bound_is_chosen(
 def test_a_policy_is_judged_by_the_outcomes_of_others_like_it(search):
     """It is the policy that is kept, and their outcomes that count."""
     cheap = Thresholds((ALWAYS, NEVER), *[(NEVER,) * 3] * 3)
-    others = search.split.run(cheap)
+    others = search.split.result(cheap)
     (judged,), measured = search.judge_path([(search.full.policy, others)]), search.measure(cheap)
     assert judged.policy == search.full.policy
     assert (judged.error, judged.gmacs, judged.gmacs_spread) == (measured.error, measured.gmacs, measured.gmacs_spread)
@@ -278,22 +284,26 @@ def test_a_policy_is_judged_by_the_outcomes_of_others_like_it(search):
 # --- the loss along a path -------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def hundred(readout) -> Search:
+def hundred_videos() -> Split:
     """A hundred videos of class 0, of which the full network takes the last ten for class 1."""
     features = torch.eye(3)[[0] * 90 + [1] * 10][:, None, None].expand(100, 4, 3, 3)
-    truth = torch.tensor([True, False, False]).expand(100, 3)
-    return Search(split(features, truth, readout))
+    return split(features, torch.tensor([True, False, False]).expand(100, 3), three_classes())
 
 
-def outcomes(cost: int, correct: int, first: int = 0) -> Outcomes:
+@pytest.fixture
+def hundred() -> Search:
+    return Search(hundred_videos())
+
+
+def outcomes(cost: int, correct: int, first: int = 0) -> Results:
     """Every video at the same cost, and ``correct`` of a hundred correct, from the row ``first`` on."""
     wrong = torch.ones(100, dtype=torch.long)
     wrong[first : first + correct] = 0
-    return Outcomes(torch.eye(3)[wrong], torch.zeros(100, 4, dtype=torch.long), torch.full((100,), cost))
+    outcomes = Outcomes(torch.eye(3)[wrong], torch.zeros(100, 4, dtype=torch.long), torch.full((100,), cost))
+    return hundred_videos().judge(outcomes)
 
 
-def judged(search: Search, *path: Outcomes) -> list[Candidate]:
+def judged(search: Search, *path: Results) -> list[Candidate]:
     policies = [Thresholds.one_confidence(0.9 - row / 10, 0, 3) for row in range(len(path))]
     return search.judge_path(list(zip(policies, path, strict=True)))
 
@@ -358,8 +368,9 @@ def test_the_loss_is_in_the_metric(readout):
     nudge = torch.tensor([(0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (5.0, 0.0, 0.0)])  # past video 0
     worse = replace(full, logits=full.logits + nudge, macs=torch.full((3,), 100))
     assert torch.equal(worse.predictions, full.predictions)
-    (found,) = search.judge_path([(Thresholds.one_confidence(0.9, 0, 3), worse)])
-    assert found.added == pytest.approx(search.score(search.full) - search.split.score(worse))
+    results = search.split.judge(worse)
+    (found,) = search.judge_path([(Thresholds.one_confidence(0.9, 0, 3), results)])
+    assert found.added == pytest.approx(search.score(search.full) - search.split.score(results))
     assert found.added > 0.01
     assert found.spread == pytest.approx(1 / 3)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.labels import sparse
 from support.small import T, identity_readout, random_features, small_params
 
 from tlee.costs import GIGA, Costs
@@ -34,7 +35,7 @@ def split(
     names = [str(row) for row in range(len(features))]
     groups = [str(row // group) for row in range(len(features))]
     truth = torch.eye(readout.classes, dtype=torch.bool)[labels]
-    table = FeatureTable(features, labels, truth, names, groups, list("abcdef")[: readout.classes])
+    table = FeatureTable(features, sparse(truth), names, groups, list("abcdef")[: readout.classes])
     return Split(table, readout, costs, "top1")
 
 
@@ -180,14 +181,14 @@ def test_where_computation_costs_nothing_little_of_the_accuracy_is_lost():
     """Nothing would be, if the values were exact."""
     for seed in range(3):
         data = noisy((1.0, 2.0, 3.0), 600, seed=seed)
-        free = data.run(fitted(data, 1e-9))
-        assert data.score(free) >= data.score(data.run(Thresholds.never(3))) - 0.02
+        free = data.result(fitted(data, 1e-9))
+        assert data.score(free) >= data.score(data.result(Thresholds.never(3))) - 0.02
 
 
 def test_where_computation_is_too_expensive_every_video_stops_at_the_first_exit():
     data = noisy((1.0, 2.0, 3.0))
     policy = fitted(data, 1000.0)
-    outcomes = data.run(policy)
+    outcomes = data.result(policy)
     assert outcomes.exit_depths.tolist() == [[0, -1, -1, -1]] * 300
     assert outcomes.macs.unique().tolist() == [10_000 + 1000 + 500 + 3 * NUM_EVIDENCE]
     assert depths_used(policy, 0) == [0]
@@ -208,7 +209,7 @@ def test_an_uninformative_exit_is_not_used():
     for skill, uninformative, informative in (((0.0, 5.0, 6.0), 0, 1), ((5.0, 0.0, 6.0), 1, 0)):
         data = noisy(skill, videos=1500)
         policy = fitted(data, 0.1)
-        left = data.run(policy).exit_depths[:, 0]
+        left = data.result(policy).exit_depths[:, 0]
         assert left.eq(uninformative).double().mean() < 0.002
         assert left.eq(informative).double().mean() > 0.85
         assert informative in depths_used(policy, 0)
@@ -258,7 +259,7 @@ def test_for_every_network_the_cost_saved_is_worth_more_than_the_accuracy_lost(m
     for seed in (0, 2, 4):
         train, fresh = (noisy((2.0, 4.0, 5.0), (400, 2000)[row], frames, seed + row, **model) for row in (0, 1))
         policy = fitted(train, price := 0.1)
-        outcomes = [fresh.run(each) for each in (policy, Thresholds.never(3), FixedExits(1, 0))]
+        outcomes = [fresh.result(each) for each in (policy, Thresholds.never(3), FixedExits(1, 0))]
         found, full, first_exit = (fresh.score(each) - price * each.gmacs.mean() / COST[frames] for each in outcomes)
         gains.append(found - max(full, first_exit))
     assert sum(gains) / 3 > {1: -0.005, 2: 0.02, T: 0.025}[frames]
@@ -267,15 +268,15 @@ def test_for_every_network_the_cost_saved_is_worth_more_than_the_accuracy_lost(m
 def test_without_branches_only_frames_are_skipped():
     data = noisy((3.0,))
     policy = fitted(data, 0.1)
-    outcomes = data.run(policy)
+    outcomes = data.result(policy)
     assert set(outcomes.exit_depths.flatten().tolist()) == {-1, 0}
     assert 1 < outcomes.frames.double().mean() < T
-    assert data.score(outcomes) > data.score(data.run(FixedExits(1, 0))) + 0.1
+    assert data.score(outcomes) > data.score(data.result(FixedExits(1, 0))) + 0.1
 
 
 def test_one_frame_of_one_exit():
     data = noisy((3.0,), frames=1)
-    assert data.run(fitted(data, 0.1)).exit_depths.tolist() == [[0]] * 300
+    assert data.result(fitted(data, 0.1)).exit_depths.tolist() == [[0]] * 300
 
 
 @pytest.mark.parametrize("videos", [1, 2, 3])
@@ -289,10 +290,10 @@ def test_several_labels():
     """An answer is correct if it is any of the video's classes."""
     data = noisy((2.0, 4.0, 5.0))
     data.readout.multi_label = True
-    anything = replace(data, table=replace(data.table, truth=torch.ones(300, 2, dtype=torch.bool)))
+    anything = replace(data, table=replace(data.table, all_labels=sparse(torch.ones(300, 2, dtype=torch.bool))))
     assert collect(anything, 0).correct.eq(1).all()
-    assert anything.run(fitted(anything, 0.01)).exit_depths[:, 0].eq(0).all()
-    outcomes, full = data.run(fitted(data, 0.1)), data.run(Thresholds.never(3))
+    assert anything.result(fitted(anything, 0.01)).exit_depths[:, 0].eq(0).all()
+    outcomes, full = data.result(fitted(data, 0.1)), data.result(Thresholds.never(3))
     assert data.score(outcomes) >= data.score(full) - 0.05
     assert outcomes.gmacs.mean() < 0.5 * full.gmacs.mean()
 
@@ -307,7 +308,7 @@ def test_temperatures_change_the_evidence_but_no_answer():
     torch.testing.assert_close(scaled.evidence[1][2], doubled.evidence[1][2])
     assert not torch.allclose(scaled.evidence[1][2], plain.evidence[1][2])
     policies = [fitted(each, 0.1) for each in (cool, large)]
-    outcomes = [each.run(policy) for each, policy in zip((cool, large), policies, strict=True)]
+    outcomes = [each.result(policy) for each, policy in zip((cool, large), policies, strict=True)]
     assert outcomes[0].exit_depths.eq(outcomes[1].exit_depths).double().mean() > 0.99
 
 
@@ -325,9 +326,9 @@ def test_every_video_is_run_by_a_policy_that_has_not_seen_its_group():
     assert first.exit_depths.tolist() == [[0, -1, -1, -1]] * 24
     unseen = [(0, 2)[4 <= row < 8] for row in range(24)]
     assert second.exit_depths[:, 0].tolist() == unseen
-    alone = data.run(FixedExits(T, 0)), data.run(FixedExits(T, 2))
+    alone = data.result(FixedExits(T, 0)), data.result(FixedExits(T, 2))
     for row, depth in enumerate(unseen):  # and rows are those of their videos
-        assert torch.equal(second.logits[row], alone[depth // 2].logits[row])
+        assert second.confidence[row] == alone[depth // 2].confidence[row]
         assert second.macs[row] == alone[depth // 2].macs[row]
 
 
@@ -367,7 +368,7 @@ def misleading(videos: int, seed: int) -> Split:
 def test_where_confidence_misleads_it_is_more_accurate_at_equal_cost_than_any_threshold():
     """Thresholds answer the confident errors and spend frames on videos that no frame settles."""
     train, fresh = misleading(600, seed=0), misleading(2000, seed=1)
-    outcomes = fresh.run(fitted(train, 0.2))
+    outcomes = fresh.result(fitted(train, 0.2))
     accuracy, cost = fresh.score(outcomes), outcomes.gmacs.mean()
     levels = [StopAbove.between("confidence", level, T, 0, 0) for level in torch.linspace(0, 1, 201).tolist()]
     by_threshold = list(fresh.sweep(levels))

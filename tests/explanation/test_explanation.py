@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from support.labels import sparse
 from support.refusals import one_line
 from support.small import COSTS, T, identity_readout, small_params
 from support.stores import write_small_stores
@@ -293,12 +294,12 @@ def write_trace(trace: Trace) -> None:
 
 
 def test_the_columns_of_a_trace_are_those_that_evaluate_writes():
-    features, labels = torch.zeros(2, T, 3, 2), torch.tensor([0, 1])
-    table = FeatureTable(features, labels, torch.eye(2).bool(), ["x", "y"], ["g", "g"], ["a", "b"])
+    table = FeatureTable(torch.zeros(2, T, 3, 2), sparse(torch.eye(2).bool()), ["x", "y"], ["g", "g"], ["a", "b"])
     outcomes = Outcomes(torch.eye(2), torch.full((2, T), 1), torch.tensor([1, 2]))
     split = Split(table, identity_readout(), COSTS, "top1")
+    results = split.judge(outcomes)
     empty = pd.DataFrame()
-    made = Evaluation("full", Search(split), [], split, {}, {"full": outcomes}, *[empty] * 4).trace("full")
+    made = Evaluation("full", Search(split), [], split, {}, {"full": results}, *[empty] * 4).trace("full")
     assert list(made.columns) == list(COLUMNS)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from support.labels import sparse
 from support.small import COSTS, identity_readout, small_params
 from support.titles import states
 
@@ -31,9 +32,8 @@ SCALES = (0.4, 1.0, 3.0)  #: factor by which the logits of each depth are too la
 def split(features: torch.Tensor, truth: torch.Tensor, frames: int = 2, **model: Any) -> Split:
     """Return videos of identical frames, from exit features ``[N, depths, 2]`` that are their logits."""
     names = [f"video {row}" for row in range(len(features))]
-    table = FeatureTable(
-        features[:, None].repeat(1, frames, 1, 1), truth.int().argmax(1), truth, names, names, ["first", "second"]
-    )
+    repeated = features[:, None].repeat(1, frames, 1, 1)
+    table = FeatureTable(repeated, sparse(truth), names, names, ["first", "second"])
     depths = features.shape[1]
     costs = replace(COSTS, segments=COSTS.segments[-depths:], heads=COSTS.heads[-depths:])
     return Split(table, identity_readout(**model), costs, "top1")
@@ -151,8 +151,8 @@ def test_the_area_is_that_of_the_comparison():
         search = Search(replace(val, temperatures=temperatures))
         reported = replace(test, temperatures=temperatures)
         best = frontier(candidates("layer", search, params))
-        curve = [reported.point("", reported.run(each.policy)) | {"val_gmacs": each.gmacs} for each in best]
-        area = area_under(pd.DataFrame(curve), search.full.gmacs, chance_level(val.table.truth))
+        curve = [reported.point("", reported.result(each.policy)) | {"val_gmacs": each.gmacs} for each in best]
+        area = area_under(pd.DataFrame(curve), search.full.gmacs, chance_level(val.table.all_labels))
         assert row[f"{prefix}area"] == pytest.approx(area)
     assert row["gain"] == pytest.approx(row["calibrated_area"] - row["area"])
     assert row["gain_low"] <= row["gain"] <= row["gain_high"]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support.labels import sparse
 from support.refusals import one_line
 from support.small import COSTS, T, identity_readout, small_params
 from support.titles import states
@@ -35,8 +36,7 @@ def split(features: torch.Tensor, labels: list, groups: list[str] | None = None,
     names = [f"video {row}" for row in range(len(features))]
     shown = [label if isinstance(label, list) else [label] for label in labels]
     truth = torch.stack([torch.eye(2, dtype=torch.bool)[each].any(0) for each in shown])
-    first = torch.tensor([each[0] for each in shown])
-    table = FeatureTable(features, first, truth, names, groups or names, ["first", "second"])
+    table = FeatureTable(features, sparse(truth), names, groups or names, ["first", "second"])
     depths = features.shape[2]
     costs = replace(COSTS, segments=COSTS.segments[-depths:], heads=COSTS.heads[-depths:])
     return Split(table, identity_readout(**model).eval(), costs, "top1")
@@ -85,7 +85,7 @@ def test_any_of_several_labels_is_correct():
 def test_the_path_starts_with_never_exit_and_gets_cheaper_in_steps():
     data, params = noisy(0), layer_params()
     path = conservative_to_aggressive(data, params)
-    costs = [data.run(policy).gmacs.mean().item() for policy in path]
+    costs = [data.result(policy).gmacs.mean().item() for policy in path]
     assert path[0] == NEVER_EXIT
     assert 3 < len(path) < 30
     assert all(cheaper * NEAR <= previous for previous, cheaper in pairwise(costs))
@@ -125,10 +125,10 @@ def test_a_family_of_one_path_is_ordered_by_cost_alone(monkeypatch):
     policies = ValueIteration(data, 0).policies((3.0, 0.002, 0.1))
 
     def one_path(family: str, search: Search, params: Params) -> list[Candidate]:
-        return [search.full, *search.judge_path([(each, data.run(each)) for each in policies])]
+        return [search.full, *search.judge_path([(each, data.result(each)) for each in policies])]
 
     monkeypatch.setattr(certification, "candidates", one_path)
-    cheap, costly, between = (data.run(policy).gmacs.mean().item() for policy in policies)
+    cheap, costly, between = (data.result(policy).gmacs.mean().item() for policy in policies)
     assert cheap * NEAR < between < between * NEAR < costly
     assert conservative_to_aggressive(data, layer_params()) == [NEVER_EXIT, policies[1], policies[2], policies[0]]
 
@@ -143,7 +143,7 @@ def test_policies_of_several_paths_are_on_the_path_only_if_none_is_cheaper_and_d
     def of_paths(family: str, search: Search, params: Params) -> list[Candidate]:
         numbers = range(paths) if paths > 1 else (0, 0)
         pairs = zip((harmful, harmless), numbers, strict=True)
-        return [each for policy, number in pairs for each in search.judge_path([(policy, data.run(policy))], number)]
+        return [each for policy, number in pairs for each in search.judge_path([(policy, data.result(policy))], number)]
 
     monkeypatch.setattr(certification, "candidates", of_paths)
     among = [harmful, harmless] if paths == 1 else [harmless]

@@ -213,3 +213,14 @@ def test_given_exits_run_only_their_segments_and_heads(model):
         follow(source, model.readout, paths, Costs((1,) * 4, (0,) * 4, 0, 0, 0))
         assert source.segment_runs == [3, 2, 1, 1]
         assert source.head_runs == heads
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU")
+@torch.inference_mode()
+def test_the_network_runs_on_a_gpu_and_its_features_are_on_the_cpu():
+    model = random_network(small_params())
+    clips = random_clips(model, videos=1)
+    row, exits = torch.tensor([0]), list(product(range(T), range(model.num_exits)))
+    expected = [LiveFeatures(model, clips[0]).feature(row, *each) for each in exits]
+    source = LiveFeatures(model.to("cuda"), clips[0].to("cuda"))
+    torch.testing.assert_close([source.feature(row, *each) for each in exits], expected, atol=1e-3, rtol=1e-3)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.labels import sparse
 from support.refusals import one_line
 
 from tlee.checksums import save_sealed
@@ -64,8 +65,8 @@ def stored() -> Path:
     FEATURES.mkdir(parents=True)
     features = np.arange(48, dtype=np.float32).reshape(2, 3, 2, 4)
     np.save(FEATURES / "val.npy", features)
-    labels, truth = torch.tensor([0, 1]), torch.eye(2, dtype=torch.bool)
-    table = FeatureTable(torch.from_numpy(features), labels, truth, ["a", "b"], ["g", "h"], ["x", "y"])
+    labels = sparse(torch.eye(2, dtype=torch.bool))
+    table = FeatureTable(torch.from_numpy(features), labels, ["a", "b"], ["g", "h"], ["x", "y"])
     save_description(FEATURES / "val.npy", table)
     return FEATURES / "val.npy"
 

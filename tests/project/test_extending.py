@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.labels import sparse
 from support.small import COSTS, identity_readout, random_features, video
 
 from tlee import backbones, datasets, modules
@@ -76,8 +77,7 @@ def test_the_policy_is_searched_like_its_family_and_can_be_stored(tmp_path, monk
     path = tmp_path / "policy.json"
     monkeypatch.setitem(files.STAGES, path, "evaluate")
     truth, names = torch.eye(2, dtype=torch.bool).repeat(20, 1), [str(row) for row in range(40)]
-    labels = truth.int().argmax(1)
-    table = FeatureTable(random_features(40), labels, truth, names, names, ["a", "b"])
+    table = FeatureTable(random_features(40), sparse(truth), names, names, ["a", "b"])
     val = Split(table, identity_readout(), COSTS, "top1")
     with executed("FAMILIES"):
         policies = [policy for path in baselines.FAMILIES["margin"](val, 0) for policy in path]

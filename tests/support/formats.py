@@ -16,6 +16,7 @@ from PIL import Image
 from support.bundles import small_bundle
 from support.clips import encode
 from support.dataset_files import TINY, lay_out, read
+from support.labels import sparse
 from support.small import ROOT, small_params
 from support.stores import noisy, write_store
 from support.tensorrt_fake import Cudart, tensorrt
@@ -111,7 +112,7 @@ def _make_features() -> list[Path]:
     FEATURES.mkdir(parents=True)
     features = np.random.default_rng(0).standard_normal((3, 4, 2, 5), np.float32)
     np.save(FEATURES / "val.npy", features)
-    table = FeatureTable(torch.from_numpy(features), torch.arange(3), torch.eye(3).bool(), *[["a", "b", "c"]] * 3)
+    table = FeatureTable(torch.from_numpy(features), sparse(torch.eye(3).bool()), *[["a", "b", "c"]] * 3)
     save_description(FEATURES / "val.npy", table)
     return sorted(FEATURES.iterdir())
 

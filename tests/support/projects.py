@@ -49,8 +49,8 @@ def make_project(root: Path) -> dict[str, pd.DataFrame]:
         clips = torch.stack([loaded.clip(row) for row in range(len(loaded))])
         policies = {"tlee": policy_amid(model, clips), "full": Thresholds.never(3), "random": RandomExits(0.3, seed=0)}
         save_policies(policies)
-        outcomes = {name: test.run(policy) for name, policy in policies.items()}
-        evaluation = Evaluation("tlee", Search(test), [], test, policies, outcomes, *[pd.DataFrame()] * 4)
+        results = {name: test.result(policy) for name, policy in policies.items()}
+        evaluation = Evaluation("tlee", Search(test), [], test, policies, results, *[pd.DataFrame()] * 4)
         return {name: evaluation.trace(name) for name in policies}
 
 

@@ -1,6 +1,7 @@
 """Splits of planted features, whose classes the depths and frames show more or less clearly."""
 
 import torch
+from support.labels import sparse
 from support.small import T
 
 from tlee.costs import Costs
@@ -16,7 +17,7 @@ def planted(features: torch.Tensor, labels: torch.Tensor, readout: Readout, cost
     names = [f"video {row}" for row in range(len(features))]
     truth = torch.eye(readout.classes, dtype=torch.bool)[labels]
     classes = list("abcdef")[: readout.classes]
-    return Split(FeatureTable(features, labels, truth, names, names, classes), readout, costs, "top1")
+    return Split(FeatureTable(features, sparse(truth), names, names, classes), readout, costs, "top1")
 
 
 def noisy(skill: tuple[float, ...], readout: Readout, videos: int = 80, seed: int = 0) -> Split:

@@ -1,4 +1,4 @@
-"""Benchmark of real exits against an ideal, decisions, policy sweeps, large stores and input, with random weights.
+"""Benchmark of real exits against an ideal, decisions, policy sweeps, stage 5, large stores and input.
 
 Ratios of alternating runs on one machine are more comparable between machines than times. The networks have random
 weights, 224 pixels and ten frames; thresholds are chosen in the middle of their confidences, so that exits are mixed.
@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from tlee.benchmark.evaluation import WORKLOADS, Workload, time_evaluation
 from tlee.benchmark.inputs import time_input
 from tlee.benchmark.networks import time_network
 from tlee.benchmark.rows import COLUMNS
@@ -30,18 +31,20 @@ def benchmark(
     num_policies: int = 200,
     num_stored: int = HVU,
     num_loaded: int = 96,
+    evaluated: Sequence[Workload] = WORKLOADS,
 ) -> pd.DataFrame:
     """Run all benchmarks.
 
     Each network runs on ``num_videos`` clips, and ``num_policies`` policies on ``num_replayed`` videos; a frame store
-    of ``num_stored`` videos is opened; the input of training has ``num_loaded`` clips.
+    of ``num_stored`` videos is opened; the input of training has ``num_loaded`` clips; stage 5 runs on ``evaluated``.
 
-    Returns one row per number: ``part`` (network, replay, frame store or input), ``quantity``, ``value``, ``low`` and
-    ``high``, ``target``. Where ``low`` and ``high`` are given, they are quartiles over videos and ``value`` the median;
-    ``target`` is an upper limit, if there is one.
+    Returns one row per number: ``part`` (network, replay, evaluation, frame store or input), ``quantity``, ``value``,
+    ``low`` and ``high``, ``target``. Where ``low`` and ``high`` are given, they are quartiles over videos and ``value``
+    the median; ``target`` is an upper limit, if there is one.
     """
     rows = [row for name in networks for row in time_network(_params(name), num_videos)]
     rows += time_replay(_params(networks[0]), num_replayed, num_policies)
+    rows += time_evaluation(evaluated)
     rows += time_store(num_stored)
     rows += time_input(_params(networks[0]), num_loaded)
     return pd.DataFrame(rows, columns=COLUMNS)

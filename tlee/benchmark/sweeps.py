@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from tlee.arrays import create_array
 from tlee.benchmark.measuring import MEGA, measure_memory, seconds
@@ -14,6 +13,7 @@ from tlee.benchmark.rows import row
 from tlee.costs import Costs, count_costs
 from tlee.evaluation.replay import Split
 from tlee.features import FeatureTable
+from tlee.labels import SparseLabels
 from tlee.model import TLEE
 from tlee.params import Params
 from tlee.policies.thresholds import Thresholds
@@ -35,7 +35,7 @@ def time_replay(params: Params, num_videos: int, num_policies: int) -> list[tupl
         split.run(never)
         full = np.median([seconds(lambda: split.run(never)) for _ in range(3)])
         with measure_memory() as memory:
-            sweep = seconds(lambda: [split.score(outcomes) for outcomes in split.sweep(policies)])
+            sweep = seconds(lambda: [split.score(results) for results in split.sweep(policies)])
         size = path.stat().st_size
     rows = [
         row("replay", "videos", num_videos),
@@ -62,12 +62,11 @@ def _write_features(path: Path, shape: tuple[int, ...], seed: int) -> None:
 def _split(path: Path, readout: Readout, costs: Costs) -> Split:
     features = torch.from_numpy(np.load(path, mmap_mode="c"))
     num_videos = len(features)
-    labels = torch.arange(num_videos) % NUM_CLASSES
-    truth = nn.functional.one_hot(labels, NUM_CLASSES).bool()
+    classes = torch.arange(num_videos, dtype=torch.int32) % NUM_CLASSES
+    labels = SparseLabels(torch.arange(num_videos + 1), classes, NUM_CLASSES)
     names = [str(video) for video in range(num_videos)]
-    return Split(
-        FeatureTable(features, labels, truth, names, names, list(map(str, range(NUM_CLASSES)))), readout, costs, "top1"
-    )
+    table = FeatureTable(features, labels, names, names, list(map(str, range(NUM_CLASSES))))
+    return Split(table, readout, costs, "top1")
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from tlee.levels import ALWAYS, NEVER
 from tlee.policies.given import FixedExits, GivenExits, RandomExits
 from tlee.policies.policy import Observation, Policy
 from tlee.policies.stops import Score, StopAbove, log_probabilities
+from tlee.subsets import spread
 
 #: Thresholds on confidence from conservative to aggressive; at 1 the full network runs.
 LEVELS = (
@@ -28,6 +29,8 @@ MIXES = (1.5, 1.3, 1.2, 1.1, 1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0
 SAME = 1e-5  #: scores that differ by no more may be ordered differently on another machine
 
 STAY_NEAR_ONE = 1e-3  #: weight of the regulariser: where all of val is correct, larger weights would always be better
+
+PROBABILITIES = 2**23  #: class probabilities that weights are fitted to at most: 32 MiB, and some copies
 
 CHANCES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  #: probabilities of stopping at an exit
 
@@ -61,12 +64,17 @@ def above_level(val: Split, score: Score) -> list[list[StopAbove]]:
 
 
 def ensemble(val: Split, seed: int) -> list[list[StopAbove]]:
-    """A single threshold on the product of all exits from some depth on, with weights fitted on ``val``."""
-    seen, deepest = _record(val, log_probabilities), val.num_exits - 1
+    """A single threshold on the product of all exits from some depth on, with weights fitted on ``val``.
+
+    Of more videos than fit in memory with the probabilities of all exits, evenly spread ones are fitted.
+    """
+    exits, deepest = val.num_frames * val.num_exits, val.num_exits - 1
+    fitted = val.take(np.array(spread(val.num_videos, max(1, PROBABILITIES // (exits * val.readout.classes)))))
+    seen = _record(fitted, log_probabilities)
     return [
         [StopAbove.between("ensemble", level, val.num_frames, shallowest, deepest, weights) for level in LEVELS]
         for shallowest in range(val.num_exits)
-        for weights in [_fit_weights(seen, val, shallowest)]
+        for weights in [_fit_weights(seen, fitted, shallowest)]
     ]
 
 
@@ -146,12 +154,15 @@ class _ExitRecorder(Policy):
 
 def _record(split: Split, note: Callable[[Observation], torch.Tensor]) -> torch.Tensor:
     """Value of ``note`` at each exit of the full network, ``[N, T * (B + 1), ...]``; zero where none is evaluated."""
-    recorder = _ExitRecorder(note)
-    split.run(recorder)
-    seen = torch.stack(recorder.seen, dim=1)
-    values = seen.new_zeros(len(seen), split.num_frames * split.num_exits, *seen.shape[2:])
-    values[:, : seen.shape[1]] = seen
-    return values
+    parts = []
+    for _, part in split.chunks():
+        recorder = _ExitRecorder(note)
+        part.run(recorder)
+        seen = torch.stack(recorder.seen, dim=1)
+        values = seen.new_zeros(len(seen), split.num_frames * split.num_exits, *seen.shape[2:])
+        values[:, : seen.shape[1]] = seen
+        parts.append(values)
+    return torch.cat(parts)
 
 
 #: Families by name: functions of a ``val`` split and a seed that return the paths of the family.

@@ -53,7 +53,7 @@ def optimal_stopping(search: Search, params: Params) -> list[Candidate]:
     They are those of ``ValueIteration``, one for each price, if these are better beyond doubt: if the 95% interval over
     groups of their gain in area (``comparison.at_budgets``) is above zero. Where too few videos teach them more than
     confidence knows, they are those with one confidence threshold, from each depth on. With ``evaluate.folds``, and
-    more than one group, the former are judged by cross-validation: by the outcomes, on each fold, of the policy that is
+    more than one group, the former are judged by cross-validation: by the results, on each fold, of the policy that is
     fitted at its price on the groups of the other folds.
     """
     split, settings = search.split, params.evaluate
@@ -86,8 +86,8 @@ def _judge(paths: Sequence[PolicyPath], search: Search) -> list[Candidate]:
 
 def _areas(judged: list[Candidate], paths: Sequence[PolicyPath], search: Search) -> np.ndarray:
     """Return the area under the frontier of the candidates of ``paths`` for each video of the split, ``[N]``."""
-    outcomes, curve = dict(each for path in paths for each in path), frontier(judged)
-    correct = np.stack([search.split.correct(outcomes[each.policy]) for each in curve])
+    results, curve = dict(each for path in paths for each in path), frontier(judged)
+    correct = np.stack([results[each.policy].correct for each in curve])
     return video_areas(np.array([each.gmacs for each in curve]), correct, search)
 
 

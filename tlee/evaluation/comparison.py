@@ -1,70 +1,87 @@
 """Rows of the tables that compare policies: intervals, paired differences, one number for a curve."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
-import torch
 from scipy.stats import binomtest
 
 from tlee import intervals
+from tlee.average_precision import average_precisions
 from tlee.evaluation.replay import Split
-from tlee.metrics import METRICS, mean_average_precision, top5
+from tlee.evaluation.results import Results
+from tlee.labels import SparseLabels
+from tlee.metrics import mean_average_precision
 from tlee.policies.inference import Outcomes
 
 CHEAPEST_BUDGET, BUDGETS = 0.02, 50  # of the full network's cost, up to all of it; how many
 
 
-def policy_row(method: str, split: Split, outcomes: Outcomes, full: Outcomes, resamples: int, seed: int) -> dict:
+@dataclass(frozen=True)
+class Measured:
+    """Results of a policy, and what the intervals of its metric are computed from."""
+
+    results: Results
+    mean_ap: float  #: mean average precision
+    resampled: np.ndarray  #: the same on bootstrap resamples, ``[R]``, if it is the metric; else ``[0]``
+
+
+def measure(split: Split, outcomes: Outcomes, resamples: int, seed: int) -> Measured:
+    """Compare ``outcomes`` with the truth; their logits are not needed afterwards."""
+    probabilities, labels = split.readout.probabilities(outcomes.logits), split.table.all_labels
+    resampled = np.empty(0)
+    if split.metric == "map":
+        draws = intervals.draws(split.table.groups, resamples, seed)
+        resampled = np.nanmean(average_precisions(probabilities, labels, draws), axis=0)
+    return Measured(split.judge(outcomes), mean_average_precision(probabilities, labels), resampled)
+
+
+def policy_row(method: str, split: Split, measured: Measured, full: Measured, resamples: int, seed: int) -> dict:
     """Row of one policy with 95% intervals of its score and of its gain over the full network (paired by video)."""
-    table, groups = split.table, split.table.groups
-    probabilities, baseline = (split.readout.probabilities(each.logits) for each in (outcomes, full))
-    point = split.point(method, outcomes)
+    results, groups = measured.results, split.table.groups
+    point = split.point(method, results)
     if split.metric == "top1":
-        correct, full_correct = (split.correct(each).double().numpy() for each in (outcomes, full))
+        correct, full_correct = (each.correct.double().numpy() for each in (results, full.results))
         low, high = intervals.of_mean(correct, groups, resamples, seed)
         difference_low, difference_high = intervals.of_mean(correct - full_correct, groups, resamples, seed)
     else:
-        metric = METRICS[split.metric]
-
-        def gain(rows: np.ndarray) -> float:
-            return metric(probabilities[rows], table.truth[rows]) - metric(baseline[rows], table.truth[rows])
-
-        low, high = intervals.of_statistic(
-            lambda rows: metric(probabilities[rows], table.truth[rows]), groups, resamples, seed
-        )
-        difference_low, difference_high = intervals.of_statistic(gain, groups, resamples, seed)
+        low, high = intervals.of_statistic(measured.resampled, groups)
+        difference_low, difference_high = intervals.of_statistic(measured.resampled - full.resampled, groups)
     return {
         "method": method,
         "score": point["score"],
         "low": low,
         "high": high,
-        "top5": top5(probabilities, table.truth),
-        "map": mean_average_precision(probabilities, table.truth),
+        "top5": results.in_top5.double().mean().item(),
+        "map": measured.mean_ap,
         "gmacs": point["gmacs"],
-        "share_of_full": point["gmacs"] / full.gmacs.mean().item(),
+        "share_of_full": point["gmacs"] / full.results.gmacs.mean().item(),
         "frames": point["frames"],
-        "difference": point["score"] - split.score(full),
+        "difference": point["score"] - split.score(full.results),
         "difference_low": difference_low,
         "difference_high": difference_high,
     }
 
 
-def paired(method: str, split: Split, outcomes: dict[str, Outcomes], resamples: int, seed: int) -> pd.DataFrame:
+def paired(
+    method: str, groups: Sequence[str], results: Mapping[str, Results], resamples: int, seed: int
+) -> pd.DataFrame:
     """Compare ``method`` with each other policy on the same videos, one row each.
 
     ``won`` and ``lost`` count the videos that only it, and only the other, classifies correctly; ``p_value`` is that
     of the exact two-sided McNemar test. ``points`` is the difference in top-1, ``cost_ratio`` the cost of ``method``
-    as a share of the other's, each with the 95% interval ``_low`` to ``_high``.
+    as a share of the other's, each with the 95% interval ``_low`` to ``_high`` over ``groups`` of videos.
     """
-    groups, correct = split.table.groups, {name: split.correct(each) for name, each in outcomes.items()}
-    rows = []
-    for name, other in outcomes.items():
+    correct, rows = {name: each.correct for name, each in results.items()}, []
+    for name, other in results.items():
         if name == method:
             continue
         won, lost = (
             (a & ~b).sum().item() for a, b in ((correct[method], correct[name]), (correct[name], correct[method]))
         )
         difference = 100 * (correct[method].double() - correct[name].double()).numpy()
-        costs = outcomes[method].gmacs.numpy(), other.gmacs.numpy()
+        costs = results[method].gmacs.numpy(), other.gmacs.numpy()
         points = (0.0, 0.0) if won + lost == 0 else intervals.of_mean(difference, groups, resamples, seed)
         ratio = intervals.of_ratio(*costs, groups, resamples, seed)
         rows.append(
@@ -107,6 +124,6 @@ def at_budgets(gmacs: np.ndarray, scores: np.ndarray, full_gmacs: float, chance:
     return np.concatenate([guess, scores[order]])[position]
 
 
-def chance_level(truth: torch.Tensor) -> float:
-    """Score of always guessing the most frequent class of ``truth [N, C]``."""
-    return truth.double().mean(0).max().item()
+def chance_level(labels: SparseLabels) -> float:
+    """Score of always guessing the most frequent class."""
+    return labels.classes.bincount().max().item() / len(labels)

@@ -8,19 +8,19 @@ import torch
 
 from tlee.costs import count_costs
 from tlee.evaluation.candidates import can_cross_validate, candidates, decides_by_value, family_names
-from tlee.evaluation.comparison import area_under, chance_level, paired, policy_row
+from tlee.evaluation.comparison import Measured, area_under, chance_level, measure, paired, policy_row
 from tlee.evaluation.cross_validation import out_of_fold
 from tlee.evaluation.oracle import oracle, oracle_curve
 from tlee.evaluation.per_video import per_video, run_frontiers
 from tlee.evaluation.replay import Split
+from tlee.evaluation.results import Results
 from tlee.evaluation.search import Candidate, Search, afford, choose
 from tlee.features import load_features
-from tlee.metrics import confusion, is_correct
+from tlee.metrics import confusion
 from tlee.model import load_trained
 from tlee.params import EvaluateParams, Params
 from tlee.policies.files import save_policies
 from tlee.policies.given import GivenExits, RandomExits
-from tlee.policies.inference import Outcomes
 from tlee.policies.optimal_stopping import OptimalStopping
 from tlee.policies.policy import Policy
 from tlee.policies.thresholds import Thresholds
@@ -38,7 +38,7 @@ class Evaluation:
     tried: list[Candidate]  #: the method's policies that were run on val
     test: Split
     policies: Policies  #: chosen on val, by name
-    outcomes: dict[str, Outcomes]  #: of those policies and of the oracle
+    results: dict[str, Results]  #: of those policies and of the oracle
     table: pd.DataFrame  #: one row a policy
     curves: pd.DataFrame  #: ``method, gmacs, score, frames, val_gmacs``: the frontiers found on val
     paired: pd.DataFrame  #: the method against each other policy, see ``comparison.paired``
@@ -64,7 +64,7 @@ class Evaluation:
         ``reached`` is the number of frames that run to this depth; ``answer``, ``next frame`` and ``deeper`` are the
         shares of these where the video ends there, continues with the next frame, or runs deeper.
         """
-        depths, last = self.outcomes[self.method].exit_depths, self.test.num_frames - 1
+        depths, last = self.results[self.method].exit_depths, self.test.num_frames - 1
         stops = torch.cat([depths[:, 1:] < 0, torch.ones(len(depths), 1, dtype=torch.bool)], dim=1)
         rows = []
         for frame, steps in {"first": slice(0, 1), "later": slice(1, last), "last": slice(max(last, 1), None)}.items():
@@ -79,29 +79,29 @@ class Evaluation:
 
     def exit_shares(self) -> np.ndarray:
         """Share of all videos whose ``t``-th visited frame was left at depth ``b``, ``[T, B + 1]``."""
-        exits = self.outcomes[self.method].exit_depths
+        exits = self.results[self.method].exit_depths
         return torch.stack([(exits == depth).double().mean(0) for depth in range(self.test.num_exits)], dim=1).numpy()
 
     def confusion(self) -> np.ndarray:
         """Counts ``[C, C]``: rows are the truth (the first class of a video), columns the prediction."""
-        return confusion(self.outcomes[self.method].logits, self.test.table.labels).numpy()
+        table = self.test.table
+        return confusion(self.results[self.method].predictions, table.labels, len(table.classes)).numpy()
 
     def trace(self, method: str) -> pd.DataFrame:
         """Predictions of a policy, one row a video, with its cost and the depths of its exits in visiting order."""
-        outcomes, table, names = self.outcomes[method], self.test.table, np.array(self.classes)
-        probabilities = self.test.readout.probabilities(outcomes.logits)
+        results, table, names = self.results[method], self.test.table, np.array(self.classes)
         return pd.DataFrame(
             {
                 "method": method,
                 "video": table.videos,
                 "group": table.groups,
                 "truth": names[table.labels],
-                "prediction": names[outcomes.predictions],
-                "correct": is_correct(probabilities, table.truth),
-                "confidence": probabilities.amax(1),
-                "frames": outcomes.frames,
-                "gmacs": outcomes.gmacs,
-                "exit_depths": [" ".join(str(b) for b in path if b >= 0) for path in outcomes.exit_depths.tolist()],
+                "prediction": names[results.predictions],
+                "correct": results.correct,
+                "confidence": results.confidence,
+                "frames": results.frames,
+                "gmacs": results.gmacs,
+                "exit_depths": [" ".join(str(b) for b in path if b >= 0) for path in results.exit_depths.tolist()],
             }
         )
 
@@ -118,7 +118,7 @@ class Evaluation:
         save_table("evaluate", "videos", self.videos, checked=True)
         save_table("evaluate", "agreement", agreement.rename_axis("method").reset_index())
         save_table("evaluate", "exits", shares.melt("frame", var_name="exit", value_name="share"))
-        save_table("evaluate", "trace", pd.concat([self.trace(method) for method in self.outcomes]), checked=True)
+        save_table("evaluate", "trace", pd.concat([self.trace(method) for method in self.results]), checked=True)
         save_table("evaluate", "confusion", self.trace(self.method)[["truth", "prediction"]])
 
 
@@ -153,12 +153,12 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
     found = {name: candidates(name, search, params) for name in family_names(params, val)}
     chosen = {name: pick(tried, search, settings) for name, tried in found.items()}
     policies = {name: simplest(candidate.policy) for name, candidate in chosen.items()}
-    outcomes = {name: test.run(policy) for name, policy in policies.items()} | {"oracle": oracle(test)}
-    full = outcomes["full"]
+    measured = _measure(policies, test, params)
+    results, full = {name: each.results for name, each in measured.items()}, measured["full"]
     rows = [
-        policy_row(name, test, outcome, full, settings.bootstrap, seed)
+        policy_row(name, test, each, full, settings.bootstrap, seed)
         | ({"val_score": search.score(chosen[name]), "val_gmacs": chosen[name].gmacs} if name in chosen else {})
-        for name, outcome in outcomes.items()
+        for name, each in measured.items()
     ]
     fronts = run_frontiers(found, test)
     points = [
@@ -166,12 +166,21 @@ def evaluate(val: Split, test: Split, params: Params) -> Evaluation:
         for front in fronts.values()
         for point, gmacs in zip(front.points, front.val_gmacs.tolist(), strict=True)
     ]
-    bound = [oracle_curve(test, outcomes["oracle"])] if settings.metric == "top1" else []
+    bound = [oracle_curve(test, results["oracle"])] if settings.metric == "top1" else []
     curves = pd.concat([pd.DataFrame(points), *bound], ignore_index=True)
-    table = pd.DataFrame(rows).merge(_areas(curves, val, full), on="method", how="left")
-    versus = paired(method, test, outcomes, settings.bootstrap, seed)
+    table = pd.DataFrame(rows).merge(_areas(curves, val, full.results), on="method", how="left")
+    versus = paired(method, test.table.groups, results, settings.bootstrap, seed)
     videos = per_video(found, fronts, search, test).assign(split=params.dataset.split, seed=seed)
-    return Evaluation(method, search, found[method], test, policies, outcomes, table, curves, versus, videos)
+    return Evaluation(method, search, found[method], test, policies, results, table, curves, versus, videos)
+
+
+def _measure(policies: Policies, test: Split, params: Params) -> dict[str, Measured]:
+    """Run policies and the oracle, one after the other: logits of one may be in memory, not those of all."""
+    measured = {}
+    for name, policy in [*policies.items(), ("oracle", None)]:
+        outcomes = oracle(test) if policy is None else test.run(policy)
+        measured[name] = measure(test, outcomes, params.evaluate.bootstrap, params.seed)
+    return measured
 
 
 def pick(tried: list[Candidate], search: Search, settings: EvaluateParams) -> Candidate:
@@ -186,18 +195,18 @@ def simplest(policy: Policy | GivenExits) -> Policy | GivenExits:
     return policy.reachable() if isinstance(policy, Thresholds) else policy
 
 
-def cross_validate(val: Split, params: Params) -> Outcomes:
+def cross_validate(val: Split, params: Params) -> Results:
     """Cross-validate the choice of the method's policy on ``val``, in ``evaluate.folds`` folds of its groups."""
 
     def search_in(part: Split) -> list[Policy | GivenExits]:
         search = Search(part)
         return [pick(candidates(params.model.method, search, params), search, params.evaluate).policy]
 
-    return out_of_fold(val, search_in, params.evaluate.folds, params.seed)[0]
+    return next(out_of_fold(val, search_in, params.evaluate.folds, params.seed))
 
 
-def _areas(curves: pd.DataFrame, val: Split, full: Outcomes) -> pd.DataFrame:
+def _areas(curves: pd.DataFrame, val: Split, full: Results) -> pd.DataFrame:
     """Area under each curve of more than one point, see ``comparison.area_under``."""
-    gmacs, chance = full.gmacs.mean().item(), chance_level(val.table.truth)
+    gmacs, chance = full.gmacs.mean().item(), chance_level(val.table.all_labels)
     areas = {name: area_under(curve, gmacs, chance) for name, curve in curves.groupby("method") if len(curve) > 1}
     return pd.DataFrame(areas.items(), columns=["method", "area"])

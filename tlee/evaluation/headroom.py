@@ -50,8 +50,8 @@ def measure_headroom(evaluation: Evaluation, params: Params) -> Headroom:
     cost; NaN if none does.
     """
     search, test, max_loss = evaluation.search, evaluation.test, params.evaluate.max_loss
-    chance = chance_level(search.split.table.truth)
-    full_score = test.score(test.run(search.full.policy))
+    chance = chance_level(search.split.table.all_labels)
+    full_score = test.score(test.result(search.full.policy))
     least = full_score - max_loss / 100 - ROUNDING
     curves, rows = [], []
     for case, curve in _curves(evaluation, params).items():
@@ -72,8 +72,8 @@ def _curves(evaluation: Evaluation, params: Params) -> dict[str, pd.DataFrame]:
         "method": evaluation.curves[evaluation.curves["method"] == evaluation.method].reset_index(drop=True),
         "choice": _curve(frontier(on_test), test),
         "exits": _curve(frontier(perfect), perfect_test),
-        "gates": oracle_curve(test, oracle(test, stays_correct=True), STEPS),
-        "luck": oracle_curve(test, oracle(test), STEPS),
+        "gates": oracle_curve(test, test.judge(oracle(test, stays_correct=True)), STEPS),
+        "luck": oracle_curve(test, test.judge(oracle(test)), STEPS),
     }
 
 
@@ -83,8 +83,8 @@ def _as_good_as_full_depth(split: Split) -> Split:
 
 
 def _points(tried: list[Candidate], split: Split) -> list[tuple[Candidate, dict]]:
-    outcomes = split.sweep([each.policy for each in tried])
-    return [(each, split.point("", outcome)) for each, outcome in zip(tried, outcomes, strict=True)]
+    swept = split.sweep([each.policy for each in tried])
+    return [(each, split.point("", results)) for each, results in zip(tried, swept, strict=True)]
 
 
 def _curve(tried: list[Candidate], split: Split) -> pd.DataFrame:

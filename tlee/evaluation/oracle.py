@@ -4,6 +4,7 @@ import pandas as pd
 import torch
 
 from tlee.evaluation.replay import Split
+from tlee.evaluation.results import Results
 from tlee.metrics import is_correct
 from tlee.policies.given import FixedExits
 from tlee.policies.inference import Outcomes
@@ -20,11 +21,11 @@ def oracle(split: Split, stays_correct: bool = False) -> Outcomes:
     readout, frames, depths = split.readout, split.num_frames, split.num_exits
     cost = _costs(split).flatten()
     logits, parts = [], []
-    for rows, features in split.chunks():
+    for _, part in split.chunks():
         with torch.inference_mode():
-            by_depth = [readout.prefix_logits(features, depth) for depth in range(depths)]
+            by_depth = [readout.prefix_logits(part.table.features, depth) for depth in range(depths)]
         each = torch.stack(by_depth, dim=2).flatten(1, 2)  # [n, T * (B + 1), C]
-        truth = split.table.truth[rows].repeat_interleave(frames * depths, 0)
+        truth = part.table.truth.repeat_interleave(frames * depths, 0)
         correct = is_correct(each.flatten(0, 1), truth).view(len(each), -1)
         if stays_correct:
             correct = correct.flip(1).cumprod(1).flip(1).bool()
@@ -37,18 +38,18 @@ def oracle(split: Split, stays_correct: bool = False) -> Outcomes:
     return Outcomes(torch.cat(logits), exit_depths, cost[taken])
 
 
-def oracle_curve(split: Split, outcomes: Outcomes, steps: int = STEPS) -> pd.DataFrame:
+def oracle_curve(split: Split, results: Results, steps: int = STEPS) -> pd.DataFrame:
     """Most videos that can be correct at each mean cost, where a video given up takes the cheapest exit.
 
     The most expensive videos are given up first; the answers of the cheapest exit may be correct by luck. ``steps`` is
     the number of points. Columns as those of ``Evaluation.curves``; the score is top-1.
     """
-    correct = split.correct(outcomes)
+    correct = results.correct
     at_first_frame = _costs(split)[0]
     cheapest = at_first_frame.min().item()
-    by_luck = split.correct(split.run(FixedExits(1, int(at_first_frame.argmin()))))
-    order = outcomes.macs.masked_fill(~correct, outcomes.macs.max() + 1).argsort(stable=True)
-    macs, frames, by_luck = outcomes.macs[order].double(), outcomes.frames[order].double(), by_luck[order]
+    by_luck = split.result(FixedExits(1, int(at_first_frame.argmin()))).correct
+    order = results.macs.masked_fill(~correct, results.macs.max() + 1).argsort(stable=True)
+    macs, frames, by_luck = results.macs[order].double(), results.frames[order].double(), by_luck[order]
     all_correct, free = correct.sum().item(), (macs[: correct.sum()] == cheapest).sum().item()
     points = []
     for kept in sorted({round(free + (all_correct - free) * step / steps) for step in range(steps + 1)}):

@@ -33,15 +33,15 @@ class Frontier:
 def run_frontiers(found: Mapping[str, list[Candidate]], split: Split) -> dict[str, Frontier]:
     """Run the frontier of each family of ``found`` on ``split``; what policies have in common is computed once."""
     fronts = {name: frontier(tried) for name, tried in found.items()}
-    outcomes = split.sweep([each.policy for front in fronts.values() for each in front])
-    results = {}
+    swept = split.sweep([each.policy for front in fronts.values() for each in front])
+    run = {}
     for name, front in fronts.items():
         points, correct = [], []
-        for result in islice(outcomes, len(front)):  # one at a time: the logits of all may not fit in memory
-            points.append(split.point(name, result))
-            correct.append(split.correct(result).numpy())
-        results[name] = Frontier(points, np.stack(correct), np.array([each.gmacs for each in front]))
-    return results
+        for results in islice(swept, len(front)):
+            points.append(split.point(name, results))
+            correct.append(results.correct.numpy())
+        run[name] = Frontier(points, np.stack(correct), np.array([each.gmacs for each in front]))
+    return run
 
 
 def per_video(
@@ -60,8 +60,8 @@ def per_video(
     }
     policies = list(dict.fromkeys([search.full.policy, *chosen.values()]))
     results = {
-        policy: (test.correct(outcomes).numpy(), outcomes.gmacs.numpy() / search.full.gmacs)
-        for policy, outcomes in zip(policies, test.sweep(policies), strict=True)
+        policy: (each.correct.numpy(), each.gmacs.numpy() / search.full.gmacs)
+        for policy, each in zip(policies, test.sweep(policies, scored=False), strict=True)
     }
     videos, tables = pd.DataFrame({"video": test.table.videos, "group": test.table.groups}), []
     for name in found:
@@ -78,5 +78,5 @@ def video_areas(gmacs: np.ndarray, correct: np.ndarray, search: Search) -> np.nd
     ``gmacs [P]`` are the costs of the policies of a frontier on the split of ``search``, and ``correct [P, N]`` their
     results on the videos.
     """
-    chance = chance_level(search.split.table.truth)
+    chance = chance_level(search.split.table.all_labels)
     return at_budgets(gmacs, correct, search.full.gmacs, chance).mean(axis=0)

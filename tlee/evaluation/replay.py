@@ -1,21 +1,24 @@
 """Replay of any policy on the stored exit features of a split."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from tlee.costs import Costs
+from tlee.evaluation.results import Results
 from tlee.features import FeatureTable
-from tlee.metrics import METRICS, is_correct
+from tlee.metrics import mean_average_precision
 from tlee.policies.given import GivenExits
-from tlee.policies.inference import CHUNK, Outcomes, run_any, run_together
+from tlee.policies.inference import CHUNK, Outcomes, follow, run_any, run_together
 from tlee.policies.policy import Policy
 from tlee.policies.sources import StoredFeatures
 from tlee.readout import Readout
 
-AT_ONCE = 32  #: policies of a sweep whose outcomes are in memory at once
+AT_ONCE = 32  #: policies of a sweep that run at once
+
+PROBABILITIES = 2**29  #: class probabilities in memory at once, if the metric ranks all videos: 2 GiB
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Split:
 
     @property
     def num_videos(self) -> int:
-        return len(self.table.labels)
+        return len(self.table.videos)
 
     @property
     def num_frames(self) -> int:
@@ -51,39 +54,110 @@ class Split:
 
     def take(self, rows: np.ndarray) -> "Split":
         """Select the videos ``rows``, by position."""
-        return Split(self.table.take(rows), self.readout, self.costs, self.metric, self.temperatures)
+        return replace(self, table=self.table.take(rows))
 
-    def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield the table in parts: positions of some videos, and their exit features."""
-        for start in range(0, self.num_videos, CHUNK):
+    def chunks(self) -> Iterator[tuple[slice, "Split"]]:
+        """Yield the split in parts: positions of some videos, and the split of these; of no video one part."""
+        for start in range(0, max(self.num_videos, 1), CHUNK):
             rows = slice(start, start + CHUNK)
-            yield rows, self.table.features[rows]
+            yield rows, replace(self, table=self.table.part(rows))
 
     def run(self, policy: Policy | GivenExits) -> Outcomes:
         return run_any(self.source, self.readout, policy, self.costs, self.temperatures)
 
-    def sweep(self, policies: Sequence[Policy | GivenExits]) -> Iterator[Outcomes]:
-        """Run policies one after the other; what several have in common is computed once."""
-        for start in range(0, len(policies), AT_ONCE):
-            batch = policies[start : start + AT_ONCE]
-            deciding = [policy for policy in batch if isinstance(policy, Policy)]
-            together = iter(run_together(self.source, self.readout, deciding, self.costs, self.temperatures))
-            for policy in batch:
-                yield next(together) if isinstance(policy, Policy) else self.run(policy)
+    def sweep(self, policies: Sequence[Policy | GivenExits], scored: bool = True) -> Iterator[Results]:
+        """Run policies one after the other; what several have in common is computed once.
 
-    def correct(self, outcomes: Outcomes) -> torch.Tensor:
-        """True where the top-1 prediction is one of the video's classes, ``[N]``."""
-        return is_correct(self.readout.probabilities(outcomes.logits), self.table.truth)
+        A metric that ranks videos is slow: unless the results are to be ``scored``, it is left out.
+        """
+        return sweep_parts(self, [(np.arange(self.num_videos), self, policies)], scored)
 
-    def score(self, outcomes: Outcomes) -> float:
+    def result(self, policy: Policy | GivenExits) -> Results:
+        """Run one policy."""
+        return next(self.sweep([policy]))
+
+    def judge(self, outcomes: Outcomes) -> Results:
+        """Compare outcomes of all videos with the truth."""
+        judging = _Judging(self, self.metric == "map")
+        for rows, part in self.chunks():
+            judging.add(np.arange(self.num_videos)[rows], part, _rows(outcomes, rows))
+        return judging.results()
+
+    def score(self, results: Results) -> float:
         """Value of the metric."""
-        return METRICS[self.metric](self.readout.probabilities(outcomes.logits), self.table.truth)
+        return results.mean_ap if self.metric == "map" else results.correct.double().mean().item()
 
-    def point(self, method: str, outcomes: Outcomes) -> dict:
+    def point(self, method: str, results: Results) -> dict:
         """Point of a policy on the trade-off curve: score, and mean GMACs and frames of a video."""
         return {
             "method": method,
-            "score": self.score(outcomes),
-            "gmacs": outcomes.gmacs.mean().item(),
-            "frames": outcomes.frames.double().mean().item(),
+            "score": self.score(results),
+            "gmacs": results.gmacs.mean().item(),
+            "frames": results.frames.double().mean().item(),
         }
+
+
+Part = tuple[np.ndarray, Split, Sequence[Policy | GivenExits]]  #: positions of videos, their split, policies for them
+
+
+def sweep_parts(split: Split, parts: Sequence[Part], scored: bool = True) -> Iterator[Results]:
+    """Run on each part of ``split`` its policies, of which each part has the same number.
+
+    Yields the results of the first policy of every part together, then those of the second, and so on. Logits of a
+    policy are kept for some videos only or, if the metric needs them all, for a few policies.
+    """
+    ranked = scored and split.metric == "map"
+    fit = PROBABILITIES // max(split.num_videos * split.readout.classes, 1)
+    at_once = max(1, min(fit, AT_ONCE)) if ranked else AT_ONCE
+    for start in range(0, len(parts[0][2]), at_once):
+        together = [_Judging(split, ranked) for _ in parts[0][2][start : start + at_once]]
+        for rows, part, policies in parts:
+            for chunk, some, outcomes in _run(part, policies[start : start + at_once]):
+                for judging, each in zip(together, outcomes, strict=True):
+                    judging.add(rows[chunk], some, each)
+        while together:
+            yield together.pop(0).results()
+
+
+def _run(split: Split, policies: Sequence[Policy | GivenExits]) -> Iterator[tuple[slice, Split, list[Outcomes]]]:
+    """Run policies on one chunk of the videos after the other."""
+    deciding = [policy for policy in policies if isinstance(policy, Policy)]
+    given = [
+        None if isinstance(policy, Policy) else policy.exit_depths(split.num_videos, split.num_frames, split.num_exits)
+        for policy in policies
+    ]
+    for rows, part in split.chunks():
+        source, readout, costs = part.source, split.readout, split.costs
+        together = iter(run_together(source, readout, deciding, costs, split.temperatures))
+        yield (
+            rows,
+            part,
+            [next(together) if depths is None else follow(source, readout, depths[rows], costs) for depths in given],
+        )
+
+
+class _Judging:
+    """Collects the results of one policy, some videos at a time."""
+
+    def __init__(self, split: Split, ranked: bool):
+        self._split, self._parts, self._rows = split, list[Results](), list[np.ndarray]()
+        self._probabilities = torch.empty(split.num_videos, split.readout.classes) if ranked else None
+
+    def add(self, rows: np.ndarray, part: Split, outcomes: Outcomes) -> None:
+        """Add the outcomes of the videos ``rows``, which are those of ``part``."""
+        self._rows.append(rows)
+        probabilities = part.readout.probabilities(outcomes.logits)
+        self._parts.append(Results.of(outcomes, probabilities, part.table.all_labels))
+        if self._probabilities is not None:
+            self._probabilities[rows] = probabilities
+
+    def results(self) -> Results:
+        """Return the results of all videos."""
+        results = Results.joined(self._parts, torch.from_numpy(np.argsort(np.concatenate(self._rows))))
+        if self._probabilities is None:
+            return results
+        return replace(results, mean_ap=mean_average_precision(self._probabilities, self._split.table.all_labels))
+
+
+def _rows(outcomes: Outcomes, rows: slice) -> Outcomes:
+    return Outcomes(*(values[rows] for values in (outcomes.logits, outcomes.exit_depths, outcomes.macs)))

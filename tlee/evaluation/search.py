@@ -12,9 +12,9 @@ import torch
 from scipy.stats import norm
 
 from tlee.evaluation.replay import Split
+from tlee.evaluation.results import Results
 from tlee.levels import ALWAYS, NEVER
 from tlee.policies.given import GivenExits
-from tlee.policies.inference import Outcomes
 from tlee.policies.policy import Policy
 from tlee.policies.thresholds import Thresholds
 
@@ -30,7 +30,7 @@ ROUNDING = 1e-9  #: of scores, which are shares of whole numbers of videos
 
 Coordinate = tuple[str, int]  #: field of ``Thresholds``, depth
 
-PolicyPath = Sequence[tuple[Policy | GivenExits, Outcomes]]  #: policies that one number makes more or less aggressive
+PolicyPath = Sequence[tuple[Policy | GivenExits, Results]]  #: policies that one number makes more or less aggressive
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class Search:
         self.seen: dict[Policy | GivenExits, Candidate] = {}
         never = Thresholds.never(split.num_exits)
         self._scores: dict[Policy | GivenExits, float] = {}
-        self.full_outcomes = split.run(never)
-        self._full_errors = self._errors(self.full_outcomes)
+        self.full_results = split.result(never)
+        self._full_errors = self._errors(self.full_results)
         self.full = self.measure(never)
 
     def measure(self, policy: Policy | GivenExits) -> Candidate:
@@ -105,14 +105,14 @@ class Search:
     def measure_all(self, policies: Sequence[Policy | GivenExits]) -> list[Candidate]:
         """Run those of ``policies`` that have not been run before; what they have in common is computed once."""
         new = list(dict.fromkeys(policy for policy in policies if policy not in self.seen))
-        for policy, outcomes in zip(new, self.split.sweep(new), strict=True):
-            self.seen[policy] = self._judge(policy, outcomes)
+        for policy, results in zip(new, self.split.sweep(new, scored=False), strict=True):
+            self.seen[policy] = self._judge(policy, results)
             if self.split.metric == "top1":  # others are slow to compute, and few are asked for
-                self._scores[policy] = self.split.score(outcomes)
+                self._scores[policy] = self.split.score(results)
         return [self.seen[policy] for policy in policies]
 
     def judge_path(self, path: PolicyPath, number: int = 0) -> list[Candidate]:
-        """Judge policies that one number makes more or less aggressive, by outcomes that they were not searched on.
+        """Judge policies that one number makes more or less aggressive, by results that they were not searched on.
 
         ``number`` is that of the path in its family.
 
@@ -121,26 +121,25 @@ class Search:
         """
         from sklearn.isotonic import IsotonicRegression  # slow to import
 
-        full = self.full_outcomes
-        judged = [self._judge(policy, outcomes) for policy, outcomes in path]
-        scores = [self.split.score(outcomes) for outcomes in (full, *(outcomes for _, outcomes in path))]
+        judged = [self._judge(policy, results) for policy, results in path]
+        scores = [self.split.score(results) for results in (self.full_results, *(results for _, results in path))]
         gmacs = [each.gmacs for each in (self.full, *judged)]
         fitted = IsotonicRegression(increasing=False).fit_transform(gmacs, [scores[0] - score for score in scores])
         lost = (fitted - fitted[0]).clip(min=0)  # of policies that cost more than the full network too
         return [
-            replace(each, added=loss, spread=self._spread_of_loss(result), path_score=scores[0] - loss, path=number)
-            for each, (_, result), loss in zip(judged, path, lost[1:].tolist(), strict=True)
+            replace(each, added=loss, spread=self._spread_of_loss(results), path_score=scores[0] - loss, path=number)
+            for each, (_, results), loss in zip(judged, path, lost[1:].tolist(), strict=True)
         ]
 
-    def _spread_of_loss(self, outcomes: Outcomes) -> float:
+    def _spread_of_loss(self, results: Results) -> float:
         """Standard error of the loss in the metric, by top-1: a video more has changed than is observed.
 
         Zero if every video costs what the full network does: then it is the full network.
         """
-        full = self.full_outcomes
-        if torch.equal(outcomes.macs, full.macs):
+        full = self.full_results
+        if torch.equal(results.macs, full.macs):
             return 0.0
-        changed = (self.split.correct(outcomes) != self.split.correct(full)).sum().item()
+        changed = (results.correct != full.correct).sum().item()
         return math.sqrt(changed + 1) / self.split.num_videos
 
     def score(self, candidate: Candidate) -> float:
@@ -149,11 +148,11 @@ class Search:
             return candidate.path_score
         policy = candidate.policy
         if policy not in self._scores:
-            self._scores[policy] = self.split.score(self.split.run(policy))
+            self._scores[policy] = self.split.score(self.split.result(policy))
         return self._scores[policy]
 
-    def _judge(self, policy: Policy | GivenExits, outcomes: Outcomes) -> Candidate:
-        errors, gmacs = self._errors(outcomes), outcomes.gmacs
+    def _judge(self, policy: Policy | GivenExits, results: Results) -> Candidate:
+        errors, gmacs = self._errors(results), results.gmacs
         added = errors - self._full_errors
         return Candidate(
             policy,
@@ -164,13 +163,10 @@ class Search:
             gmacs_spread=_standard_error(gmacs),
         )
 
-    def _errors(self, outcomes: Outcomes) -> torch.Tensor:
+    def _errors(self, results: Results) -> torch.Tensor:
         """Smooth error of each video, ``[N]``."""
-        truth = self.split.table.truth
-        probabilities = self.split.readout.probabilities(outcomes.logits)
-        correct = self.split.correct(outcomes).double()
-        likelihood = (probabilities * truth).sum(1).double() / truth.sum(1)
-        return 1 - (correct + likelihood) / 2
+        likelihood = results.likelihood.double() / self.split.table.all_labels.counts
+        return 1 - (results.correct.double() + likelihood) / 2
 
     def explore(self, coordinates: tuple[Coordinate, ...], fixed: dict[str, float]) -> list[Candidate]:
         """Search the space of ``coordinates`` at several prices of an error; return all policies run in that space.

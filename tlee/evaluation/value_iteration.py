@@ -29,6 +29,7 @@ PRICES = (
 
 SHRINKAGE = 0.01  #: ridge penalty of the weights of standardised evidence, for values of going on
 PENALTY = 3.0  #: the same for the log-odds of a correct answer, in the sum over paths and frames
+PROBABILITIES = 2**23  #: class probabilities in memory at once, at most: 32 MiB, and some copies
 _CERTAIN = 7.0  #: log-odds of answers that are all correct
 PATHS = 8  #: random paths through each video, unless there are many videos
 MAX_PATHS = 20_000  #: over all videos
@@ -89,7 +90,7 @@ class ValueIteration:
         """
         exits = tuple(range(self._exits))
         with_all = self._iterate(prices, (exits,) * self._frames)
-        used = [self._needed(outcomes.exit_depths) for outcomes in self._split.sweep(with_all)]
+        used = [self._needed(results.exit_depths) for results in self._split.sweep(with_all, scored=False)]
         fitted: dict[float, OptimalStopping] = {}
         for each in dict.fromkeys(used):
             together = [price for price, needed in zip(prices, used, strict=True) if needed == each]
@@ -138,14 +139,23 @@ def collect(split: Split, seed: int) -> Paths:
 
     The answers of every exit of a frame are observed, whichever of them the path leaves it by.
     """
-    readout, frames, exits = split.readout, split.num_frames, split.num_exits
+    frames, exits = split.num_frames, split.num_exits
     generator = torch.Generator().manual_seed(seed)
     copies = max(1, min(PATHS, MAX_PATHS // split.num_videos))
     rows = torch.tensor(spread(split.num_videos, MAX_PATHS)).repeat(copies)
     exit_depths = torch.randint(exits, (len(rows), frames), generator=generator)
     exit_depths[::2] = exit_depths[::2, :1]
+    at_once = max(1, PROBABILITIES // (exits * split.readout.classes))
+    parts = [_along(split, *part) for part in zip(rows.split(at_once), exit_depths.split(at_once), strict=True)]
+    shown = [[torch.cat([part.evidence[t][b] for part in parts]) for b in range(exits)] for t in range(frames)]
+    return Paths(shown, torch.cat([part.correct for part in parts]), exit_depths)
+
+
+def _along(split: Split, rows: torch.Tensor, exit_depths: torch.Tensor) -> Paths:
+    """Take the videos ``rows [P]`` along the paths ``exit_depths [P, T]``."""
+    readout, frames, exits = split.readout, split.num_frames, split.num_exits
     temperatures = split.temperatures or (1.0,) * exits
-    features, truth = split.table.features, split.table.truth[rows]
+    features, truth = split.table.features, split.table.all_labels.dense(rows)
     shown, correct = list[list[torch.Tensor]](), torch.zeros(len(rows), frames, exits, dtype=torch.double)
     known, before = Accumulated.nothing(len(rows)), None
     with torch.inference_mode():

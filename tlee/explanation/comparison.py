@@ -11,6 +11,7 @@ import pandas as pd
 from tlee.errors import UserError
 from tlee.evaluation.evaluate import load_splits
 from tlee.evaluation.replay import Split
+from tlee.evaluation.results import Results
 from tlee.explanation.informed import choose_plans, plans_of, run_informed
 from tlee.explanation.trace import Trace
 from tlee.explanation.true_difficulty import SplitTruth, split_truth
@@ -93,12 +94,13 @@ def compare_with_informed(path: Path, trace: Trace, params: Params) -> TrueDiffi
 
 def rows_of(split: Split, outcomes: Outcomes) -> pd.DataFrame:
     """Return the columns of the trace that ``by_true_difficulty`` reads, for a policy that is not in it."""
-    paths = [" ".join(str(depth) for depth in path if depth >= 0) for path in outcomes.exit_depths.tolist()]
+    results = Results.of(outcomes, split.readout.probabilities(outcomes.logits), split.table.all_labels)
+    paths = [" ".join(str(depth) for depth in path if depth >= 0) for path in results.exit_depths.tolist()]
     return pd.DataFrame(
         {
-            "correct": split.correct(outcomes),
-            "frames": outcomes.frames,
-            "gmacs": outcomes.gmacs,
+            "correct": results.correct,
+            "frames": results.frames,
+            "gmacs": results.gmacs,
             "exit_depths": paths,
         }
     )

@@ -12,6 +12,7 @@ from tlee.evaluation.replay import Split
 from tlee.evaluation.search import LEVELS, ROUNDING
 from tlee.explanation.true_difficulty import CUES, SplitTruth
 from tlee.levels import NEVER
+from tlee.metrics import top1
 from tlee.policies.given import FixedExits
 from tlee.policies.inference import Outcomes
 
@@ -90,7 +91,7 @@ def _try_all(split: Split, truth: SplitTruth) -> Iterator[tuple[Plan, Outcomes]]
 
 
 def _score(split: Split, outcomes: Outcomes) -> float:
-    return split.correct(outcomes).double().mean().item()
+    return top1(split.readout.probabilities(outcomes.logits), split.table.truth)
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def _trade_offs(names: list[str], val: Split, test: Split, params: Params) -> di
     search, found = Search(val), {}
     for name in names:
         tried = candidates(name, search, params)
-        point = test.point(name, test.run(pick(tried, search, params.evaluate).policy))
+        point = test.point(name, test.result(pick(tried, search, params.evaluate).policy))
         areas = run_frontiers({name: tried}, test)[name].areas(search)
         found[name] = {"score": point["score"], "gmacs": point["gmacs"], "area": areas.mean()}, areas
     return found
@@ -161,4 +161,4 @@ def _predictions(split: Split) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def _logits(split: Split, depth: int) -> torch.Tensor:
     """Return the logits after each time step with all frames exiting at ``depth``, ``[N, T, C]``."""
     with torch.inference_mode():
-        return torch.cat([split.readout.prefix_logits(features, depth) for _, features in split.chunks()])
+        return torch.cat([split.readout.prefix_logits(part.table.features, depth) for _, part in split.chunks()])

@@ -18,13 +18,13 @@ from tlee import intervals
 from tlee.evaluation.candidates import candidates
 from tlee.evaluation.evaluate import simplest
 from tlee.evaluation.replay import Split
+from tlee.evaluation.results import Results
 from tlee.evaluation.search import NEAR, Candidate, Search, frontier
 from tlee.guarantee.risk_control import count_passing, needed_videos, p_values, plan, simulate, upper_bound
 from tlee.params import GuaranteeParams, Params
 from tlee.paths import GUARANTEED_POLICY
 from tlee.policies.files import save_policies
 from tlee.policies.given import GivenExits
-from tlee.policies.inference import Outcomes
 from tlee.policies.policy import Policy
 from tlee.policies.thresholds import Thresholds
 from tlee.records import save_metrics, save_table
@@ -46,11 +46,11 @@ class PathResults:
     @classmethod
     def of(cls, path: list[Policy | GivenExits], split: Split) -> "PathResults":
         """Run the policies of ``path`` on ``split``."""
-        full, *others = outcomes = list(split.sweep(path))
+        full, *others = results = list(split.sweep(path, scored=False))
         return cls(
-            harm=torch.stack([_harmed(split, each, full) for each in outcomes]).numpy(),
+            harm=torch.stack([_harmed(each, full) for each in results]).numpy(),
             share=np.array([1.0, *((each.gmacs.mean() / full.gmacs.mean()).item() for each in others)]),
-            top1=np.array([split.correct(each).double().mean().item() for each in outcomes]),
+            top1=np.array([each.correct.double().mean().item() for each in results]),
             groups=split.table.groups,
         )
 
@@ -262,20 +262,16 @@ def conservative_to_aggressive(split: Split, params: Params) -> list[Policy | Gi
 
 
 def _by_harm(tried: list[Candidate], search: Search) -> list[Candidate]:
-    split, full = search.split, search.full_outcomes
-    outcomes = split.sweep([each.policy for each in tried])
-    return [
-        replace(each, error=_smooth_harm(split, outcome, full)) for each, outcome in zip(tried, outcomes, strict=True)
-    ]
+    split, full = search.split, search.full_results
+    swept = split.sweep([each.policy for each in tried], scored=False)
+    return [replace(each, error=_smooth_harm(split, results, full)) for each, results in zip(tried, swept, strict=True)]
 
 
-def _harmed(split: Split, outcomes: Outcomes, full: Outcomes) -> torch.Tensor:
-    return split.correct(full) & ~split.correct(outcomes)
+def _harmed(results: Results, full: Results) -> torch.Tensor:
+    return full.correct & ~results.correct
 
 
-def _smooth_harm(split: Split, outcomes: Outcomes, full: Outcomes) -> float:
-    truth = split.table.truth
-    drop = split.readout.probabilities(full.logits) - split.readout.probabilities(outcomes.logits)
-    loss = (drop * truth).sum(1).double() / truth.sum(1)
-    harm = (_harmed(split, outcomes, full) + loss.clamp(min=0)) / 2
-    return (harm * split.correct(full)).mean().item()
+def _smooth_harm(split: Split, results: Results, full: Results) -> float:
+    loss = (full.likelihood - results.likelihood).double() / split.table.all_labels.counts
+    harm = (_harmed(results, full) + loss.clamp(min=0)) / 2
+    return (harm * full.correct).mean().item()

@@ -21,12 +21,12 @@ from tlee.devices import device_of
 from tlee.evaluation.comparison import paired
 from tlee.evaluation.evaluate import evaluate
 from tlee.evaluation.replay import Split
+from tlee.evaluation.results import Results
 from tlee.features import FeatureTable, load_features, split_features
 from tlee.loading import Examples, TensorRows
 from tlee.model import TLEE, load_trained, without_initial_weights
 from tlee.params import Params, TrainingParams, change
 from tlee.paths import SPLITS
-from tlee.policies.inference import Outcomes
 from tlee.training.branches import BranchTask, random_depths
 from tlee.training.gates import GateTask
 from tlee.training.loop import Task, fit, state_file
@@ -70,7 +70,7 @@ class Result:
 
     numbers: dict[str, float]  #: its columns of the table
     test: Split
-    outcomes: Outcomes  #: of its policy, for each video of ``test``
+    results: Results  #: of its policy, for each video of ``test``
 
 
 def ablate(params: Params) -> pd.DataFrame:
@@ -111,8 +111,8 @@ def _beside(reference: Result, result: Result, params: Params) -> dict[str, floa
     """Compare a result with that of the reference on the same videos."""
     if result is reference:
         return {}
-    outcomes = {"variant": result.outcomes, "reference": reference.outcomes}
-    table = paired("variant", result.test, outcomes, params.evaluate.bootstrap, params.seed)
+    compared = {"variant": result.results, "reference": reference.results}
+    table = paired("variant", result.test.table.groups, compared, params.evaluate.bootstrap, params.seed)
     return table.drop(columns=["method", "against"]).iloc[0].to_dict()
 
 
@@ -133,7 +133,7 @@ def _train_and_evaluate(setup: Setup, trained: TLEE, classes: list[str]) -> Resu
     table = evaluation.table.set_index("method")
     columns = ["score", "low", "high", "gmacs", "share_of_full", "frames"]
     numbers = {**table.loc[method, columns].to_dict(), "full_score": table.at["full", "score"]}
-    return Result(numbers, test, evaluation.outcomes[method])
+    return Result(numbers, test, evaluation.results[method])
 
 
 def _assemble(params: Params, trained: TLEE, num_classes: int) -> TLEE:

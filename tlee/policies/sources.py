@@ -32,8 +32,9 @@ class StoredFeatures:
 class LiveFeatures:
     """Exit features of one clip from the network: a segment runs when its output is first needed.
 
-    ``clip`` is ``[T, *input_shape]`` in visiting order. ``segment_runs[b]`` and ``head_runs[b]`` count runs. Returning
-    to a shallower exit or an earlier frame restarts that frame, which is wrong for a network with a memory.
+    ``clip`` is ``[T, *input_shape]`` in visiting order, on the device of the network; features are returned on the CPU,
+    where readouts and policies run. ``segment_runs[b]`` and ``head_runs[b]`` count runs. Returning to a shallower exit
+    or an earlier frame restarts that frame, which is wrong for a network with a memory.
     """
 
     num_videos = 1
@@ -54,7 +55,7 @@ class LiveFeatures:
             self._tap, self._memory[self._depth] = self.model.backbone.step(self._depth, self._tap, memory)
             self.segment_runs[self._depth] += 1
         self.head_runs[b] += 1
-        return self.model.head(b)(self._tap)
+        return self.model.head(b)(self._tap).cpu()
 
 
 class Remembered:

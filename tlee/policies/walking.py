@@ -20,11 +20,15 @@ class Walk:
         self.logits = torch.zeros(source.num_videos, readout.classes)
         self.exit_depths = torch.full((source.num_videos, source.num_frames), -1)
         self.macs = torch.zeros(source.num_videos, dtype=torch.long)
-        self._memory = torch.zeros(source.num_videos, policy.memory(readout.classes))
+        self._noted = policy.memory(readout.classes)
 
     def begin(self, rows: torch.Tensor) -> None:
-        """Start on the videos ``rows``; those that continue are ``rows``, in ``_states`` before the frame."""
+        """Start on the consecutive videos ``rows``; those that continue are ``rows``, in ``_states`` before the frame.
+
+        Only of these videos is the memory of the policy kept.
+        """
         self.rows, self._states, self._t = rows, torch.arange(len(rows)), -1
+        self._first, self._memory = rows[:1], torch.zeros(len(rows), self._noted)
 
     def enter_frame(self) -> None:
         """Start on the next frame with all videos that continue inside it."""
@@ -47,10 +51,10 @@ class Walk:
     def decide(self, scores: ExitScores, positions: torch.Tensor, deepest: bool, macs: float, costs: Costs) -> None:
         """Observe an exit that costs ``macs``, charge for the scores requested, and stop videos or leave frames."""
         rows, index = self.rows[self._inside], positions[self.states_inside]
-        seen = Observation(scores, index, self.exit_depths.shape[1], self._memory[rows])
+        seen = Observation(scores, index, self.exit_depths.shape[1], self._memory[rows - self._first])
         self.policy.observe(seen)
         if seen.memory.shape[1]:
-            self._memory[rows] = seen.memory
+            self._memory[rows - self._first] = seen.memory
         stop, leave = _decide(self.policy, seen, deepest)
         self._spent += macs + seen.macs(costs) + self.policy.macs(seen)
         if stop.any():
