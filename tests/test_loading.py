@@ -12,13 +12,14 @@ import psutil
 import pytest
 import torch
 from support.refusals import one_line
+from support.rows import TensorRows
 from support.small import small_params
 from support.stores import write_small_stores
 
 from tlee import devices
 from tlee.clips import ClipDataset, load_clips
 from tlee.errors import UserError
-from tlee.loading import EpochOrder, Examples, Key, Loader, TensorRows, drawn_by
+from tlee.loading import EpochOrder, Examples, Key, Loader, drawn_by
 from tlee.paths import FRAMES
 
 CPU = torch.device("cpu")
@@ -157,7 +158,8 @@ def test_a_damaged_store_is_one_line_from_a_worker_too(clips):
 def test_a_killed_process_leaves_no_worker(tmp_path, root):
     code = """
 import multiprocessing, torch
-from tlee.loading import Loader, TensorRows
+from support.rows import TensorRows
+from tlee.loading import Loader
 if __name__ == "__main__":
     rows = TensorRows(torch.arange(8))
     rows.workers = 2
@@ -169,7 +171,7 @@ if __name__ == "__main__":
     script = tmp_path / "train.py"
     script.write_text(code)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    environment = os.environ | {"PYTHONPATH": str(root)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
     with subprocess.Popen([sys.executable, script], **pipes, env=environment) as process:
         assert process.stdout
         workers = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]

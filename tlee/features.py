@@ -16,7 +16,7 @@ from tlee.distributed.launch import on_all_devices
 from tlee.distributed.ranks import only_first
 from tlee.errors import UserError
 from tlee.labels import SparseLabels
-from tlee.loading import Loader
+from tlee.loading import Batch, Examples, Key, Loader
 from tlee.model import TLEE, load_trained, to_fastest_layout
 from tlee.params import Params
 from tlee.paths import FEATURES, SPLITS
@@ -69,6 +69,30 @@ class FeatureTable:
         """Select consecutive videos; their features are not copied."""
         labels = self.all_labels.take(range(len(self.videos))[rows])
         return FeatureTable(self.features[rows], labels, self.videos[rows], self.groups[rows], self.classes)
+
+
+class TableRows(Examples):
+    """Videos of a table: batches of exit features ``[n, T, B + 1, D]``, targets and all classes ``[n, C]``.
+
+    For targets see ``FeatureTable.targets``. Only those of a batch are dense.
+    """
+
+    def __init__(self, table: FeatureTable, multi_label: bool):
+        self._features, self._labels, self._multi_label = table.features, table.all_labels, multi_label
+        self._first = table.labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
+        return self._features[key.row], key.row
+
+    def finish(self, *batch: torch.Tensor) -> Batch:
+        """Map exit features and rows to features, targets and classes."""
+        features, rows = batch
+        truth = self._labels.dense(rows.cpu())
+        targets = truth.float() if self._multi_label else self._first[rows.cpu()]
+        return features, targets.to(rows.device), truth.to(rows.device)
 
 
 @on_all_devices

@@ -61,19 +61,6 @@ class Examples(Dataset):
         return batch
 
 
-class TensorRows(Examples):
-    """Rows of tensors of the same length, the same in every epoch."""
-
-    def __init__(self, *tensors: torch.Tensor):
-        self.tensors = tensors
-
-    def __len__(self) -> int:
-        return len(self.tensors[0])
-
-    def __getitem__(self, key: Key) -> tuple[torch.Tensor, ...]:
-        return tuple(tensor[key.row] for tensor in self.tensors)
-
-
 class EpochOrder(Sampler[list[Key]]):
     """Batches of keys of one epoch after the other, of which each rank has a share.
 

@@ -17,6 +17,7 @@ from support.bundles import small_bundle
 from support.clips import encode
 from support.dataset_files import TINY, lay_out, read
 from support.labels import sparse
+from support.rows import TensorRows
 from support.small import ROOT, small_params
 from support.stores import noisy, write_store
 from support.tensorrt_fake import Cudart, tensorrt
@@ -30,7 +31,6 @@ from tlee.extraction.parts import Record, find_parts, write_part
 from tlee.features import FeatureTable, load_features, save_description
 from tlee.frame_format import VideoRow
 from tlee.frames import FrameStore
-from tlee.loading import TensorRows
 from tlee.params import load_params
 from tlee.paths import FEATURES, GUARANTEED_POLICY, POLICY
 from tlee.policies.files import read_policy, save_policies

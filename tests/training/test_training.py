@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from support.rows import TensorRows
 from support.small import T, identity_readout, random_clips, random_network, small_params
 from torch import nn
 
 from tlee.errors import UserError
-from tlee.loading import TensorRows
 from tlee.model import TLEE, to_fastest_layout
 from tlee.paths import LOCK
 from tlee.resumption import remove_recorded

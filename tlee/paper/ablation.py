@@ -22,8 +22,8 @@ from tlee.evaluation.comparison import paired
 from tlee.evaluation.evaluate import evaluate
 from tlee.evaluation.replay import Split
 from tlee.evaluation.results import Results
-from tlee.features import FeatureTable, load_features, split_features
-from tlee.loading import Examples, TensorRows
+from tlee.features import FeatureTable, TableRows, load_features, split_features
+from tlee.loading import Examples
 from tlee.model import TLEE, load_trained, without_initial_weights
 from tlee.params import Params, TrainingParams, change
 from tlee.paths import SPLITS
@@ -169,18 +169,17 @@ class ReadoutTask(Task):
         super().__init__()
         self.readout = network.readout
 
-    def forward(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, targets: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         depths = [*range(features.shape[2]), random_depths(features, len(features))]
         return reduce(torch.add, (self.readout.prefix_loss(features, depth, targets) for depth in depths))
 
 
 def _train_readout(network: TLEE, table: FeatureTable, params: Params, features: str) -> None:
     """Train reuse and classifiers, then gates, on exit features: ``stored`` ones, or those of the ``own`` branches."""
-    targets = table.targets(network.readout.multi_label)
+    data = TableRows(table, network.readout.multi_label)
     settings = params.gates.model_copy(update={"epochs": READOUT_EPOCHS})
-    _fit(f"readout-{features}", ReadoutTask(network), TensorRows(table.features, targets), settings, params)
+    _fit(f"readout-{features}", ReadoutTask(network), data, settings, params)
     if network.readout.gates:
-        data = TensorRows(table.features, targets, table.truth)
         _fit(f"gates-{features}", GateTask(network), data, settings, params)
 
 

@@ -8,15 +8,17 @@ import pandas as pd
 import torch
 from torch import nn
 
-from tlee.features import FeatureTable, load_features
+from tlee.features import FeatureTable, TableRows, load_features
 from tlee.levels import ALWAYS, NEVER
-from tlee.loading import TensorRows
+from tlee.loading import Loader
 from tlee.metrics import auroc, is_correct
 from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
 from tlee.readout import Accumulated
 from tlee.records import save_metrics, save_table
 from tlee.training.loop import NO_HISTORY, Task, fit_stage
+
+VALIDATED = 512  #: videos at a time
 
 
 def exit_label(loss: torch.Tensor, t: int, patience: float, beta: float) -> torch.Tensor:
@@ -138,8 +140,7 @@ def train_gates(params: Params) -> GateTraining:
         model = load_whole(params, classes)
     task, val, history = GateTask(model), load_features("val"), NO_HISTORY
     if model.readout.gates and not params.model.trained:
-        train = load_features("train")
-        data = TensorRows(train.features, train.targets(model.readout.multi_label), train.truth)
+        data = TableRows(load_features("train"), model.readout.multi_label)
 
         def validate() -> dict[str, float]:
             return {"val AUROC": _pairs_of(task, val).auroc}
@@ -153,5 +154,6 @@ def train_gates(params: Params) -> GateTraining:
 def _pairs_of(task: GateTask, table: FeatureTable) -> Pairs:
     task.eval()
     device = next(task.parameters()).device
-    tensors = (table.features, table.targets(task.readout.multi_label), table.truth)
-    return Pairs(*(each.cpu() for each in task.pairs(*(tensor.to(device) for tensor in tensors))))
+    with Loader(TableRows(table, task.readout.multi_label), VALIDATED, device) as loader:
+        found = [task.pairs(*batch) for batch in loader.epoch()]
+    return Pairs(*(torch.cat(parts).cpu() for parts in zip(*found, strict=True)))
