@@ -37,6 +37,7 @@ MEASURED = Rehearsal(
     clip_bytes=2e6,
     model_bytes=5e6,
     bundle_bytes=Linear(3e6, 1e5),
+    memory={"pretrain": Linear(8e8, 0), "evaluate": Linear(2e8, 1e6)},
 )
 
 
@@ -73,6 +74,13 @@ def test_time_is_that_of_the_steps_videos_and_clips(table):
 def test_disk_is_that_of_frames_weights_exit_features_and_exported_networks(table):
     used = table["bytes"][table["bytes"] > 0].to_dict()
     assert used == pytest.approx({"extract": 160e6, "pretrain": 5e6, "branches": 520e6, "latency": 7e6})
+
+
+def test_memory_is_that_of_a_batch_or_grows_with_the_videos_that_are_evaluated(table):
+    assert table["memory"][table["memory"] > 0].to_dict() == pytest.approx({"pretrain": 8e8, "evaluate": 2.3e8})
+    shown = table.reset_index().assign(took=np.nan)
+    assert "800.0 MB" in report(shown)
+    assert "Memory" not in report(shown.assign(memory=0.0))
 
 
 def test_twice_the_epochs_take_twice_the_training():
@@ -185,18 +193,11 @@ def test_a_rehearsal_measures_every_stage_and_leaves_nothing(tmp_path, monkeypat
         measured = rehearse(params, videos, stages.append)
     assert stages == [stage for stage in STAGES if stage != "explain"]
     assert measured.bundle_bytes.start > 0 and measured.bundle_bytes.each >= T * 3 * SIDE**2  # a clip
-    seconds = {name: value for name, value in vars(measured).items() if not isinstance(value, Linear)}
-    assert all(np.isfinite(value) and value >= 0 for value in seconds.values())
-    assert (
-        min(
-            seconds["features"],
-            seconds["stepping"],
-            seconds["video_bytes"],
-            seconds["clip_bytes"],
-            seconds["model_bytes"],
-        )
-        > 0
-    )
+    numbers = {name: value for name, value in vars(measured).items() if isinstance(value, float)}
+    assert all(np.isfinite(value) and value >= 0 for value in numbers.values())
+    assert all(numbers[name] > 0 for name in ("features", "stepping", "video_bytes", "clip_bytes", "model_bytes"))
+    assert measured.memory["pretrain"].at(0) > 1e6
+    assert set(measured.memory) == {"pretrain", "branches", "evaluate", "guarantee"}
     assert measured.clip_bytes >= 4 * params.extract.frames * 3  # single precision, two branches and the end
     assert [path.name for path in tmp_path.iterdir()] == ["data", "runs"] and not list((tmp_path / "runs").iterdir())
     assert len(forecast(params, videos, measured)) == len(STAGES)

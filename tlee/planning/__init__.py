@@ -35,7 +35,7 @@ def report(table: pd.DataFrame) -> str:
     columns = {
         "stage": table["stage"],
         "time": table["seconds"].map(duration_text),
-        "disk": [size_text(size) if size else "" for size in table["bytes"]],
+        **{name: _sizes(table[column]) for name, column in (("disk", "bytes"), ("memory", "memory"))},
         "work": table["work"],
     }
     if table["took"].notna().any():
@@ -47,6 +47,14 @@ def report(table: pd.DataFrame) -> str:
         f"{size_text(free)} are free.",
         "DVC's cache keeps a link or a copy: twice the space on file systems without links.",
     ]
+    if table["memory"].any():
+        lines.append(
+            "Memory is that of a notebook, besides what its imports take (0.6 GB); that of a GPU is not in it."
+        )
     if disk > free:
         lines.append("The disk is too small: make space, or lower extract.frames or extract.short_side.")
     return "\n".join(lines)
+
+
+def _sizes(column: pd.Series) -> list[str]:
+    return [size_text(size) if size else "" for size in column]

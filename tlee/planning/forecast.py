@@ -23,7 +23,10 @@ STAGES = {
 
 
 def forecast(params: Params, dataset: Dataset, measured: Rehearsal) -> pd.DataFrame:
-    """Return one row a ``stage``: ``seconds``, ``bytes`` that it leaves on the disk, and of what they are."""
+    """Return one row a ``stage``: ``seconds``, ``bytes`` that it leaves on the disk, ``memory`` in bytes, and its work.
+
+    Memory is 0 where it is not measured: it is little, or that of other processes.
+    """
     counts = dataset.manifest["split"].value_counts()
     train, val, test = (int(counts.get(split, 0)) for split in SPLITS)
     videos, views = train + val + test, params.branches.train_views
@@ -60,5 +63,13 @@ def forecast(params: Params, dataset: Dataset, measured: Rehearsal) -> pd.DataFr
         "guarantee": f"policies on {val} and {test} videos",
         "explain": "figures",
     }
-    rows = [(stage, KERNEL + seconds[stage], disk.get(stage, 0.0), work[stage]) for stage in STAGES]
-    return pd.DataFrame(rows, columns=["stage", "seconds", "bytes", "work"])
+    memory = {stage: line.at(held_out) for stage, line in measured.memory.items()}
+    return pd.DataFrame(
+        {
+            "stage": list(STAGES),
+            "seconds": [KERNEL + seconds[stage] for stage in STAGES],
+            "bytes": [disk.get(stage, 0.0) for stage in STAGES],
+            "memory": [memory.get(stage, 0.0) for stage in STAGES],
+            "work": [work[stage] for stage in STAGES],
+        }
+    )

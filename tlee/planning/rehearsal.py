@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tlee.benchmark.measuring import seconds
+from tlee.benchmark.measuring import measure_memory, seconds
 from tlee.clips import load_clips
 from tlee.datasets import Dataset
 from tlee.edge.report import time_policy
@@ -80,6 +80,7 @@ class Rehearsal:
     clip_bytes: float  #: exit features of a clip
     model_bytes: float  #: weights
     bundle_bytes: Linear  #: networks and clips that are timed, by videos
+    memory: dict[str, Linear]  #: by stage and videos (see ``evaluation``), besides that of its imports
 
 
 def steps(clips: int, batch: int) -> int:
@@ -100,11 +101,13 @@ def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> 
         extraction = _time_extraction(few, params)
         trained = int((few.manifest["split"] == "train").sum())
         say("pretrain")
-        pretraining = _time_epochs("pretrain", pretrain, params, steps(trained, params.pretrain.batch_clips), 1)
+        with measure_memory() as of_network:
+            pretraining = _time_epochs("pretrain", pretrain, params, steps(trained, params.pretrain.batch_clips), 1)
         model, clips_of_val = load_trained(params, "pretrain")[0], load_clips("val", params)
         validation = _seconds(partial(validate, model, clips_of_val)) / len(clips_of_val)
         say("branches")
-        branches = _time_epochs("branches", train_branches, params, steps(trained, params.branches.batch_clips), 1)
+        with measure_memory() as of_branches:
+            branches = _time_epochs("branches", train_branches, params, steps(trained, params.branches.batch_clips), 1)
         views = trained * params.branches.train_views
         clips = views + len(few.manifest) - trained
         features = _seconds(partial(store_features, params)) / clips
@@ -116,15 +119,15 @@ def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> 
         def splits(videos: int) -> tuple[Split, Split]:
             return _enlarged(val, videos), _enlarged(test, videos)
 
-        evaluation = _line(REPLAYED, lambda videos: _evaluate(*splits(videos), params))
+        evaluation, of_evaluation = _lines(REPLAYED, lambda videos: _evaluate(*splits(videos), params))
         evaluated = evaluate(*splits(REPLAYED[0]), params)
         stepping = _seconds(partial(step_by_step_agreement, evaluated, params)) / test.num_videos
         say("latency")
         save_policies(evaluated.policies)
         bundles: dict[int, int] = {}
-        latency = _line(TIMED, lambda videos: bundles.update({videos: _time_latency(videos, params)}))
+        latency, _ = _lines(TIMED, lambda videos: bundles.update({videos: _time_latency(videos, params)}))
         say("guarantee")
-        guarantee = _line(REPLAYED, lambda videos: _guarantee(*splits(videos), params))
+        guarantee, of_guarantee = _lines(REPLAYED, lambda videos: _guarantee(*splits(videos), params))
         return Rehearsal(
             extraction,
             pretraining,
@@ -140,6 +143,12 @@ def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> 
             size_of(FEATURES) / clips,
             size_of(MODELS),
             Linear.through(*bundles.items()),
+            {
+                "pretrain": Linear(of_network.added, 0),
+                "branches": Linear(of_branches.added, 0),
+                "evaluate": of_evaluation,
+                "guarantee": of_guarantee,
+            },
         )
 
 
@@ -165,10 +174,14 @@ def _seconds(work: Callable[[], object]) -> float:
     return min(seconds(work), seconds(work))
 
 
-def _line(units: tuple[int, int], work: Callable[[int], object]) -> Linear:
-    """Time ``work`` of two sizes."""
+def _lines(units: tuple[int, int], work: Callable[[int], object]) -> tuple[Linear, Linear]:
+    """Measure the time and the memory of ``work`` of two sizes."""
     few, many = units
-    return Linear.through((few, _seconds(partial(work, few))), (many, seconds(partial(work, many))))
+    with measure_memory() as small:
+        short = _seconds(partial(work, few))
+    with measure_memory() as large:
+        long = seconds(partial(work, many))
+    return Linear.through((few, short), (many, long)), Linear.through((few, small.added), (many, large.added))
 
 
 def _time_extraction(few: Dataset, params: Params) -> Linear:
