@@ -193,7 +193,7 @@ def test_a_rehearsal_measures_every_stage_and_leaves_nothing(tmp_path, monkeypat
         measured = rehearse(params, videos, stages.append)
     assert stages == [stage for stage in STAGES if stage != "explain"]
     assert measured.bundle_bytes.start > 0 and measured.bundle_bytes.each >= T * 3 * SIDE**2  # a clip
-    numbers = {name: value for name, value in vars(measured).items() if isinstance(value, float)}
+    numbers = {name: value for name, value in vars(measured).items() if isinstance(value, float | int)}
     assert all(np.isfinite(value) and value >= 0 for value in numbers.values())
     assert all(numbers[name] > 0 for name in ("features", "stepping", "video_bytes", "clip_bytes", "model_bytes"))
     assert measured.memory["pretrain"].at(0) > 1e6
