@@ -110,15 +110,17 @@ def bench(
     network: Annotated[list[str] | None, typer.Option(help="Backbone. Default: mobilenet_v2 and resnet50.")] = None,
     videos: Annotated[int, typer.Option(min=2, help="Number of clips to time each network on.")] = 8,
     replayed: Annotated[int, typer.Option(min=64, help="Number of videos to replay policies on.")] = 512,
-    ucf101: Annotated[bool, typer.Option("--ucf101", help="Replay on as many videos as UCF101's test split.")] = False,
+    whole: Annotated[
+        bool, typer.Option(help="Stage 5 with as many videos as HVU's val too: half an hour.")
+    ] = False,
     to: Annotated[Path | None, typer.Option(help="CSV file to write the same numbers to.")] = None,
 ):
     """Time real exits, decisions and sweeps as ratios, with random weights: nothing is downloaded."""
-    from tlee.benchmark import NETWORKS, UCF101_TEST, benchmark, markdown
+    from tlee.benchmark import NETWORKS, benchmark, markdown, workloads
 
     path = to.absolute() if to else None
     os.chdir(find_root(Path.cwd()))
-    table = benchmark(tuple(network or NETWORKS), videos, UCF101_TEST if ucf101 else replayed)
+    table = benchmark(tuple(network or NETWORKS), videos, replayed, evaluated=workloads(whole))
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")

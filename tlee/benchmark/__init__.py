@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from tlee.benchmark.evaluation import WORKLOADS, Workload, time_evaluation
+from tlee.benchmark.evaluation import Workload, time_evaluation, workloads
 from tlee.benchmark.inputs import time_input
 from tlee.benchmark.networks import time_network
 from tlee.benchmark.rows import COLUMNS
@@ -19,8 +19,9 @@ from tlee.benchmark.stores import time_store
 from tlee.benchmark.sweeps import time_replay
 from tlee.params import Params, load_params
 
+__all__ = ["NETWORKS", "benchmark", "markdown", "workloads"]
+
 NETWORKS = ("mobilenet_v2", "resnet50")
-UCF101_TEST = 3783  #: number of test videos
 HVU = 500_000  #: number of videos, about
 
 
@@ -31,7 +32,7 @@ def benchmark(
     num_policies: int = 200,
     num_stored: int = HVU,
     num_loaded: int = 96,
-    evaluated: Sequence[Workload] = WORKLOADS,
+    evaluated: Sequence[Workload] = workloads(),
 ) -> pd.DataFrame:
     """Run all benchmarks.
 

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -61,18 +61,23 @@ class Workload:
 WORKLOADS = (
     Workload("UCF101", (160, 1000, 3783), classes=101, labels=1, frames=10, exits=4, width=32),
     Workload(
-        "HVU", (1000, 5600, 31_000), classes=3142, labels=12, frames=3, exits=1, width=16, overrides=SEVERAL_LABELS
+        "HVU", (1000, 4000, 31_000), classes=3142, labels=12, frames=3, exits=1, width=16, overrides=SEVERAL_LABELS
     ),
 )
 
 
-def time_evaluation(workloads: Sequence[Workload] = WORKLOADS) -> list[tuple]:
-    """Run the comparison of all policies for each size of ``workloads``; rows of ``benchmark``.
+def workloads(whole: bool = False) -> tuple[Workload, ...]:
+    """Return all workloads, unless ``whole`` without their largest size, which takes a quarter of an hour."""
+    return WORKLOADS if whole else tuple(replace(each, sizes=each.sizes[:-1]) for each in WORKLOADS)
+
+
+def time_evaluation(evaluated: Sequence[Workload]) -> list[tuple]:
+    """Run the comparison of all policies for each size of the workloads ``evaluated``; rows of ``benchmark``.
 
     Growth is that of the time, or of the memory, for each video: at most 1 if it is linear.
     """
     rows = []
-    for workload in workloads:
+    for workload in evaluated:
         part, measured = f"evaluation, {workload.name}", [_alone(workload, size) for size in workload.sizes]
         for size, (seconds, added) in zip(workload.sizes, measured, strict=True):
             rows.append(row(part, f"processor time, {size} videos (s)", seconds))
