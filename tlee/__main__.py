@@ -110,9 +110,7 @@ def bench(
     network: Annotated[list[str] | None, typer.Option(help="Backbone. Default: mobilenet_v2 and resnet50.")] = None,
     videos: Annotated[int, typer.Option(min=2, help="Number of clips to time each network on.")] = 8,
     replayed: Annotated[int, typer.Option(min=64, help="Number of videos to replay policies on.")] = 512,
-    whole: Annotated[
-        bool, typer.Option(help="Stage 5 with as many videos as HVU's val too: half an hour.")
-    ] = False,
+    whole: Annotated[bool, typer.Option(help="Stage 5 with as many videos as HVU's val too: half an hour.")] = False,
     to: Annotated[Path | None, typer.Option(help="CSV file to write the same numbers to.")] = None,
 ):
     """Time real exits, decisions and sweeps as ratios, with random weights: nothing is downloaded."""

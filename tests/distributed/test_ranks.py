@@ -21,7 +21,7 @@ from support.small import small_params
 from support.stores import write_small_stores
 
 from tlee import devices, loading
-from tlee.distributed import ranks
+from tlee.distributed import launch, ranks
 from tlee.distributed.ranks import World, drawn, gathered, mean, only_first
 from tlee.errors import UserError
 from tlee.features import load_features, store_features
@@ -136,6 +136,14 @@ def test_all_gpus_are_used_unless_told_otherwise(monkeypatch):
         assert devices.devices_of(compute) == expected
         assert devices.workers_of(compute) == 32 // expected
     one_line(lambda: devices.devices_of(quick(9).compute), "compute.devices is 9", "finds 8", "auto")
+
+
+@pytest.mark.parametrize(("found", "nodes", "used"), [(8, 1, 8), (6, 1, 4), (6, 2, 4), (3, 1, 2), (1, 3, 1)])
+def test_of_all_gpus_as_many_are_used_as_share_batches_evenly(monkeypatch, found, nodes, used):
+    monkeypatch.setattr(launch, "devices_of", lambda compute: found)
+    batches = {"pretrain.batch_clips": 16, "branches.batch_clips": 8}
+    assert launch.used_devices(quick("auto", **batches, **{"compute.nodes": nodes})) == used
+    assert launch.used_devices(quick(found, **batches)) == found  # as they were asked for
 
 
 def test_a_cpu_is_one_device_or_as_many_processes_as_asked_for():

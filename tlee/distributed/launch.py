@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from tlee.devices import devices_of
 from tlee.distributed.ranks import world
 from tlee.errors import UserError
-from tlee.params import ComputeParams, Params
+from tlee.params import Params
 from tlee.paths import RUNS
 
 Result = TypeVar("Result")
@@ -41,10 +41,20 @@ def on_all_devices(stage: Callable[[Params], Result]) -> Callable[[Params], Resu
 
     @wraps(stage)
     def run(params: Params) -> Result:
-        alone = devices_of(params.compute) * params.compute.nodes == 1
+        alone = used_devices(params) * params.compute.nodes == 1
         return stage(params) if alone or world().size > 1 else _launch(stage, params)
 
     return run
+
+
+def used_devices(params: Params) -> int:
+    """Return the number of devices of this machine that train together; of ``auto``, as many as share batches evenly."""
+    found, nodes = devices_of(params.compute), params.compute.nodes
+    if params.compute.devices != "auto":
+        return found
+    batches = params.pretrain.batch_clips, params.branches.batch_clips
+    even = [count for count in range(1, found + 1) if not any(batch % (count * nodes) for batch in batches)]
+    return max(even, default=found)
 
 
 def _launch(stage: Callable[[Params], Result], params: Params) -> Result:
@@ -52,7 +62,7 @@ def _launch(stage: Callable[[Params], Result], params: Params) -> Result:
     FOLDER.mkdir(parents=True)
     job = {"module": stage.__module__, "function": stage.__name__, "params": params.model_dump(mode="json")}
     (FOLDER / JOB).write_text(json.dumps(job), encoding="utf-8")
-    command = _command(params.compute)
+    command = _command(params.compute.nodes, used_devices(params))
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with (FOLDER / LOG).open("w", encoding="utf-8") as log, subprocess.Popen(command, stderr=log, **pipes) as process:
         try:
@@ -69,23 +79,23 @@ def _launch(stage: Callable[[Params], Result], params: Params) -> Result:
     return returned
 
 
-def _command(compute: ComputeParams) -> list[str]:
+def _command(nodes: int, devices: int) -> list[str]:
     """Return the command that starts the ranks of this machine, or within a job of SLURM those of all."""
-    if compute.nodes == 1:
-        return [*_torchrun("--standalone", f"--nproc-per-node={devices_of(compute)}"), "--attended", str(FOLDER)]
+    if nodes == 1:
+        return [*_torchrun("--standalone", f"--nproc-per-node={devices}"), "--attended", str(FOLDER)]
     if "SLURM_JOB_ID" in os.environ:
-        torchrun = shlex.join([*_of_node("SLURM_NODEID", compute), "--attended", str(FOLDER)])
+        torchrun = shlex.join([*_of_node("SLURM_NODEID", nodes, devices), "--attended", str(FOLDER)])
         shell = torchrun.replace("SLURM_NODEID", "$SLURM_NODEID")
-        tasks = ["--kill-on-bad-exit=1", f"--nodes={compute.nodes}", f"--ntasks={compute.nodes}"]
+        tasks = ["--kill-on-bad-exit=1", f"--nodes={nodes}", f"--ntasks={nodes}"]
         return ["srun", *tasks, "bash", "-c", f"exec {shell}"]
-    others = shlex.join([*_of_node("K", compute), str(FOLDER)])
-    print(f"waiting for {compute.nodes - 1} more machines: on each, K = 1, 2, ... run in this folder\n{others}")
-    return [*_of_node("0", compute), "--attended", str(FOLDER)]
+    others = shlex.join([*_of_node("K", nodes, devices), str(FOLDER)])
+    print(f"waiting for {nodes - 1} more machines: on each, K = 1, 2, ... run in this folder\n{others}")
+    return [*_of_node("0", nodes, devices), "--attended", str(FOLDER)]
 
 
-def _of_node(number: str, compute: ComputeParams) -> list[str]:
-    nodes = [f"--nnodes={compute.nodes}", f"--node-rank={number}", f"--nproc-per-node={devices_of(compute)}"]
-    return _torchrun(*nodes, f"--master-addr={socket.gethostname()}", f"--master-port={PORT}")
+def _of_node(number: str, nodes: int, devices: int) -> list[str]:
+    shape = [f"--nnodes={nodes}", f"--node-rank={number}", f"--nproc-per-node={devices}"]
+    return _torchrun(*shape, f"--master-addr={socket.gethostname()}", f"--master-port={PORT}")
 
 
 def _torchrun(*options: str) -> list[str]:
