@@ -48,7 +48,7 @@ def on_all_devices(stage: Callable[[Params], Result]) -> Callable[[Params], Resu
 
 
 def used_devices(params: Params) -> int:
-    """Return the number of devices of this machine that train together; of ``auto``, as many as share batches evenly."""
+    """Return how many devices of this machine train together; of ``auto``, as many as share batches evenly."""
     found, nodes = devices_of(params.compute), params.compute.nodes
     if params.compute.devices != "auto":
         return found
