@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from support.ranked import die, fail, where
+from support.ranked import die, fail
 from support.ranked_training import INTERRUPTED, UntilTheSixth, stages, ten_steps, trainings
 from support.refusals import one_line
 from support.small import small_params
@@ -201,9 +203,15 @@ def test_an_error_of_one_rank_ends_all(folder, capsys):
         die(quick(2))
 
 
-def begin(folder: Path, code: str, **options) -> subprocess.Popen:
+@contextmanager
+def begin(folder: Path, code: str, **options) -> Iterator[subprocess.Popen]:
+    """Run code in a process of its own, which is killed at the end if it has not ended."""
     code = f"from support.ranked import *\nfrom support.small import small_params\n{code}"
-    return subprocess.Popen([sys.executable, "-c", code], cwd=folder, text=True, **options)
+    with subprocess.Popen([sys.executable, "-c", code], cwd=folder, text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.slow
@@ -212,6 +220,7 @@ def test_ranks_end_with_the_process_that_began_them(folder, number):
     with begin(folder, "stay(small_params({'compute.devices': 2}))", stderr=subprocess.DEVNULL) as process:
         found = _wait_for(lambda: [psutil.Process(int(path.name[4:])) for path in folder.glob("pid-*")], 2)
         process.send_signal(number)
+        process.wait(WITHIN)
     _wait_for(lambda: [each for each in found if not each.is_running()], 2)
 
 
@@ -226,8 +235,13 @@ def _wait_for(find, count: int) -> list:
 # --- several machines ------------------------------------------------------------------------------------
 
 
+WHERE = "print(where(small_params({'compute.nodes': 2})))"
+RETURNED = "of 2\nWorld(rank=0, size=2)\n"
+WITHIN = 120  # seconds
+
+
 @pytest.mark.slow
-def test_slurm_starts_the_ranks_of_all_machines(folder, monkeypatch, capsys):
+def test_slurm_starts_the_ranks_of_all_machines(folder, monkeypatch):
     """`srun` stands in for two machines: it runs the command twice here."""
     srun = folder / "srun"
     two = 'SLURM_NODEID=1 "$@" <&3 & SLURM_NODEID=0 "$@"; wait'
@@ -235,18 +249,18 @@ def test_slurm_starts_the_ranks_of_all_machines(folder, monkeypatch, capsys):
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "1")
-    assert where(quick(1, **{"compute.nodes": 2})) == World(0, 2)
+    with begin(folder, WHERE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.communicate(timeout=WITHIN)[0] == RETURNED
     assert (folder / "arguments").read_text().startswith("--kill-on-bad-exit=1 --nodes=2 --ntasks=2 bash -c ")
     assert {path.name for path in folder.glob("rank-*")} == {"rank-0", "rank-1"}
-    assert capsys.readouterr().out == "of 2\n"
 
 
 @pytest.mark.slow
 def test_another_machine_joins_by_the_command_that_is_printed(folder):
-    code = "print(where(small_params({'compute.nodes': 2})))"
-    with begin(folder, code, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with begin(folder, WHERE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout.readline() == "waiting for 1 more machines: on each, K = 1, 2, ... run in this folder\n"
         command = process.stdout.readline()
         assert "--node-rank=K" in command
-        subprocess.run(shlex.split(command.replace("=K", "=1")), check=True, cwd=folder, stderr=subprocess.DEVNULL)
-        assert process.stdout.read() == "of 2\nWorld(rank=0, size=2)\n"
+        joined = shlex.split(command.replace("=K", "=1"))
+        subprocess.run(joined, check=True, cwd=folder, stderr=subprocess.DEVNULL, timeout=WITHIN)
+        assert process.communicate(timeout=WITHIN)[0] == RETURNED
