@@ -205,8 +205,12 @@ def test_an_error_of_one_rank_ends_all(folder, capsys):
 
 @contextmanager
 def begin(folder: Path, code: str, **options) -> Iterator[subprocess.Popen]:
-    """Run code in a process of its own, which is killed at the end if it has not ended."""
-    code = f"from support.ranked import *\nfrom support.small import small_params\n{code}"
+    """Run code in a process of its own, which is killed at the end if it has not ended.
+
+    It can be interrupted even if these tests cannot, since a shell started them in the background.
+    """
+    interruptible = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{interruptible}\nfrom support.ranked import *\nfrom support.small import small_params\n{code}"
     with subprocess.Popen([sys.executable, "-c", code], cwd=folder, text=True, **options) as process:
         try:
             yield process

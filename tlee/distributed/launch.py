@@ -30,6 +30,8 @@ JOB, RETURNED, ERRORS, LOG = "job.json", "returned.pickle", "error-{}.json", "lo
 
 PORT = 29500  #: of the first of several machines, where it waits for the others
 
+END_WITHIN = 15.0  #: seconds
+
 _KILLED = "exitcode  : -9"  # of a rank, in the log of torchrun
 
 
@@ -69,14 +71,25 @@ def _launch(stage: Callable[[Params], Result], params: Params) -> Result:
             for line in process.stdout:  # type: ignore[union-attr]
                 print(line, end="", flush=True)
         except BaseException:  # an interruption
-            process.terminate()
-            process.wait()
+            _end(process)
             raise
     if not (FOLDER / RETURNED).exists():
         raise _error()
     returned = pickle.loads((FOLDER / RETURNED).read_bytes())
     shutil.rmtree(FOLDER)
     return returned
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End the ranks, which end with their input, and then what started them: of itself, or else by a signal."""
+    process.stdin.close()  # type: ignore[union-attr]
+    for stop in (process.terminate, process.kill):
+        try:
+            process.wait(END_WITHIN)
+            return
+        except subprocess.TimeoutExpired:
+            stop()
+    process.wait()
 
 
 def _command(nodes: int, devices: int) -> list[str]:
