@@ -26,7 +26,7 @@ from tlee.paths import RUNS
 Result = TypeVar("Result")
 
 FOLDER = RUNS / "ranks"  #: what the notebook and the ranks tell each other
-JOB, RETURNED, ERRORS, LOG = "job.json", "returned.pickle", "error-{}.json", "log.txt"
+JOB, RETURNED, ERRORS, LOG = "job.pickle", "returned.pickle", "error-{}.json", "log.txt"
 
 PORT = 29500  #: of the first of several machines, where it waits for the others
 
@@ -43,8 +43,9 @@ def on_all_devices(stage: Callable[[Params], Result]) -> Callable[[Params], Resu
 
     @wraps(stage)
     def run(params: Params) -> Result:
-        alone = used_devices(params) * params.compute.nodes == 1
-        return stage(params) if alone or world().size > 1 else _launch(stage, params)
+        devices = used_devices(params)
+        alone = devices * params.compute.nodes == 1
+        return stage(params) if alone or world().size > 1 else _launch(stage, params, devices)
 
     return run
 
@@ -59,12 +60,11 @@ def used_devices(params: Params) -> int:
     return max(even, default=found)
 
 
-def _launch(stage: Callable[[Params], Result], params: Params) -> Result:
+def _launch(stage: Callable[[Params], Result], params: Params, devices: int) -> Result:
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
-    job = {"module": stage.__module__, "function": stage.__name__, "params": params.model_dump(mode="json")}
-    (FOLDER / JOB).write_text(json.dumps(job), encoding="utf-8")
-    command = _command(params.compute.nodes, used_devices(params))
+    (FOLDER / JOB).write_bytes(pickle.dumps((stage.__module__, stage.__name__, params)))
+    command = _command(params.compute.nodes, devices)
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with (FOLDER / LOG).open("w", encoding="utf-8") as log, subprocess.Popen(command, stderr=log, **pipes) as process:
         try:

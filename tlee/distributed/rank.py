@@ -18,18 +18,16 @@ from tlee.devices import device_of
 from tlee.distributed.fabric import new_fabric
 from tlee.distributed.launch import ERRORS, JOB, RETURNED
 from tlee.distributed.ranks import world
-from tlee.params import Params
 
 
 def main(folder: Path) -> None:
     """Run the function on this rank; rank 0 writes what it returns, and prints."""
-    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    module, function, params = pickle.loads((folder / JOB).read_bytes())
     try:
-        params = Params.model_validate_json(json.dumps(job["params"]))
         new_fabric(device_of(params.compute).type)
         if not world().is_first:
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
-        returned = getattr(import_module(job["module"]), job["function"])(params)
+        returned = getattr(import_module(module), function)(params)
         if world().is_first:
             (folder / RETURNED).write_bytes(pickle.dumps(returned))
         distributed.destroy_process_group()
