@@ -25,7 +25,7 @@ seeds: data  ## train with further seeds, and compare all trainings; SEEDS="1 2 
 test: data lint  ## lint, formatting, types and all tests
 	$(PYTEST)
 
-check: data lint  ## the same with the fast tests only: about two minutes on two cores
+check: data lint  ## the same with the fast tests only: about a minute on two cores
 	$(PYTEST) -m "not slow"
 
 fuzz: $(ENVIRONMENT)  ## damage files of every format at random, 2,500 times: about a minute

@@ -9,7 +9,7 @@ from support.labels import sparse
 import tlee._torchvision  # noqa: F401, before torchmetrics
 from tlee import intervals
 from tlee.average_precision import average_precisions
-from tlee.metrics import METRIC_NAMES, auroc, confusion, is_correct, mean_average_precision, top1
+from tlee.metrics import METRIC_NAMES, auroc, is_correct, mean_average_precision, top1
 from tlee.params import EvaluateParams
 
 # isort: split
@@ -74,11 +74,6 @@ def test_average_precision_of_a_resample_is_that_of_its_videos(levels):
             present = truth[drawn, label].any()
             theirs = average_precision_score(truth[drawn, label], scores[drawn, label]) if present else np.nan
             assert ours[label, resample] == pytest.approx(theirs, nan_ok=True)
-
-
-def test_rows_of_the_confusion_are_the_truth():
-    predictions = torch.tensor([0, 1, 1, 2])
-    assert confusion(predictions, torch.tensor([0, 0, 1, 2]), 3).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
 def test_area_under_the_curve_by_hand():

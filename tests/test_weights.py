@@ -8,17 +8,17 @@ import pytest
 import safetensors.torch
 import torch
 from support.refusals import one_line
-from support.small import random_network, small_params
+from support.small import in_place_of_resnet18, random_network, small_params
 
 from tlee._torchvision import models
 from tlee.backbones import build_backbone
 from tlee.model import TLEE, WEIGHT_FILES, load_trained, load_whole, parts, save_trained, whole
-from tlee.params import METHOD_SETTINGS, ModelParams, Params, load_params
+from tlee.params import METHOD_SETTINGS, ModelParams, Params
 from tlee.weights import load_state, load_tensors, save_tensors
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("five_layer_backbone")  # a small backbone stands for all
 
-PARAMS = load_params(ROOT / "params.yaml", {"model.num_branches": 3, "model.weights": None, "pretrain.joint": False})
+PARAMS = small_params(num_branches=3)
 STAGES = ("pretrain", "branches", "gates")
 CLASSES = ["Walk", "Bend", "Run"]
 
@@ -36,8 +36,8 @@ def frames() -> torch.Tensor:
 def model(frames: torch.Tensor) -> TLEE:
     """Network with random weights, and batch norm statistics that differ from the initial ones."""
     torch.manual_seed(0)
-    model = TLEE(PARAMS, len(CLASSES))
-    with torch.no_grad():
+    with in_place_of_resnet18(), torch.no_grad():
+        model = TLEE(PARAMS, len(CLASSES))
         model.train().full_features(frames)
     return model.eval()
 
@@ -232,7 +232,6 @@ def test_a_missing_or_damaged_network_is_named_with_its_parameter(trained, tmp_p
 # --- methods and joint training --------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("five_layer_backbone")
 @pytest.mark.parametrize("method", METHOD_SETTINGS)
 @torch.inference_mode()
 def test_every_method_is_loaded_from_its_files(method, tmp_path, monkeypatch):
@@ -248,7 +247,6 @@ def test_every_method_is_loaded_from_its_files(method, tmp_path, monkeypatch):
     assert all(torch.equal(tensor, own[name]) for name, tensor in loaded.state_dict().items())
 
 
-@pytest.mark.usefixtures("five_layer_backbone")
 def test_jointly_trained_branches_are_in_the_file_of_the_backbone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     params = small_params({"pretrain.joint": True})
@@ -302,7 +300,7 @@ def test_a_file_without_the_classifier_is_accepted(file, reference):
 
 
 def test_the_network_starts_from_the_weights_of_the_parameter(file, reference):
-    model = TLEE(with_model(weights=str(file)), classes=3)
+    model = TLEE(with_model(backbone="mobilenet_v2", weights=str(file)), classes=3)
     assert torch.equal(model.backbone.body.features[0][0].weight, reference.features[0][0].weight)
 
 

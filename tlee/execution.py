@@ -36,6 +36,7 @@ _LESS_MEMORY = {
 _MEMORY_ERRORS = {
     *("MemoryError", "_ArrayMemoryError", "ArrowMemoryError", "OutOfMemoryError"),
     *("TerminatedWorkerError", "KilledWorker"),  # of joblib and dask
+    *("ActorDiedError", "ActorUnavailableError"),  # of ray
 }
 _NO_MEMORY = re.compile(r"can't allocate memory|[Cc]annot allocate memory|CUDA out of memory")
 _ERRNO = re.compile(r"(?:errno|os error) (\d+)", re.IGNORECASE)  # of Python, Arrow, safetensors

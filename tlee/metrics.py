@@ -1,4 +1,4 @@
-"""Metrics of the kit, most of them from torchmetrics."""
+"""Metrics of the kit, some of them from torchmetrics."""
 
 from importlib import import_module
 from typing import Any
@@ -27,11 +27,6 @@ def mean_average_precision(probabilities: torch.Tensor, labels: SparseLabels) ->
     Not interpolated, and over the classes of at least one video, as FrameExit computes it for ActivityNet.
     """
     return float(np.nanmean(average_precisions(probabilities, labels)))
-
-
-def confusion(predictions: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Confusion matrix of classes ``[N]`` each, counts ``[C, C]``: rows are the true ones, columns the predicted."""
-    return _torchmetrics().multiclass_confusion_matrix(predictions, labels, classes)
 
 
 def auroc(scores: torch.Tensor, correct: torch.Tensor) -> float:

@@ -4,7 +4,6 @@ FrameExit is the case without branches whose readout has a classifier and a gate
 """
 
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -17,8 +16,6 @@ from tlee.params import Params
 from tlee.paths import MODELS
 from tlee.readout import Readout
 from tlee.weights import load_state, load_tensors, save_tensors
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class Head(nn.Module):
@@ -94,15 +91,6 @@ class TLEE(nn.Module):
     def heads(self, taps: list[torch.Tensor], branches: nn.ModuleList | None = None) -> torch.Tensor:
         """Map the taps of ``M`` time steps to exit features ``[M, B + 1, D]``."""
         return torch.stack([self.head(depth, branches)(tap) for depth, tap in enumerate(taps)], dim=1)
-
-
-def to_fastest_layout(network: Network) -> Network:
-    """Store the weights of 2-D and 3-D convolutions with channels last."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for weight in network.parameters():
-        if weight.dim() in layouts:
-            weight.data = weight.data.to(memory_format=layouts[weight.dim()])
-    return network
 
 
 # --- weights: one file a training stage ----------------------------------------------------------

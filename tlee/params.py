@@ -119,6 +119,7 @@ class PretrainParams(ClipTrainingParams):
 
 class BranchParams(ClipTrainingParams):
     train_views: Count
+    feature_precision: Literal["float32", "float16"]
 
 
 class GateParams(TrainingParams):

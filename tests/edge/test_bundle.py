@@ -98,6 +98,7 @@ def test_the_same_export_is_the_same_bundle_and_another_policy_another(model, po
     assert manifest(again)["id"] == manifest(folder)["id"] != manifest(other)["id"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [11, 12])
 def test_older_operator_sets_give_the_same_results(policy, tmp_path, opset):
     model = random_network(small_params({"latency.opset": opset, "latency.int8": False}))
@@ -133,6 +134,7 @@ def test_onnx_runtime_agrees_with_pytorch(model, folder):
     assert max(parity.max_feature_difference, parity.max_logit_difference) < 1e-4
 
 
+@pytest.mark.slow
 def test_random_exits_are_checked_too(tmp_path):
     model = random_network(small_params(method="random"))
     folder = bundle_of(model, RandomExits(0.3, seed=0), tmp_path, VIDEOS)

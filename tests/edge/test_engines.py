@@ -29,7 +29,7 @@ def install(version: str, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle without engines."""
-    return small_bundle(tmp_path_factory.mktemp("bundle"), videos=2)
+    return small_bundle(tmp_path_factory.mktemp("bundle"), videos=4)
 
 
 @pytest.fixture(scope="module")

@@ -116,6 +116,7 @@ def test_calibration_runs_every_graph_on_every_frame(folder):
         assert list(calls[0]) == bundle.program["graphs"][name]["inputs"]
 
 
+@pytest.mark.slow
 def test_random_exits_are_the_same_in_int8(tmp_path):
     model, _, clips = setting()
     folder = bundle_of(model, RandomExits(0.5, seed=0), tmp_path, 3)

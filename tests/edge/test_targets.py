@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from tlee.edge.targets import measure_target
 from tlee.params import LatencyParams, load_params
 
 ROOT = Path(__file__).parents[2]
-VIDEOS = 2
+VIDEOS = 4
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,7 @@ def result(made: Path) -> LatencyResult:
     return measure_latency(Runner(made, "onnxruntime"), warmup=0, repeats=1)
 
 
+@cache
 def latency(target: str) -> LatencyParams:
     overrides = {"latency.target": target, "latency.warmup": 0, "latency.repeats": 1}
     return load_params(ROOT / "params.yaml", overrides).latency
@@ -141,7 +143,7 @@ def test_the_bundle_is_copied_run_and_its_result_fetched(bundle, home, tmp_path,
         )
     shown = capsys.readouterr().out
     assert f"copying {bundle} to {TARGET}" in shown
-    assert "2 videos, " in shown
+    assert f"{VIDEOS} videos, " in shown
 
 
 def test_the_same_bundle_is_not_copied_again(bundle, home, capsys):
@@ -305,6 +307,7 @@ def use_key(folder: Path, key: str, known: str, tools: Path, monkeypatch: pytest
     monkeypatch.setenv("PATH", f"{tools / 'bin'}:{os.environ['PATH']}")
 
 
+@pytest.mark.slow
 def test_a_real_server_runs_the_bundle(server, bundle, tmp_path, monkeypatch):
     folder, port = server
     use_key(folder, "user", "no", tmp_path, monkeypatch)

@@ -24,7 +24,9 @@ def split(videos: int) -> Split:
 def results(correct: list[int], macs: float) -> Results:
     predictions = [1 - each for each in correct]
     macs_of_all = torch.full((len(correct),), int(macs))
-    return split(len(correct)).judge(Outcomes(torch.eye(2)[predictions], torch.zeros(len(correct), 3), macs_of_all))
+    exits = torch.zeros(len(correct), 3)
+    outcomes = Outcomes(logits=torch.eye(2)[predictions], exit_depths=exits, macs=macs_of_all)
+    return split(len(correct)).judge(outcomes)
 
 
 def test_a_paired_comparison_by_hand():

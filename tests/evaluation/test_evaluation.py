@@ -102,7 +102,8 @@ def test_the_oracle_gives_up_the_most_expensive_videos_first(readout):
 
 def outcomes(predictions: list[int]) -> Outcomes:
     count = len(predictions)
-    return Outcomes(torch.eye(2)[predictions], torch.zeros(count, 3, dtype=torch.long), torch.full((count,), 2 * 10**9))
+    macs = torch.full((count,), 2 * 10**9)
+    return Outcomes(logits=torch.eye(2)[predictions], exit_depths=torch.zeros(count, 3, dtype=torch.long), macs=macs)
 
 
 def row_of(predictions: list[int], full: list[int], labels: list, **settings: Any) -> dict:
@@ -177,7 +178,12 @@ def test_the_comparison_has_every_policy_and_repeats_exactly():
     assert rows.at["oracle", "score"] == rows["score"].max()
     assert first.exit_shares().shape == (T, 2)
     assert first.exit_shares()[0].sum() == pytest.approx(1)
-    assert first.confusion().sum() == 60
+    pairs, names = first.confusions(), dict(enumerate(first.classes))
+    named = zip(pairs["truth"].map(names), pairs["prediction"].map(names), strict=True)
+    assert (
+        dict(zip(named, pairs["videos"], strict=True))
+        == first.trace("tlee").groupby(["truth", "prediction"]).size().to_dict()
+    )
     assert first.policies["tlee"] in own_policies(params)
 
 

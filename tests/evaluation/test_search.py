@@ -101,7 +101,7 @@ def spaces() -> dict:
     return families("tlee", 3, gated=True)
 
 
-@pytest.mark.parametrize("max_loss", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize("max_loss", [0.0, 1.0, pytest.param(5.0, marks=pytest.mark.slow)])
 def test_more_exits_never_make_it_worse(search, max_loss):
     chosen = {
         name: choose(search.explore(space, {}), search.full, max_loss, CONFIDENCE, search.score)
@@ -299,7 +299,7 @@ def outcomes(cost: int, correct: int, first: int = 0) -> Results:
     """Every video at the same cost, and ``correct`` of a hundred correct, from the row ``first`` on."""
     wrong = torch.ones(100, dtype=torch.long)
     wrong[first : first + correct] = 0
-    outcomes = Outcomes(torch.eye(3)[wrong], torch.zeros(100, 4, dtype=torch.long), torch.full((100,), cost))
+    outcomes = Outcomes(logits=torch.eye(3)[wrong], exit_depths=torch.zeros(100, 4), macs=torch.full((100,), cost))
     return hundred_videos().judge(outcomes)
 
 

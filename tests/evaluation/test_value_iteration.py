@@ -242,14 +242,14 @@ def test_the_policy_of_a_price_does_not_depend_on_other_prices():
     "model",
     [
         {},
-        {"readout": "per_step"},
+        pytest.param({"readout": "per_step"}, marks=pytest.mark.slow),
         {"accumulate": "visited", "reuse": "mean"},
         {"accumulate": "published"},
-        {"gate": "confidence"},
+        pytest.param({"gate": "confidence"}, marks=pytest.mark.slow),
     ],
     ids=lambda model: "-".join(model.values()),
 )
-@pytest.mark.parametrize("frames", [1, 2, T])
+@pytest.mark.parametrize("frames", [1, pytest.param(2, marks=pytest.mark.slow), T])
 def test_for_every_network_the_cost_saved_is_worth_more_than_the_accuracy_lost(model, frames):
     """At the price of the policy, on fresh videos; against the full network and against the first exit.
 
@@ -302,7 +302,7 @@ def test_temperatures_change_the_evidence_but_no_answer():
     """With all temperatures halved, the evidence is that of features twice as large."""
     data = noisy((1.0, 2.0, 3.0), videos=50)
     cool = replace(data, temperatures=(0.5,) * 3)
-    large = replace(data, table=replace(data.table, features=2 * data.table.features))
+    large = replace(data, table=replace(data.table, stored=2 * data.table.stored))
     plain, scaled, doubled = (collect(each, 0) for each in (data, cool, large))
     assert torch.equal(scaled.correct, plain.correct)
     torch.testing.assert_close(scaled.evidence[1][2], doubled.evidence[1][2])

@@ -295,7 +295,7 @@ def write_trace(trace: Trace) -> None:
 
 def test_the_columns_of_a_trace_are_those_that_evaluate_writes():
     table = FeatureTable(torch.zeros(2, T, 3, 2), sparse(torch.eye(2).bool()), ["x", "y"], ["g", "g"], ["a", "b"])
-    outcomes = Outcomes(torch.eye(2), torch.full((2, T), 1), torch.tensor([1, 2]))
+    outcomes = Outcomes(logits=torch.eye(2), exit_depths=torch.full((2, T), 1), macs=torch.tensor([1, 2]))
     split = Split(table, identity_readout(), COSTS, "top1")
     results = split.judge(outcomes)
     empty = pd.DataFrame()
@@ -449,7 +449,10 @@ def test_bars_of_frames_and_depth_end_at_the_saving(trace):
     assert [text.get_text() for text in axes.texts] == ["2.56x", "2.56x", "2.00x", "1.83x"]
 
 
-@pytest.mark.parametrize(("videos", "classes", "exits"), [(2, 1, 1), (60, 8, 3), (1200, 101, 3)])
+@pytest.mark.parametrize(
+    ("videos", "classes", "exits"),
+    [(60, 8, 3), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((2, 1, 1), (1200, 101, 3)))],
+)
 def test_figures_stay_legible(videos, classes, exits):
     for name, figure in drawn(explained(random_trace(videos, classes, exits))).items():
         figure.draw_without_rendering()

@@ -115,7 +115,7 @@ def test_the_same_videos_give_the_same_bytes_with_any_number_of_processes(datase
     assert one == again == two
 
 
-@pytest.mark.parametrize("tasks", [1, 2, 100])
+@pytest.mark.parametrize("tasks", [1, pytest.param(2, marks=pytest.mark.slow), 100])
 @pytest.mark.parametrize("frames", [1, 12, 18, 2560])
 def test_a_shard_has_as_many_videos_however_they_are_read(dataset, tmp_path, monkeypatch, tasks, frames):
     """Six frames of a video are stored, so 12 are two videos."""

@@ -1,8 +1,10 @@
-"""Workers of an extraction: local processes, and those of a dask cluster."""
+"""Workers of an extraction: local processes, and those of a dask or ray cluster."""
 
 import os
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -27,14 +29,53 @@ from tlee.paths import SPLITS
 PARAMS = small_params({"extract.short_side": 24}).extract
 
 
+PATHS = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  #: where workers of a cluster import from
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def dask_cluster() -> Iterator[str]:
     """A dask cluster of two worker processes, by its address."""
     distributed = pytest.importorskip("distributed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+        patch.setenv("PYTHONPATH", PATHS)
         with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as local:
             yield local.scheduler_address.replace("tcp://", "dask://")
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[str]:
+    """A ray cluster of two worker processes, by its address."""
+    pytest.importorskip("ray")
+    head, client = free_port(), free_port()
+    options = ["--head", "--block", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]
+    options += [f"--port={head}", f"--ray-client-server-port={client}"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", *options]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": PATHS}, stdout=subprocess.DEVNULL)
+    try:
+        while not answers(client):
+            assert process.poll() is None
+            time.sleep(0.2)
+        yield f"ray://127.0.0.1:{client}"
+    finally:
+        process.terminate()  # it ends the processes of the cluster
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as connecting:
+        return connecting.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(params=["dask", "ray"])
+def cluster(request: pytest.FixtureRequest) -> str:
+    """The address of a cluster of two worker processes."""
+    return request.getfixturevalue(f"{request.param}_cluster")
 
 
 @pytest.fixture
@@ -68,17 +109,17 @@ def test_tasks_of_a_killed_worker_are_run_by_another(cluster, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cluster_that_loses_a_worker_writes_the_same_bytes(dataset, cluster):
+def test_a_cluster_that_loses_a_worker_writes_the_same_bytes(dataset, dask_cluster):
     from distributed import Client
 
     extract(dataset, PARAMS, Path("here"))
     shutil.rmtree("runs")
-    with Client(cluster.replace("dask://", "tcp://"), set_as_default=False) as client:
+    with Client(dask_cluster.replace("dask://", "tcp://"), set_as_default=False) as client:
         client.wait_for_workers(2)
         victim = next(iter(client.run(os.getpid).values()))
     killer = threading.Thread(target=kill_after_first_part, args=[victim, Path("runs").absolute()])
     killer.start()
-    extract(dataset, PARAMS, Path("cluster"), cluster)
+    extract(dataset, PARAMS, Path("cluster"), dask_cluster)
     killer.join()
     assert not psutil.pid_exists(victim)
     assert contents("cluster") == contents("here")
@@ -103,6 +144,14 @@ def test_a_cluster_that_does_not_answer_is_one_line():
 
     with dask.config.set({"distributed.comm.timeouts.connect": "0.2s"}):
         one_line(lambda: open_workers("dask://127.0.0.1:9").__enter__(), "compute.jobs", "dask://127.0.0.1:9", "start")
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_that_does_not_answer_is_one_line(monkeypatch):
+    worker = pytest.importorskip("ray.util.client.worker")
+    monkeypatch.setattr(worker, "INITIAL_TIMEOUT_SEC", 0.2)
+    with pytest.warns(UserWarning, match="timed out"):
+        one_line(lambda: open_workers("ray://127.0.0.1:9").__enter__(), "compute.jobs", "ray://127.0.0.1:9", "start")
 
 
 @pytest.mark.parametrize(("name", "package"), [("dask", "distributed"), ("ray", "ray")])

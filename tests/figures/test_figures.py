@@ -17,12 +17,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from support.slow import slow_but
 from support.titles import states, title
 
 from tlee.figures import style
+from tlee.figures.confusion import MATRIX_CLASSES, MOST_FREQUENT, confusion
 from tlee.figures.evaluation import (
     chosen_policies,
-    confusion,
     exit_heat_map,
     film_strip,
     policy_panels,
@@ -68,7 +69,7 @@ CHOSEN = pd.DataFrame(
     columns=["method", "gmacs", "score", "low", "high"],
 )
 SHARE = np.array([[0.25, 0.75], [0.0, 0.4], [0.0, 0.1]])
-MATRIX = np.array([[8, 2], [1, 9]])
+CONFUSIONS = pd.DataFrame([(0, 0, 8), (0, 1, 2), (1, 0, 1), (1, 1, 9)], columns=["truth", "prediction", "videos"])
 LATENCY = pd.DataFrame(
     [("full network", 9.3, 10.0, 11.0, 9.6), ("TLEE", 3.0, 5.0, 8.0, 4.8), ("ideal", 2.4, 4.0, 7.0, 4.0)],
     columns=["system", "p50", "p90", "p99", "mean"],
@@ -136,8 +137,12 @@ FIGURES: dict[str, tuple[Callable[..., Axes], tuple[str, ...]]] = {
         ("Run, classified as Walk",),
     ),
     "confusion": (
-        lambda **on: confusion(MATRIX, ["Run", "Wave"], **on),
+        lambda **on: confusion(CONFUSIONS, ["Run", "Wave"], **on),
         ("85.0%", "Run", "Wave", "2 of 10"),
+    ),
+    "confusions of many classes": (
+        lambda **on: confusion(CONFUSIONS, many_classes(3142), **on),
+        ("85.0%", "class 0", "class 1", "2 of 10"),
     ),
     "latency_bars": (
         lambda **on: latency_bars(LATENCY, **on),
@@ -164,6 +169,10 @@ def close_figures():
     plt.close("all")
 
 
+def many_classes(count: int) -> list[str]:
+    return [f"class {index}" for index in range(count)]
+
+
 def texts(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
@@ -173,11 +182,14 @@ def legend(axes: Axes) -> list[str]:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_states_its_finding_and_is_drawn_on_new_axes(name: str):
+def test_a_figure_states_its_finding_within_its_width_and_is_drawn_on_new_axes(name: str):
     draw, finding = FIGURES[name]
     axes = draw()
     assert states(title(axes), *finding)
     assert axes.figure.axes == [axes]
+    axes.figure.draw_without_rendering()
+    drawn = next(text for text in (axes.title, axes._left_title) if text.get_text())
+    assert drawn.get_window_extent().x1 <= axes.figure.bbox.x1
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -189,21 +201,13 @@ def test_a_figure_is_drawn_on_given_axes(name: str):
     assert plt.get_fignums() == [figure.number]
 
 
-@pytest.mark.parametrize("name", [*FIGURES, "training_curves"])
+@pytest.mark.parametrize("name", slow_but(("film_strip", "confusion"), (*FIGURES, "training_curves")))
 def test_the_same_figure_is_the_same_file(name: str, tmp_path: Path):
     draw = (lambda: training_curves(HISTORY)) if name == "training_curves" else FIGURES[name][0]
     files = [style.save(draw(), tmp_path / folder / "figure.png") for folder in ("first", "second")]
     first, second = (file.read_bytes() for file in files)
     assert first == second
     assert b"Software" not in first
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_titles_stay_within_the_figure(name: str):
-    axes = FIGURES[name][0]()
-    axes.figure.draw_without_rendering()
-    drawn = next(text for text in (axes.title, axes._left_title) if text.get_text())
-    assert drawn.get_window_extent().x1 <= axes.figure.bbox.x1
 
 
 def test_a_forecast_without_a_run_says_so():
@@ -390,12 +394,31 @@ def test_a_film_strip_labels_the_processed_frames():
     assert len(axes.images) == 4
 
 
-def test_no_confusion():
-    assert title(confusion(np.diag([3, 4]), ["Run", "Wave"])).startswith("No confusion: all 7 videos")
+@pytest.mark.parametrize("classes", [2, 1000])
+def test_no_confusion(classes: int):
+    right = CONFUSIONS[CONFUSIONS["truth"] == CONFUSIONS["prediction"]]
+    assert title(confusion(right, many_classes(classes))).startswith("No confusion: all 17 videos")
 
 
-def test_confusion_of_many_classes_has_no_numbers():
-    assert not texts(confusion(np.eye(30, dtype=int), [f"class {index}" for index in range(30)]))
+def test_rows_of_the_matrix_are_the_truth_and_classes_without_videos_have_one_too():
+    axes = confusion(CONFUSIONS, ["Run", "Wave", "Sit"])
+    assert texts(axes) == ["8", "2", "", "1", "9", "", "", "", ""]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Run", "Wave", "Sit"]
+
+
+def test_a_matrix_of_more_than_twenty_classes_has_no_numbers():
+    axes = confusion(CONFUSIONS, many_classes(MATRIX_CLASSES))
+    assert axes.get_ylabel() == "true class"
+    assert not texts(axes)
+
+
+def test_of_many_classes_the_most_frequent_confusions_are_drawn():
+    axes = confusion(CONFUSIONS, many_classes(MATRIX_CLASSES + 1))
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["class 0 as class 1", "class 1 as class 0"]
+    assert texts(axes) == ["20% of the class", "10% of the class"]
+    assert [bar.get_width() for bar in axes.patches] == [2, 1]
+    everywhere = pd.DataFrame({"truth": range(100), "prediction": [99, *range(99)], "videos": 1})
+    assert len(confusion(everywhere, many_classes(100)).patches) == MOST_FREQUENT
 
 
 # --- latency -------------------------------------------------------------------------------------------

@@ -126,6 +126,7 @@ def test_a_single_depth_has_a_diagram_too():
     assert figure.get_suptitle().startswith("Depth 1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [lambda: policy_path(TESTS, 5.0, 0.95), lambda: reliability_diagrams(BINS, ERRORS)])
 def test_the_same_figure_is_the_same_file(draw, tmp_path: Path):
     files = [save(draw(), tmp_path / folder / "figure.png") for folder in ("first", "second")]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tlee.evaluation.comparison import area_under, chance_level
 from tlee.evaluation.replay import Split
 from tlee.evaluation.search import Search, frontier
 from tlee.features import FeatureTable
+from tlee.guarantee import calibration
 from tlee.guarantee.calibration import (
     Calibration,
     calibrate,
@@ -25,6 +27,7 @@ from tlee.guarantee.calibration import (
     reliability,
 )
 from tlee.params import Params
+from tlee.subsets import spread
 
 SCALES = (0.4, 1.0, 3.0)  #: factor by which the logits of each depth are too large
 
@@ -71,7 +74,7 @@ def test_all_time_steps_are_fitted_together():
     features = data.table.features.clone()
     features[:, 1] *= 2
     between = fit_temperatures(
-        Split(replace(data.table, features=features), identity_readout(reuse="none"), COSTS, "top1")
+        Split(replace(data.table, stored=features), identity_readout(reuse="none"), COSTS, "top1")
     )
     assert all(scale < found < 2 * scale for scale, found in zip(SCALES, between, strict=True))
 
@@ -131,6 +134,32 @@ def test_videos_are_read_in_parts(monkeypatch):
     pd.testing.assert_frame_equal(reliability(data), whole[1])
 
 
+def test_temperatures_are_fitted_to_as_many_videos_as_fit(monkeypatch):
+    data = drawn(1, videos=60)
+    third = fit_temperatures(data.take(np.array(spread(60, 20))))
+    monkeypatch.setattr(calibration, "LOGITS", 20 * 2 * 2 + 3)  # of two frames and classes
+    assert fit_temperatures(data) == third
+    monkeypatch.setattr(calibration, "LOGITS", 1)
+    assert fit_temperatures(data) == fit_temperatures(data.take(np.array([0])))
+
+
+@pytest.mark.parametrize("measure", [reliability, calibration_errors])
+def test_the_logits_of_one_part_at_a_time_are_in_memory(measure, monkeypatch):
+    largest = 0
+
+    def counted(part: Split, depth: int) -> torch.Tensor:
+        nonlocal largest
+        logits = logits_of(part, depth)
+        largest = max(largest, len(logits))
+        return logits
+
+    logits_of = calibration._logits
+    monkeypatch.setattr(calibration, "_logits", counted)
+    monkeypatch.setattr(replay, "CHUNK", 7)
+    measure(drawn(1, videos=50))
+    assert largest == 7
+
+
 # --- comparison of policies --------------------------------------------------------------------------------
 
 
@@ -178,7 +207,7 @@ def test_a_network_without_exits_is_compared_by_confidence_only():
     val, test = (
         replace(
             data,
-            table=replace(data.table, features=data.table.features[:, :, 2:]),
+            table=replace(data.table, stored=data.table.stored[:, :, 2:]),
             costs=replace(COSTS, segments=(60,), heads=(0,)),
         )
         for data in (drawn(0, 100), drawn(1, 100))

@@ -243,7 +243,7 @@ def test_one_half_of_val_orders_the_path_and_the_other_tests_it():
     assert len(set(found.held_out.groups)) == 30
     assert is_held_out.sum() == found.held_out.num_videos == 120  # all videos of these groups
 
-    corrupted = replace(val.table, features=torch.where(is_held_out[:, None, None, None], 0, val.table.features))
+    corrupted = replace(val.table, stored=torch.where(is_held_out[:, None, None, None], 0, val.table.stored))
     again = certify(replace(val, table=corrupted), test, params)
     assert again.path == found.path
     assert certify(val, noisy(2), params).num_passed == found.num_passed

@@ -119,7 +119,7 @@ def git(*arguments: str) -> None:
 
 
 def commit() -> None:
-    git("init", "--quiet")
+    git("init", "--quiet", "--template=")
     git("add", "--all")
     git("commit", "--quiet", "--message", "run")
 
@@ -134,6 +134,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_seed(seed, lost=lost, gmacs=gmacs)
         write_run()
         commit()
+        git("gc", "--quiet")  # a few files, which every test copies
     return folder
 
 

@@ -184,7 +184,7 @@ def test_measurements_on_other_data_sets_are_not_drawn():
     assert title(figure) == title(published_results(HAND_MADE))
 
 
-@pytest.mark.parametrize("measured", [None, pd.concat([MEASURED] * 6)])
+@pytest.mark.parametrize("measured", [pytest.param(None, marks=pytest.mark.slow), pd.concat([MEASURED] * 6)])
 def test_labels_are_within_the_figure_and_do_not_overlap(measured):
     figure = published_results(TABLE, measured)
     figure.draw_without_rendering()
@@ -204,6 +204,7 @@ def test_an_unknown_network_is_drawn_too():
     assert legend(figure) == ["other network"]
 
 
+@pytest.mark.slow
 def test_the_same_figure_is_the_same_file(tmp_path):
     first, second = (save(published_results(HAND_MADE, MEASURED), tmp_path / name) for name in ("a.png", "b.png"))
     assert first.read_bytes() == second.read_bytes()

@@ -28,8 +28,8 @@ from tlee.paper.seeds import (
     STAGES,
     Trainings,
     collect,
+    costs,
     finding,
-    gains,
     inputs,
     limits_table,
     load_trainings,
@@ -134,26 +134,26 @@ def test_tables_and_the_finding():
     assert lines[2] == "| full network | 100.0% | 100.0% to 100.0% | 100% | 100% to 100% | 100.0% at 100% |"
     assert lines[4] == "| TLEE | 87.5% | 50.0% to 100.0% | 15% | 10% to 20% | 100.0% at 10% |"
     assert finding(RUNS.all) == (
-        "Expected to lose 1 point at most, TLEE needs 0.38 (0.25 to 0.50) of the GMACs of temporal only and "
-        "0.75 (0.50 to 1.00) of those of confidence (2 trainings, 95% intervals)."
+        "At equal cost, on average over budgets, the gain of TLEE in points of top-1 is "
+        "25.0 (20.0 to 30.0) on temporal only and 5.0 (0.0 to 10.0) on confidence (2 trainings, 95% intervals)."
     )
-    assert finding(RUNS.all, ["temporal"]).endswith("needs 0.38 (0.25 to 0.50) of the GMACs of temporal only "
-                                                    "(2 trainings, 95% intervals).")  # fmt: skip
-    assert gains(RUNS.all) == (
-        "At equal cost, on average over budgets, its gain in points of top-1 is "
-        "25.0 (20.0 to 30.0) on temporal only and 5.0 (0.0 to 10.0) on confidence."
+    assert finding(RUNS.all, ["temporal"]).endswith("is 25.0 (20.0 to 30.0) on temporal only (2 trainings, "
+                                                    "95% intervals).")  # fmt: skip
+    assert costs(RUNS.all) == (
+        "Expected to lose 1 point at most, it needs 0.38 (0.25 to 0.50) of the GMACs of temporal only and "
+        "0.75 (0.50 to 1.00) of those of confidence."
     )
     rows = limits_table(RUNS.all).splitlines()
     assert rows[0].endswith("| GMACs | of those of temporal only | of those of confidence |")
     assert rows[2] == "| 1 | 12.5 | 0.0 to 50.0 | 15.0% | 0.38 (0.25 to 0.50) | 0.75 (0.50 to 1.00) |"
     assert len(rows) == 2 + len(LIMITS)
-    parts = (scores_table(RUNS), finding(RUNS.all), gains(RUNS.all), "\n".join(rows))
+    parts = (scores_table(RUNS), finding(RUNS.all), costs(RUNS.all), "\n".join(rows))
     assert all(part in report(RUNS) for part in parts)
 
 
 def test_the_figure_has_each_run_the_mean_and_the_finding():
     axes = trade_off_of_seeds(CURVES, mean_curves(CURVES), RUNS.all.scores(1), finding(RUNS.all))
-    assert states(title(axes), "TLEE", "0.38", "0.25", "0.50", "temporal only")
+    assert states(title(axes), "TLEE", "25.0 (20.0 to 30.0) on temporal only")
     thin = [line for line in axes.lines if line.get_linewidth() < 1 and len(line.get_xdata()) > 1]
     assert [len(line.get_xdata()) for line in thin if line.get_color() == "#D55E00"] == [2, 3]
     bold = [line for line in axes.lines if line.get_linewidth() > 2 and len(line.get_xdata())]

@@ -312,6 +312,7 @@ def workspace(inside, monkeypatch) -> Path:
     return inside
 
 
+@pytest.mark.slow
 def test_experiments_are_gathered_and_averaged(inside):
     runs, missing = gather_runs()
     assert runs[0].name == "workspace"  # the last commit has the same results
@@ -323,12 +324,14 @@ def test_experiments_are_gathered_and_averaged(inside):
     assert "latency.threads" not in table
 
 
+@pytest.mark.slow
 def test_an_earlier_commit_without_a_run_is_named(inside):
     runs, missing = gather_runs(commits=2)
     assert len(runs) == 4
     assert missing["reason"].tolist() == ["no dvc.lock"]
 
 
+@pytest.mark.slow
 def test_parameters_changed_since_the_run_are_named(workspace):
     params = workspace / "params.yaml"
     params.write_text(params.read_text().replace("threads: 1 ", "threads: 2 "))  # affects no policy
@@ -338,6 +341,7 @@ def test_parameters_changed_since_the_run_are_named(workspace):
     assert name == "workspace" and "gates.beta" in reason and "run `dvc repro`" in reason
 
 
+@pytest.mark.slow
 def test_a_run_whose_latency_was_measured_with_another_seed_is_used(workspace):
     """As those of ``make seeds``, which leave out that stage."""
     lock = workspace / "dvc.lock"
@@ -348,6 +352,7 @@ def test_a_run_whose_latency_was_measured_with_another_seed_is_used(workspace):
     assert left_out() == [["workspace", "seed has changed since: run `dvc repro`"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new"), [("gmacs", "GFLOPs"), ("}", "")])
 def test_unusable_metrics_are_named(workspace, old, new):
     metrics = workspace / EVALUATION
@@ -356,12 +361,14 @@ def test_unusable_metrics_are_named(workspace, old, new):
     assert name == "workspace" and str(EVALUATION) in reason and "damaged" in reason
 
 
+@pytest.mark.slow
 def test_a_workspace_without_metrics_is_named(workspace):
     (workspace / EVALUATION).unlink()
     ((name, reason),) = left_out()
     assert (name, reason) == ("workspace", f"no {EVALUATION}")
 
 
+@pytest.mark.slow
 def test_a_run_without_a_newer_parameter_is_named(workspace):
     for name in ("params.yaml", "dvc.lock"):
         text = (workspace / name).read_text()
@@ -370,6 +377,7 @@ def test_a_run_without_a_newer_parameter_is_named(workspace):
     assert name == "workspace" and reason.startswith("no model.trained")
 
 
+@pytest.mark.slow
 def test_different_results_with_the_same_parameters_are_named(inside, monkeypatch):
     show_only(monkeypatch, "workspace", "HEAD")
     assert left_out() == []
@@ -379,6 +387,7 @@ def test_different_results_with_the_same_parameters_are_named(inside, monkeypatc
     assert name == "HEAD" and "same parameters as workspace" in reason
 
 
+@pytest.mark.slow
 def test_a_failed_experiment_is_named_although_git_has_earlier_metrics(inside, monkeypatch):
     shown = dvc.api.exp_show()
     monkeypatch.setattr(dvc.api, "exp_show", lambda num: [*shown[:-1], shown[-1] | {"State": "Failed"}])
@@ -392,6 +401,7 @@ def test_outside_of_git_the_error_is_one_line(tmp_path, monkeypatch):
     assert "git and DVC" in one_line(gather_runs)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(inside, root, capsys):
     cells = nbformat.read(root / "notebooks" / "tables.ipynb", as_version=4).cells
     names: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """The exit loop on stored features: what it decides, what it costs, what it skips."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import cycle, product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -226,10 +226,21 @@ def random_readout(**model: Any) -> Readout:
     return Readout(2, 2, small_params(overrides, **model)).eval()
 
 
+RULES, STEPS = ("exit", "visited", "published"), ("shared", "per_step")
+LEARNED = sorted(set(GATES) - {"random"})
+
+#: Pairs that have each reuse, rule of accumulation, gate and kind of step; the other pairs are slow tests.
+FEW_PAIRS = {*zip(REUSES, cycle(RULES), strict=False), *zip(LEARNED, cycle(STEPS), strict=False)}
+
+
+def pair(**kind: str):
+    return pytest.param(kind, marks=() if tuple(kind.values()) in FEW_PAIRS else pytest.mark.slow)
+
+
 #: Every kind of readout: reuse and accumulation, gate and steps.
 KINDS = [
-    *({"reuse": reuse, "accumulate": rule} for reuse, rule in product(REUSES, ("exit", "visited", "published"))),
-    *({"gate": gate, "readout": per} for gate, per in product(sorted(set(GATES) - {"random"}), ("shared", "per_step"))),
+    *(pair(reuse=reuse, accumulate=rule) for reuse, rule in product(REUSES, RULES)),
+    *(pair(gate=gate, readout=per) for gate, per in product(LEARNED, STEPS)),
     {"method": "frameexit"},
     {"reuse": "mean", "accumulate": "visited", "gate": "frameexit", "readout": "per_step"},
     {"labels": "multi"},
@@ -374,5 +385,5 @@ def test_what_policies_have_in_common_is_computed_once():
 
 
 def test_giga_macs_are_macs():
-    outcomes = Outcomes(torch.zeros(1, 2), torch.zeros(1, 3), torch.tensor([2_500_000_001]))
+    outcomes = Outcomes(logits=torch.zeros(1, 2), exit_depths=torch.zeros(1, 3), macs=torch.tensor([2_500_000_001]))
     assert outcomes.gmacs.tolist() == [2.500000001]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from support import authors_networks as authors
+from support.slow import slow_but
 from support.small import COSTS, identity_readout, small_params, video
 from torch import nn
 
@@ -59,8 +60,9 @@ def random_case(seed: int, layer_exits: bool) -> Case:
     return Case(state, features, authors.between(confidences[:, 0], 0.9), layer)
 
 
-@pytest.mark.parametrize("layer_exits", [True, False])  # their `test_fine`, and their `test`
-@pytest.mark.parametrize("reuse", REUSES)
+# Their `test_fine` has layer exits, their `test` none.
+@pytest.mark.parametrize("layer_exits", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("reuse", slow_but(["max"], REUSES))
 @torch.inference_mode()
 def test_all_decisions_are_those_of_the_published_loop(reuse, layer_exits):
     others_agree, last_frames = 0, 0

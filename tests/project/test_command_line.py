@@ -130,6 +130,8 @@ def test_the_guarantee_line_states_the_limit_and_the_result_on_test():
     assert states(line, "95% confidence", "TLEE", "17%", "at most 5%", "0 of 80", "2 of 256")
     none = guarantee_line(guarantee | {"passed": 0, "max_harm": 1.0, "needed_videos": 299})
     assert states(none, "95% confidence", "no", "TLEE", "at most 1%", "299", "80")
+    harmful = guarantee_line(guarantee | {"passed": 0})
+    assert states(harmful, "95% confidence", "no", "TLEE", "at most 5%", "most conservative", "too many of the 80")
 
 
 def test_the_latency_line_compares_real_exits_with_the_full_network_and_the_ideal():

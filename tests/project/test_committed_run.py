@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,9 @@ from support.torture import FULL_DISKS, KILLS, STAGES, summary
 from tlee.paper.ablation import VARIANTS
 from tlee.paper.replicates import areas_table
 from tlee.paper.seeds import (
+    costs,
     draw,
     finding,
-    gains,
     limits_table,
     load_trainings,
     read_trainings,
@@ -46,11 +47,12 @@ def committed() -> dict[str, bytes]:
     """The files of the last commit that this is about, by path."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    names = git("ls-tree", "-r", "--name-only", "HEAD").decode().splitlines()
     about = re.compile(
         r"(results|tlee|notebooks)/|(params|dvc)\.yaml$|dvc\.lock$|data\.dvc$|README\.md$|docs/(results|failures)\.md$"
     )
-    return {name: git("show", f"HEAD:{name}") for name in names if about.match(name)}
+    with tarfile.open(fileobj=io.BytesIO(git("archive", "HEAD"))) as archive:
+        files = [member for member in archive if member.isfile() and about.match(member.name)]
+        return {member.name: archive.extractfile(member).read() for member in files}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,7 @@ def test_stages_have_seen_the_committed_clips_and_notebooks(committed, lock):
                 assert dependency["md5"] == expected, f"{name} ran on another {dependency['path']}: run `dvc repro`"
 
 
+@pytest.mark.slow
 def test_stages_have_seen_the_committed_code(committed, tmp_path):
     for path, content in committed.items():
         folder, _, name = path.rpartition("/")
@@ -142,7 +145,7 @@ def test_the_documents_quote_five_trainings(committed, seeds):
     readme, results = committed["README.md"].decode(), committed["docs/results.md"].decode()
     assert found.all.num_seeds == 5
     assert scores_table(found) in readme
-    assert f"{finding(found.all)} {gains(found.all)}" in readme.replace("\n", " ")
+    assert f"{finding(found.all)} {costs(found.all)}" in readme.replace("\n", " ")
     assert "results/figures/seeds/trade_off.png" in readme
     assert areas_table(found.all) in results
     assert limits_table(found.all) in results
@@ -181,11 +184,11 @@ def test_the_committed_run_shows_what_the_kit_is_for(committed):
     tlee, full = methods["tlee"], methods["full"]
     assert 0.90 <= full["score"] <= 0.95
     assert tlee["score"] >= full["score"] - 0.01
-    assert tlee["share_of_full"] <= 0.25
+    assert tlee["share_of_full"] <= 0.5
     trace = pd.read_csv(io.BytesIO(committed["results/plots/evaluate/trace.csv"]))
     correct = trace.pivot(index="video", columns="method", values="correct").astype(bool)
     for single in ("temporal", "layer"):
-        assert tlee["gmacs"] <= 0.8 * methods[single]["gmacs"]
+        assert tlee["area"] > methods[single]["area"]
         won, lost = (correct["tlee"] & ~correct[single]).sum(), (correct[single] & ~correct["tlee"]).sum()
         assert not won + lost or binomtest(won, won + lost, alternative="less").pvalue > 0.05  # no worse but by chance
     assert methods["step_by_step_agreement"] == 1.0
@@ -193,7 +196,17 @@ def test_the_committed_run_shows_what_the_kit_is_for(committed):
     assert guarantee["simulated_violation_rate"] <= guarantee["allowed_violation_rate"]
     assert guarantee["test"]["harm"] <= guarantee["max_harm"] / 100
     assert latency["real_to_ideal"] <= 1.5
-    assert latency["real_to_full"] <= 0.5
+    assert latency["real_to_full"] < 1
+
+
+def test_the_five_trainings_show_what_the_kit_is_for(seeds):
+    """On test, beyond chance: TLEE is better at equal cost, and cheaper with a limit of five points."""
+    runs = read_trainings(seeds).all
+    rivals = ["temporal", "layer", "confidence"]
+    assert (runs.areas().set_index("method").loc[rivals, "gain_low"] > 0).all()
+    losses = runs.losses(5.0).set_index("method")
+    assert (losses.loc[rivals, "ratio_high"] < 1).all()
+    assert losses.loc["tlee", "loss_low"] <= 5
 
 
 def test_the_committed_trials_of_kills_and_full_disks_all_ended_well(committed):

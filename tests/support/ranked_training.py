@@ -9,8 +9,9 @@ from tlee.clips import load_clips
 from tlee.distributed.launch import on_all_devices
 from tlee.errors import UserError
 from tlee.features import store_features
-from tlee.model import TLEE, to_fastest_layout
+from tlee.model import TLEE
 from tlee.params import Params
+from tlee.throughput import prepare
 from tlee.training.backbone import PretrainTask, pretrain, validate
 from tlee.training.branches import STRATEGIES, BranchTask, train_branches
 from tlee.training.loop import Task, fit
@@ -48,7 +49,7 @@ def ten_steps(params: Params, state: Path, *, kind: type[Double] = Double, branc
     """Train a network, or the branches of all strategies, for ten steps; return the history."""
     clips, val = load_clips("train", params, augment=True, draw=params.pretrain.frames), load_clips("val", params)
     torch.manual_seed(0)
-    model = to_fastest_layout(TLEE(params, 3).double())
+    model = prepare(TLEE(params, 3).double())
     heads = {strategy: model.new_branches().double() for strategy in STRATEGIES}
     task = kind(BranchTask(model, heads) if branches else PretrainTask(model))
     settings = params.pretrain.model_copy(update={"precision": "64-true"})

@@ -11,6 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 
+ONE_THREAD = onnxruntime.SessionOptions()  #: since threads of each of hundreds of engines take longer than its graph
+ONE_THREAD.intra_op_num_threads = 1
+
 
 class Cudart:
     """The functions of ``libcudart.so`` that the runner calls, with one stream."""
@@ -126,7 +129,8 @@ def tensorrt(cudart: Cudart, version: str) -> SimpleNamespace:
 
     class Engine:
         def __init__(self, plan: bytes):
-            self.session = onnxruntime.InferenceSession(plan.split(b"\n", 1)[1], providers=["CPUExecutionProvider"])
+            graph = plan.split(b"\n", 1)[1]
+            self.session = onnxruntime.InferenceSession(graph, ONE_THREAD, providers=["CPUExecutionProvider"])
             self.names = [tensor.name for tensor in (*self.session.get_outputs(), *self.session.get_inputs())]
             setattr(self, "num_bindings" if old else "num_io_tensors", len(self.names))
             setattr(self, "get_binding_name" if old else "get_tensor_name", self.names.__getitem__)

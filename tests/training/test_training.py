@@ -13,7 +13,7 @@ from support.small import T, identity_readout, random_clips, random_network, sma
 from torch import nn
 
 from tlee.errors import UserError
-from tlee.model import TLEE, to_fastest_layout
+from tlee.model import TLEE
 from tlee.paths import LOCK
 from tlee.resumption import remove_recorded
 from tlee.training.backbone import PretrainTask
@@ -271,21 +271,6 @@ def test_branches_learn_a_share_from_the_full_depth_and_it_learns_nothing_from_t
     same = features[:, :, 2:].expand(-1, -1, 3, -1)  # branches that predict what the full depth does
     model.exit_features = lambda clips: same
     torch.testing.assert_close(task(clips, targets, rows), full)
-
-
-@pytest.mark.parametrize(
-    "settings", [{}, {"model.backbone": "x3d_s", "extract.clip_frames": 13}], ids=["frames", "clips"]
-)
-def test_channels_go_last_and_nothing_else_changes(settings):
-    """Branches of a network over clips read maps without time, so that both kinds of weights occur."""
-    model = TLEE(small_params(settings, num_branches=1, crm_scale=3), classes=2).eval()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert to_fastest_layout(model) is model
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    weights = [weight for weight in model.parameters() if weight.dim() in layouts]
-    assert {weight.dim() for weight in weights} == ({4, 5} if settings else {4})
-    assert all(weight.is_contiguous(memory_format=layouts[weight.dim()]) for weight in weights)
 
 
 # --- branches -------------------------------------------------------------------------------------------

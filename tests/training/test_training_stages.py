@@ -12,10 +12,12 @@ from support.stores import write_small_stores
 
 from tlee.backbones import BACKBONES
 from tlee.errors import UserError
+from tlee.evaluation.evaluate import evaluate_splits
+from tlee.evaluation.step_by_step import step_by_step_agreement
 from tlee.features import load_features, store_features
 from tlee.model import TLEE, load_trained, whole
 from tlee.params import METHOD_SETTINGS, Params
-from tlee.paths import MODELS, RUNS
+from tlee.paths import MODELS, RUNS, SPLITS
 from tlee.training.backbone import pretrain
 from tlee.training.branches import STRATEGIES, UNCHANGED, train_branches
 from tlee.training.gates import Pairs, train_gates
@@ -113,6 +115,26 @@ def test_the_stored_features_are_those_of_the_trained_network(stores):
         assert table.classes == ["red", "green", "blue"]
     views = load_features("train").features.chunk(2)
     assert not torch.allclose(*views)  # each is augmented anew
+
+
+def test_features_in_float16_take_half_the_space_and_are_rounded_ones(stores):
+    train(quick())
+    exact = {split: load_features(split).features.clone() for split in SPLITS}
+    store_features(quick({"branches.feature_precision": "float16"}))
+    for split, features in exact.items():
+        table = load_features(split)
+        assert table.stored.equal(features.half())
+        assert table.stored.nbytes == features.nbytes / 2
+        assert table.features.dtype == torch.float32
+    assert train_gates(quick()).pairs
+
+
+def test_the_network_agrees_with_features_in_float16(stores):
+    params = quick({"branches.feature_precision": "float16"})
+    train(params)
+    agreement = step_by_step_agreement(evaluate_splits(params), params)
+    assert agreement["full"] == 1
+    assert agreement.min() >= 0.8
 
 
 def test_the_same_seed_trains_the_same_network(stores):

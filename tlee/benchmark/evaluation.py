@@ -129,7 +129,7 @@ def _table(path: Path, workload: Workload, num_videos: int, means: np.ndarray) -
     stored.flush()
     names = [f"video {number}" for number in range(num_videos)]
     return FeatureTable(
-        features=torch.from_numpy(np.load(path, mmap_mode="c")),
+        stored=torch.from_numpy(np.load(path, mmap_mode="c")),
         all_labels=SparseLabels(
             torch.arange(num_videos + 1) * workload.labels,
             torch.from_numpy(classes.flatten().astype(np.int32)),

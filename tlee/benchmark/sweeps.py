@@ -72,7 +72,7 @@ def _split(path: Path, readout: Readout, costs: Costs) -> Split:
 @torch.inference_mode()
 def _random_policies(split: Split, num_policies: int) -> list[Thresholds]:
     """Draw thresholds at random quantiles of the scores of some videos."""
-    features, readout, exits = split.table.features[:64], split.readout, range(split.num_exits)
+    features, readout, exits = split.table.part(slice(64)).features, split.readout, range(split.num_exits)
     confidence = [readout.probabilities(readout.prefix_logits(features, b)).amax(-1).flatten() for b in exits]
     gate = [scores.flatten() for scores in gate_scores(readout, features)]
     draws = torch.rand(num_policies, 4, split.num_exits, generator=torch.Generator().manual_seed(0)).tolist()

@@ -16,7 +16,6 @@ from tlee.evaluation.replay import Split
 from tlee.evaluation.results import Results
 from tlee.evaluation.search import Candidate, Search, afford, choose
 from tlee.features import load_features
-from tlee.metrics import confusion
 from tlee.model import load_trained
 from tlee.params import EvaluateParams, Params
 from tlee.policies.files import save_policies
@@ -82,10 +81,14 @@ class Evaluation:
         exits = self.results[self.method].exit_depths
         return torch.stack([(exits == depth).double().mean(0) for depth in range(self.test.num_exits)], dim=1).numpy()
 
-    def confusion(self) -> np.ndarray:
-        """Counts ``[C, C]``: rows are the truth (the first class of a video), columns the prediction."""
-        table = self.test.table
-        return confusion(self.results[self.method].predictions, table.labels, len(table.classes)).numpy()
+    def confusions(self) -> pd.DataFrame:
+        """Number of ``videos`` of each pair of ``truth`` (the first class of a video) and ``prediction`` that occurs.
+
+        Classes by index; one row a pair, in their order.
+        """
+        labels, predictions = self.test.table.labels, self.results[self.method].predictions
+        pairs = pd.DataFrame({"truth": labels, "prediction": predictions})
+        return pairs.value_counts(sort=False).rename("videos").reset_index()
 
     def trace(self, method: str) -> pd.DataFrame:
         """Predictions of a policy, one row a video, with its cost and the depths of its exits in visiting order."""

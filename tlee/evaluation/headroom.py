@@ -78,8 +78,8 @@ def _curves(evaluation: Evaluation, params: Params) -> dict[str, pd.DataFrame]:
 
 
 def _as_good_as_full_depth(split: Split) -> Split:
-    features = split.table.features
-    return replace(split, table=replace(split.table, features=features[:, :, -1:].expand_as(features)))
+    stored = split.table.stored
+    return replace(split, table=replace(split.table, stored=stored[:, :, -1:].expand_as(stored)))
 
 
 def _points(tried: list[Candidate], split: Split) -> list[tuple[Candidate, dict]]:

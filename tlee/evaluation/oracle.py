@@ -22,8 +22,9 @@ def oracle(split: Split, stays_correct: bool = False) -> Outcomes:
     cost = _costs(split).flatten()
     logits, parts = [], []
     for _, part in split.chunks():
+        features = part.table.features
         with torch.inference_mode():
-            by_depth = [readout.prefix_logits(part.table.features, depth) for depth in range(depths)]
+            by_depth = [readout.prefix_logits(features, depth) for depth in range(depths)]
         each = torch.stack(by_depth, dim=2).flatten(1, 2)  # [n, T * (B + 1), C]
         truth = part.table.truth.repeat_interleave(frames * depths, 0)
         correct = is_correct(each.flatten(0, 1), truth).view(len(each), -1)
@@ -35,7 +36,7 @@ def oracle(split: Split, stays_correct: bool = False) -> Outcomes:
     taken = torch.cat(parts)
     step, depth = taken // depths, taken % depths
     exit_depths = torch.where(torch.arange(frames) <= step[:, None], depth[:, None], -1)
-    return Outcomes(torch.cat(logits), exit_depths, cost[taken])
+    return Outcomes(logits=torch.cat(logits), exit_depths=exit_depths, macs=cost[taken])
 
 
 def oracle_curve(split: Split, results: Results, steps: int = STEPS) -> pd.DataFrame:

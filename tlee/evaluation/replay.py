@@ -36,7 +36,7 @@ class Split:
 
     @property
     def source(self) -> StoredFeatures:
-        return StoredFeatures(self.table.features)
+        return StoredFeatures(self.table.stored)
 
     @property
     def num_videos(self) -> int:
@@ -45,7 +45,7 @@ class Split:
     @property
     def num_frames(self) -> int:
         """``T``"""
-        return self.table.features.shape[1]
+        return self.table.stored.shape[1]
 
     @property
     def num_exits(self) -> int:
@@ -160,4 +160,4 @@ class _Judging:
 
 
 def _rows(outcomes: Outcomes, rows: slice) -> Outcomes:
-    return Outcomes(*(values[rows] for values in (outcomes.logits, outcomes.exit_depths, outcomes.macs)))
+    return Outcomes(**{name: values[rows] for name, values in vars(outcomes).items()})

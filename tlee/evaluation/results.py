@@ -7,25 +7,22 @@ from typing import Any
 
 import torch
 
-from tlee.costs import GIGA
 from tlee.labels import SparseLabels
 from tlee.metrics import is_correct
-from tlee.policies.inference import Outcomes
+from tlee.policies.inference import ExitsTaken, Outcomes
 
 COLUMNS = ("predictions", "correct", "in_top5", "confidence", "likelihood", "exit_depths", "macs")
 
 
-@dataclass(frozen=True)
-class Results:
-    """Answers of a policy on ``N`` videos compared with the truth, exits and cost."""
+@dataclass(frozen=True, kw_only=True)
+class Results(ExitsTaken):
+    """Answers of a policy on ``N`` videos compared with the truth, exits (``int8``) and cost."""
 
     predictions: torch.Tensor  #: predicted classes, ``[N]``
     correct: torch.Tensor  #: booleans ``[N]``: the prediction is one of the video's classes
     in_top5: torch.Tensor  #: booleans ``[N]``: one of the five most probable classes is
     confidence: torch.Tensor  #: largest class probability, ``[N]``
     likelihood: torch.Tensor  #: sum of the probabilities of the video's classes, ``[N]``
-    exit_depths: torch.Tensor  #: ``int8 [N, T]``, depth at which each frame was left; -1: not processed
-    macs: torch.Tensor  #: ``[N]``, everything that ran
     mean_ap: float = math.nan  #: mean average precision, if it is the metric
 
     @classmethod
@@ -47,13 +44,3 @@ class Results:
         """Join the results of parts of the videos, and put the videos of all of them in ``order``."""
         columns: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts])[order] for name in COLUMNS}
         return replace(parts[0], **columns)
-
-    @property
-    def frames(self) -> torch.Tensor:
-        """Number of frames processed, ``[N]``."""
-        return (self.exit_depths >= 0).sum(1)
-
-    @property
-    def gmacs(self) -> torch.Tensor:
-        """Cost in GMACs, ``[N]``."""
-        return self.macs.double() / GIGA

@@ -20,8 +20,9 @@ def step_by_step_agreement(evaluation: Evaluation, params: Params) -> pd.Series:
     """Share of test videos, for each policy, on which the network itself agrees with the replay.
 
     They agree if exits, prediction and cost are the same; the stored features are not used. The network runs on the
-    device ``compute.accelerator``, readouts on the CPU as in the replay. A temporal shift makes features depend on
-    earlier exits, so there, and only there, the replay is an approximation.
+    device ``compute.accelerator``, readouts on the CPU as in the replay. The replay is an approximation in two cases
+    only: a temporal shift makes features depend on earlier exits, and features stored in float16 are rounded, whereas
+    those of the network are not: a frame may be left at another exit where a score all but equals its threshold.
     """
     device = device_of(params.compute)
     model = load_trained(params, "pretrain", "branches", "gates")[0].to(device)

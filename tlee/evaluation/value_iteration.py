@@ -155,7 +155,7 @@ def _along(split: Split, rows: torch.Tensor, exit_depths: torch.Tensor) -> Paths
     """Take the videos ``rows [P]`` along the paths ``exit_depths [P, T]``."""
     readout, frames, exits = split.readout, split.num_frames, split.num_exits
     temperatures = split.temperatures or (1.0,) * exits
-    features, truth = split.table.features, split.table.all_labels.dense(rows)
+    stored, truth = split.source, split.table.all_labels.dense(rows)
     shown, correct = list[list[torch.Tensor]](), torch.zeros(len(rows), frames, exits, dtype=torch.double)
     known, before = Accumulated.nothing(len(rows)), None
     with torch.inference_mode():
@@ -163,7 +163,7 @@ def _along(split: Split, rows: torch.Tensor, exit_depths: torch.Tensor) -> Paths
             left = Accumulated(torch.empty(len(rows), readout.width), torch.empty(len(rows), 1))
             last, answers = known, list[torch.Tensor]()
             for b in range(exits):
-                last = readout.accumulate(readout.base(known, last, t), features[:, t, b].index_select(0, rows))
+                last = readout.accumulate(readout.base(known, last, t), stored.feature(rows, t, b))
                 answers.append(readout.probabilities(readout.classify(last.z, t) / temperatures[b]))
                 correct[:, t, b] = truth.gather(1, answers[b].argmax(1, keepdim=True))[:, 0]
                 leaving = (exit_depths[:, t] == b).nonzero()[:, 0]

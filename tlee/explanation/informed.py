@@ -46,7 +46,7 @@ def run_informed(split: Split, truth: SplitTruth, plans: Mapping[str, Plan]) -> 
             outcomes = _look(split.take(rows.numpy()), truth.take(rows), plan.depth).stop(plan)
             logits[rows], exit_depths[rows] = outcomes.logits, outcomes.exit_depths
             macs[rows] = outcomes.macs.long()
-    return Outcomes(logits, exit_depths, macs)
+    return Outcomes(logits=logits, exit_depths=exit_depths, macs=macs)
 
 
 def choose_plans(val: Split, truth: SplitTruth, max_loss: float) -> pd.DataFrame:
@@ -115,12 +115,14 @@ class _Look:
         macs = self.split.costs.of_paths(exit_depths, self.split.readout.accumulates_passed)
         if plan.confidence < NEVER:  # then every informative frame is classified
             macs = macs + (seen[videos, step] - 1).clamp(min=0) * self.split.costs.classifier
-        return Outcomes(self.logits[videos, step], exit_depths, macs)
+        return Outcomes(logits=self.logits[videos, step], exit_depths=exit_depths, macs=macs)
 
 
 @torch.inference_mode()
 def _look(split: Split, truth: SplitTruth, depth: int) -> _Look:
-    readout, exit_depths = split.readout, torch.where(truth.informative, depth, 0)
-    z = readout.along(split.table.features, exit_depths)
-    logits = torch.stack([readout.classify(z[:, t], t) for t in range(z.shape[1])], dim=1)
+    readout, exit_depths, parts = split.readout, torch.where(truth.informative, depth, 0), []
+    for rows, part in split.chunks():
+        z = readout.along(part.table.features, exit_depths[rows])
+        parts.append(torch.stack([readout.classify(z[:, t], t) for t in range(z.shape[1])], dim=1))
+    logits = torch.cat(parts)
     return _Look(split, truth.informative, exit_depths, logits, readout.probabilities(logits).amax(2))

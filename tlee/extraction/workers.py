@@ -1,5 +1,6 @@
 """Workers that read videos: processes of this machine, or of a cluster."""
 
+import logging
 import os
 import threading
 import time
@@ -15,6 +16,8 @@ from tlee.errors import UserError
 
 CHECK_EVERY = 1.0  # seconds
 TASKS = "tlee.extraction.parts"  #: module of what workers do
+
+_RETRIES = {"max_restarts": -1, "max_task_retries": 3}  # of ray's workers that die; as many tries as dask's
 
 
 class Workers:
@@ -82,7 +85,7 @@ def _dask_workers(address: str) -> Iterator[Workers]:
         except TimeoutError:
             raise _unreachable(address, "the scheduler has no workers") from None
         except ImportError as error:
-            raise UserError(f"`compute.jobs` is {address}, but a worker says: {error}: install the kit there") from None
+            raise _without_kit(address, str(error)) from None
         yield workers
 
 
@@ -93,17 +96,31 @@ def _ray_workers(address: str) -> Iterator[Workers]:
         from ray.util.joblib import register_ray
     except ImportError:
         raise _not_installed(address, "ray") from None
+
+    def import_error() -> str:  # local: a worker without this module can run it too
+        try:
+            import_module(TASKS)
+        except ImportError as error:
+            return str(error)
+        return ""
+
     register_ray()
     try:
-        connection = ray.init(address=address)
+        connection = ray.init(address=address, logging_level=logging.ERROR)
     except ConnectionError:
         raise _unreachable(address, "no cluster answers") from None
-    with connection, joblib.parallel_config("ray"):
+    with connection, joblib.parallel_config("ray", ray_remote_args=_RETRIES):
+        if reason := ray.get(ray.remote(import_error).remote()):
+            raise _without_kit(address, reason)
         yield Workers(-1, streams=False)
 
 
 def _unreachable(address: str, reason: str) -> UserError:
     return UserError(f"`compute.jobs` is {address}, but {reason}: start the cluster, or set -1 for this machine")
+
+
+def _without_kit(address: str, reason: str) -> UserError:
+    return UserError(f"`compute.jobs` is {address}, but a worker says: {reason}: install the kit there")
 
 
 def _not_installed(address: str, name: str) -> UserError:

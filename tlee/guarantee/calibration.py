@@ -22,9 +22,11 @@ from tlee.methods import display_name
 from tlee.metrics import calibration_error, is_correct
 from tlee.params import Params
 from tlee.records import save_table
+from tlee.subsets import spread
 
 BINS = 15  #: number of bins of confidence, of equal width, as in Guo et al.
 TEMPERATURES = (0.05, 20.0)  #: range of the fit; if no video of ``val`` is misclassified the best fit would be 0
+LOGITS = 2**25  #: logits that a temperature is fitted to, at most: 128 MiB, and some copies
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,11 @@ def calibrate(val: Split, test: Split, params: Params) -> Calibration:
 def fit_temperatures(split: Split) -> tuple[float, ...]:
     """Return the temperature of each depth that minimises the loss over all videos and time steps.
 
-    All frames exit at that depth.
+    All frames exit at that depth. With many classes the videos are as many as have ``LOGITS``, evenly spread.
     """
+    fitting = max(LOGITS // (split.num_frames * split.readout.classes), 1)
+    if split.num_videos > fitting:
+        split = split.take(np.array(spread(split.num_videos, fitting)))
     targets = split.table.targets(split.readout.multi_label).unsqueeze(1)
     targets = targets.expand(-1, split.num_frames, *targets.shape[2:])
 
@@ -150,12 +155,15 @@ def _verdict(row: pd.Series) -> str:
 def _predictions(split: Split) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return, for each depth, the confidence and correctness of every prediction, ``[N * T]`` each."""
     temperatures = split.temperatures or (1.0,) * split.num_exits
-    truth = split.table.truth.repeat_interleave(split.num_frames, 0)
-    predictions = []
-    for depth, temperature in enumerate(temperatures):
-        probabilities = split.readout.probabilities(_logits(split, depth).flatten(0, 1) / temperature)
-        predictions.append((probabilities.amax(1), is_correct(probabilities, truth)))
-    return predictions
+    shape = (split.num_exits, split.num_videos, split.num_frames)
+    confidence, correct = torch.empty(shape), torch.empty(shape, dtype=torch.bool)
+    for rows, part in split.chunks():
+        truth = part.table.truth.repeat_interleave(part.num_frames, 0)
+        for depth, temperature in enumerate(temperatures):
+            probabilities = part.readout.probabilities(_logits(part, depth).flatten(0, 1) / temperature)
+            confidence[depth, rows] = probabilities.amax(1).view(-1, part.num_frames)
+            correct[depth, rows] = is_correct(probabilities, truth).view(-1, part.num_frames)
+    return list(zip(confidence.flatten(1), correct.flatten(1), strict=True))
 
 
 def _logits(split: Split, depth: int) -> torch.Tensor:

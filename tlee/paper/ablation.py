@@ -27,6 +27,7 @@ from tlee.loading import Examples
 from tlee.model import TLEE, load_trained, without_initial_weights
 from tlee.params import Params, TrainingParams, change
 from tlee.paths import SPLITS
+from tlee.throughput import prepare
 from tlee.training.branches import BranchTask, random_depths
 from tlee.training.gates import GateTask
 from tlee.training.loop import Task, fit, state_file
@@ -151,7 +152,7 @@ def _assemble(params: Params, trained: TLEE, num_classes: int) -> TLEE:
 def _stored_features(num_exits: int) -> Tables:
     """Load the exit features of the pipeline, of the deepest ``num_exits`` exits."""
     tables = {split: load_features(split) for split in SPLITS}
-    return {split: replace(table, features=table.features[:, :, -num_exits:]) for split, table in tables.items()}
+    return {split: replace(table, stored=table.stored[:, :, -num_exits:]) for split, table in tables.items()}
 
 
 def _train_branches(branches: nn.ModuleList, trained: TLEE, params: Params) -> nn.ModuleList:
@@ -186,5 +187,5 @@ def _train_readout(network: TLEE, table: FeatureTable, params: Params, features:
 def _fit(name: str, task: Task, data: Examples, settings: TrainingParams, params: Params) -> None:
     state = state_file(f"ablation-{name}", params)
     accelerator = device_of(params.compute).type
-    fit(task, data, settings, seed=params.seed, validate=dict, state=state, accelerator=accelerator)
+    fit(prepare(task), data, settings, seed=params.seed, validate=dict, state=state, accelerator=accelerator)
     state.unlink(missing_ok=True)

@@ -54,6 +54,7 @@ COMMON: Settings = {
     "branches.learning_rate": 0.0003,
     "branches.weight_decay": 0.01,
     "branches.train_views": 2,
+    "branches.feature_precision": "float32",
     "gates.epochs": 3,
     "gates.batch_clips": 256,
     "gates.learning_rate": 0.001,
@@ -87,7 +88,7 @@ COMMON: Settings = {
     "compute.jobs": -1,
 }
 
-LARGE: Settings = {"branches.train_views": 1}  #: limits the size of the exit features, which are held in memory
+LARGE: Settings = {"branches.train_views": 1}  #: limits the size of the exit features
 FROM_YOUTUBE: Settings = {"extract.max_failed_share": 0.2, **LARGE}  #: videos disappear from there
 
 #: A data set of a hundred to a thousand clips, trained on a CPU (docs/real_clips.md).

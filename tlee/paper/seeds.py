@@ -170,7 +170,7 @@ def report(trainings: Trainings) -> str:
     parts = [
         "README.md:",
         scores_table(trainings),
-        f"{finding(trainings.all)} {gains(trainings.all)}",
+        f"{finding(trainings.all)} {costs(trainings.all)}",
         "docs/results.md:",
         areas_table(trainings.all),
         limits_table(trainings.all),
@@ -179,23 +179,26 @@ def report(trainings: Trainings) -> str:
 
 
 def finding(runs: Replicates, references: Sequence[str] = REFERENCES) -> str:
-    """State the cost of ``runs.own`` relative to ``references``, with intervals, in one sentence."""
-    losses = runs.losses(LIMIT).set_index("method").loc[_references(runs, references)]
-    listed = _listed(f"{_ratio(row)} of those of {_short(name)}" for name, row in losses.iterrows())
-    return (
-        f"Expected to lose {LIMIT:g} {'point' if LIMIT == 1 else 'points'} at most, {display_name(runs.own)} needs "
-        f"{listed.replace('those', 'the GMACs', 1)} ({runs.num_runs} trainings, 95% intervals)."
-    )
-
-
-def gains(runs: Replicates) -> str:
-    """State the gains of ``runs.own`` at equal cost on ``REFERENCES``, with intervals, in one sentence."""
+    """State the gains of ``runs.own`` at equal cost on ``references``, with intervals, in one sentence."""
     areas = 100 * runs.areas().set_index("method")
     listed = _listed(
         f"{row['gain']:.1f} ({row['gain_low']:.1f} to {row['gain_high']:.1f}) on {_short(name)}"
-        for name, row in areas.loc[_references(runs, REFERENCES)].iterrows()
+        for name, row in areas.loc[_references(runs, references)].iterrows()
     )
-    return f"At equal cost, on average over budgets, its gain in points of top-1 is {listed}."
+    return (
+        f"At equal cost, on average over budgets, the gain of {display_name(runs.own)} in points of top-1 is {listed} "
+        f"({runs.num_runs} trainings, 95% intervals)."
+    )
+
+
+def costs(runs: Replicates) -> str:
+    """State the cost of ``runs.own`` relative to ``REFERENCES``, with intervals, in one sentence."""
+    losses = runs.losses(LIMIT).set_index("method").loc[_references(runs, REFERENCES)]
+    listed = _listed(f"{_ratio(row)} of those of {_short(name)}" for name, row in losses.iterrows())
+    return (
+        f"Expected to lose {LIMIT:g} {'point' if LIMIT == 1 else 'points'} at most, it needs "
+        f"{listed.replace('those', 'the GMACs', 1)}."
+    )
 
 
 def scores_table(trainings: Trainings) -> str:

@@ -65,10 +65,13 @@ def guarantee_line(guarantee: dict[str, Any], method: str = "tlee") -> str:
     name, test = display_name(method), guarantee["test"]
     confidence, limit = f"With {guarantee['confidence']:.0%} confidence", f"{guarantee['max_harm']:g}% of unseen videos"
     if not guarantee["passed"]:
-        return (
-            f"{confidence}, no early-exit policy of {name} can be guaranteed to harm at most {limit}: this requires "
-            f"{guarantee['needed_videos']} held-out videos without harm, and {guarantee['videos']} are available."
+        needed, videos = guarantee["needed_videos"], guarantee["videos"]
+        reason = (
+            f"this requires {needed} held-out videos without harm, and {videos} are available."
+            if videos < needed
+            else f"the most conservative one already harms too many of the {videos} held-out videos."
         )
+        return f"{confidence}, no early-exit policy of {name} can be guaranteed to harm at most {limit}: {reason}"
     return (
         f"{confidence}, {name} at {guarantee['share_of_full']:.0%} of the full network's GMACs harms at most {limit} "
         f"(correct at full depth, wrong at the exit taken): {guarantee['harmful']} of {guarantee['videos']} held-out "

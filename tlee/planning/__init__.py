@@ -52,7 +52,10 @@ def report(table: pd.DataFrame) -> str:
             "Memory is that of a notebook, besides what its imports take (0.6 GB); that of a GPU is not in it."
         )
     if disk > free:
-        lines.append("The disk is too small: make space, or lower extract.frames or extract.short_side.")
+        lines.append(
+            "The disk is too small: make space, lower extract.frames, extract.short_side or branches.train_views, or "
+            "set branches.feature_precision to float16."
+        )
     return "\n".join(lines)
 
 

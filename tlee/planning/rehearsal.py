@@ -202,9 +202,10 @@ def _time_epochs(stage: str, train: Callable[[Params], object], params: Params, 
 def _enlarged(split: Split, videos: int) -> Split:
     """Return ``videos`` copies of the videos of a split, in groups of their own, with confident predictions."""
     table = split.table.take(np.arange(videos) % split.num_videos)
-    noise = torch.randn(table.features.shape, generator=torch.Generator().manual_seed(0))
-    features = table.features + noise * table.features.std()
-    return replace(split, table=replace(table, features=features, groups=[str(row) for row in range(videos)]))
+    features = table.features
+    noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
+    stored = (features + noise * features.std()).to(table.stored.dtype)
+    return replace(split, table=replace(table, stored=stored, groups=[str(row) for row in range(videos)]))
 
 
 def _evaluate(val: Split, test: Split, params: Params) -> None:

@@ -20,18 +20,12 @@ from tlee.readout import Accumulated, Readout
 CHUNK = 512  #: videos whose features are in memory at once
 
 
-@dataclass(frozen=True)
-class Outcomes:
-    """Answers, exits and cost of a policy on ``N`` videos."""
+@dataclass(frozen=True, kw_only=True)
+class ExitsTaken:
+    """Exits and cost of ``N`` videos."""
 
-    logits: torch.Tensor  #: ``[N, C]``, at the exit where the video stopped
     exit_depths: torch.Tensor  #: ``[N, T]``, depth at which each frame was left; -1: not processed
     macs: torch.Tensor  #: ``[N]``, everything that ran
-
-    @property
-    def predictions(self) -> torch.Tensor:
-        """Predicted classes, ``[N]``."""
-        return self.logits.argmax(1)
 
     @property
     def frames(self) -> torch.Tensor:
@@ -42,6 +36,18 @@ class Outcomes:
     def gmacs(self) -> torch.Tensor:
         """Cost in GMACs, ``[N]``."""
         return self.macs.double() / GIGA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcomes(ExitsTaken):
+    """Answers, exits and cost of a policy on ``N`` videos."""
+
+    logits: torch.Tensor  #: ``[N, C]``, at the exit where the video stopped
+
+    @property
+    def predictions(self) -> torch.Tensor:
+        """Predicted classes, ``[N]``."""
+        return self.logits.argmax(1)
 
 
 def run_any(
@@ -83,7 +89,7 @@ def run_together(
     for rows in torch.arange(source.num_videos).split(CHUNK):
         for group in groups:
             walk_together(group, source, readout, rows, costs, temperatures)
-    return [Outcomes(walk.logits, walk.exit_depths, walk.macs) for walk in walks]
+    return [Outcomes(logits=walk.logits, exit_depths=walk.exit_depths, macs=walk.macs) for walk in walks]
 
 
 @torch.inference_mode()
@@ -107,4 +113,5 @@ def follow(source: FeatureSource, readout: Readout, exit_depths: torch.Tensor, c
             ends = ends & (exit_depths[:, t + 1] < 0)
         if ends.any():
             logits[ends] = readout.classify(known.z[ends], t)
-    return Outcomes(logits, exit_depths, costs.of_paths(exit_depths, readout.accumulates_passed))
+    macs = costs.of_paths(exit_depths, readout.accumulates_passed)
+    return Outcomes(logits=logits, exit_depths=exit_depths, macs=macs)

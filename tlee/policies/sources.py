@@ -19,14 +19,14 @@ class FeatureSource(Protocol):
 
 
 class StoredFeatures:
-    """Exit features from a table ``[N, T, B + 1, D]``."""
+    """Exit features from a table ``[N, T, B + 1, D]`` of any precision, which are read in single precision."""
 
     def __init__(self, table: torch.Tensor):
         self.table = table
         self.num_videos, self.num_frames = table.shape[:2]
 
     def feature(self, rows: torch.Tensor, t: int, b: int) -> torch.Tensor:
-        return self.table[rows, t, b]
+        return self.table[rows, t, b].float()
 
 
 class LiveFeatures:

@@ -17,10 +17,11 @@ from tlee.distributed.launch import on_all_devices
 from tlee.distributed.ranks import drawn, gathered, only_first
 from tlee.loading import Loader
 from tlee.metrics import top1
-from tlee.model import TLEE, load_whole, save_trained, to_fastest_layout
+from tlee.model import TLEE, load_whole, save_trained
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
 from tlee.reproducibility import convolution_threads
+from tlee.throughput import CLIPS_AT_ONCE, prepare
 from tlee.training.loop import Task, add_up, fit_stage, single_precision
 
 
@@ -121,7 +122,7 @@ def pretrain(params: Params) -> Pretraining:
         model = load_whole(params, classes).to(device_of(params.compute))
         history = pd.DataFrame([{"epoch": 0, **validate(model, val)}])
     else:
-        model = to_fastest_layout(TLEE(params, len(classes)))
+        model = prepare(TLEE(params, len(classes)))
         task = PretrainTask(model)
         history = fit_stage("pretrain", task, train, params.pretrain, params, lambda: validate(model, val))
     only_first(partial(save_trained, model, "pretrain", classes))
@@ -133,7 +134,7 @@ def validate(model: TLEE, clips: ClipDataset) -> dict[str, float]:
     """Top-1 at full depth after 1, 3 and all frames."""
     model.eval()
     device = next(model.parameters()).device
-    with Loader(clips, 32, device) as loader:
+    with Loader(clips, CLIPS_AT_ONCE, device) as loader:
         features = [model.full_features(frames) for frames, _, _ in loader.epoch()]
     logits = torch.cat([model.readout.prefix_logits(each, 0) for each in features])
     logits = gathered(logits, len(clips)).cpu()

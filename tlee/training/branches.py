@@ -25,10 +25,11 @@ from tlee.distributed.launch import on_all_devices
 from tlee.distributed.ranks import drawn, gathered, only_first
 from tlee.loading import Loader
 from tlee.metrics import top1
-from tlee.model import TLEE, load_trained, load_whole, save_trained, to_fastest_layout
+from tlee.model import TLEE, load_trained, load_whole, save_trained
 from tlee.params import Params
 from tlee.records import save_metrics, save_table
 from tlee.reproducibility import convolution_threads
+from tlee.throughput import CLIPS_AT_ONCE, prepare
 from tlee.training.loop import NO_HISTORY, Task, add_up, fit_stage, single_precision
 
 STRATEGIES = ("own_depth", "mixed_depths", "distilled")
@@ -115,7 +116,7 @@ def train_branches(params: Params) -> BranchTraining:
     trains = params.model.num_branches > 0 and not params.pretrain.joint and not params.model.trained
     torch.manual_seed(params.seed)
     heads = {strategy: model.new_branches() for strategy in STRATEGIES} if trains else {UNCHANGED: model.branches}
-    task = to_fastest_layout(BranchTask(model, heads)).to(device_of(params.compute))
+    task = prepare(BranchTask(model, heads)).to(device_of(params.compute))
     history = NO_HISTORY
     if trains:
         history = fit_stage("branches", task, train, params.branches, params, dict)
@@ -137,7 +138,7 @@ def compare_strategies(task: BranchTask, clips: ClipDataset, draws: int = 20) ->
     """
     task.eval()
     readout, device = task.model.readout, next(task.parameters()).device
-    with Loader(clips, 32, device) as loader:
+    with Loader(clips, CLIPS_AT_ONCE, device) as loader:
         batches = [task.features(frames) for frames, _, _ in loader.epoch()]
     rows = []
     for strategy in task.heads:

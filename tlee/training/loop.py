@@ -23,7 +23,7 @@ from tlee.loading import Batch, Examples, Loader
 from tlee.params import ClipTrainingParams, Params, TrainingParams
 from tlee.paths import FEATURES, FRAMES, MODELS, RUNS
 from tlee.resumption import finish, reopen
-from tlee.stage_code import PACKAGE, code_digest
+from tlee.stage_code import PACKAGE
 from tlee.weights import load_pickle
 
 
@@ -48,7 +48,7 @@ def state_file(stage: str, params: Params) -> Path:
         for path in sorted(folder.rglob("*")):
             digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     for source in sorted(PACKAGE.rglob("*.py")):
-        digest.update(code_digest(source).encode())
+        digest.update(source.read_bytes())
     return RUNS / f"{stage}-{digest.hexdigest()[:16]}.pt"
 
 
