@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from tlee.collation import PREFETCHED, Collate
 from tlee.distributed.ranks import world
 from tlee.errors import UserError
 
 Batch = tuple[torch.Tensor, ...]  #: arguments of ``Task.forward``
-
-PREFETCHED = 2  #: batches that each worker has ready
 
 
 class Key(NamedTuple):
@@ -99,31 +98,6 @@ class EpochOrder(Sampler[list[Key]]):
         return batches[:, self._world.share(together)].flatten()
 
 
-class Collate:
-    """Makes batches of at most ``size`` examples; in a worker, their large first part in shared memory used in turn.
-
-    New shared memory for each batch would cost a fifth of the time in which its clips are decoded. A batch is
-    overwritten after ``PREFETCHED`` and two more, when the process that trains has asked for the next but one.
-    """
-
-    def __init__(self, size: int):
-        self.size = size
-        self._shared: list[torch.Tensor] = []
-        self._batches = 0
-
-    def __call__(self, examples: list[tuple]) -> list[torch.Tensor]:
-        if get_worker_info() is None:
-            return list(default_collate(examples))
-        first, rest = [example[0] for example in examples], [example[1:] for example in examples]
-        if not self._shared:
-            shape = (self.size, *first[0].shape)
-            empty = (torch.empty(shape, dtype=first[0].dtype) for _ in range(PREFETCHED + 2))
-            self._shared = [each.share_memory_() for each in empty]
-        self._batches += 1
-        place = self._shared[self._batches % len(self._shared)][: len(first)]
-        return [torch.stack(first, out=place), *default_collate(rest)]
-
-
 class Loader:
     """Batches of ``data`` on ``device``; with workers a context manager, since they live until its end.
 
@@ -164,7 +138,8 @@ class Loader:
         self._order.epoch = epoch
         try:
             for batch in self._loader:
-                yield self._data.finish(*(part.to(self._device, non_blocking=self._pinned) for part in batch))
+                parts = (torch.as_tensor(part) for part in batch)
+                yield self._data.finish(*(part.to(self._device, non_blocking=self._pinned) for part in parts))
         except UserError as error:  # of a worker: with its traceback before it
             raise UserError(str(error).splitlines()[-1].removeprefix("tlee.errors.UserError: ")) from None
         except (RuntimeError, OSError, EOFError) as error:

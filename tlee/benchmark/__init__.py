@@ -31,7 +31,7 @@ def benchmark(
     num_replayed: int = 512,
     num_policies: int = 200,
     num_stored: int = HVU,
-    num_loaded: int = 96,
+    num_loaded: int = 240,
     evaluated: Sequence[Workload] = workloads(),
 ) -> pd.DataFrame:
     """Run all benchmarks.
