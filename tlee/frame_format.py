@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from tlee.checksums import crc32
 from tlee.errors import UserError
-from tlee.sealed_batches import read_sealed_batch, save_sealed_batch
+from tlee.sealed_batches import map_file, read_sealed_batch, save_sealed_batch
 
 _REMEDY = "run `dvc repro extract`"
 
@@ -81,12 +81,6 @@ class Names(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._array.to_pylist())
-
-
-def map_file(path: Path) -> pa.Buffer:
-    """Return the memory-mapped content of a file, which is not kept open."""
-    with pa.memory_map(str(path)) as file:
-        return file.read_buffer()
 
 
 def shard_file(folder: Path, number: int) -> Path:

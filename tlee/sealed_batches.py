@@ -28,9 +28,14 @@ def save_sealed_batch(path: Path, batch: pa.RecordBatch) -> None:
 
 def read_sealed_batch(path: Path) -> pa.RecordBatch:
     """Memory-map a batch of ``save_sealed_batch``. Raises ``OSError`` or ``ValueError`` if it is missing or damaged."""
-    with pa.memory_map(str(path)) as file:
-        content = file.read_buffer()
+    content = map_file(path)
     size = content.size - _CHECKSUM.size
     if size <= 0 or content.slice(size).to_pybytes() != _CHECKSUM.pack(crc32(content.slice(0, size))):
         raise ValueError("the checksum differs")
     return pa.ipc.open_stream(content).read_next_batch()
+
+
+def map_file(path: Path) -> pa.Buffer:
+    """Return the memory-mapped content of a file, which is not kept open."""
+    with pa.memory_map(str(path)) as file:
+        return file.read_buffer()

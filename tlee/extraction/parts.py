@@ -14,8 +14,8 @@ from uuid import uuid4
 import pyarrow as pa
 
 from tlee.errors import UserError
-from tlee.frame_format import ABOUT, PLACE, Place, map_file, open_shard
-from tlee.sealed_batches import read_sealed_batch, save_sealed_batch
+from tlee.frame_format import ABOUT, PLACE, Place, open_shard
+from tlee.sealed_batches import map_file, read_sealed_batch, save_sealed_batch
 
 _REPORT = pa.schema({"row": pa.int32(), "source": pa.string(), "reason": pa.string(), **ABOUT, **PLACE})
 
