@@ -21,7 +21,7 @@ from tlee.params import Params
 from tlee.views import RandomView
 
 GPU_IMAGES = 3000  #: images per second on which a current GPU trains MobileNetV2 or ResNet-50
-LOAD = 0.55  #: share of their time for which workers are busy, so that a step waits for less than a twentieth of its own
+LOAD = 0.55  #: share of their time for which workers are busy where a step waits for less than a twentieth of its time
 WORKERS, BATCH, EPOCHS = 2, 8, 3  # batches as in the recipes
 CPU = torch.device("cpu")
 
