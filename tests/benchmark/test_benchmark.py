@@ -10,8 +10,9 @@ import torch
 from support.small import COSTS, T, in_place_of_resnet18, random_features, random_network, small_params
 
 from tlee import benchmark
-from tlee.benchmark import evaluation, measuring, random_weights
+from tlee.benchmark import evaluation, inputs, measuring, random_weights
 from tlee.benchmark.evaluation import SEVERAL_LABELS, Workload
+from tlee.benchmark.training import time_training
 from tlee.edge.bundle import Watched
 from tlee.levels import NEVER
 from tlee.params import Params, load_params
@@ -30,6 +31,7 @@ def table(root) -> pd.DataFrame:
         patch.setattr(benchmark, "_params", small)
         patch.setattr(evaluation, "_alone", evaluation.run_workload)  # not in a process of its own
         sizes = {"num_videos": 4, "num_replayed": 70, "num_policies": 40, "num_stored": 1000, "num_loaded": 16}
+        sizes["num_steps"] = 2
         several = Workload("several", (40, 80), 6, 2, frames=3, exits=1, width=4, overrides=SEVERAL_LABELS)
         return benchmark.benchmark(["resnet18"], **sizes, evaluated=[several])
 
@@ -57,12 +59,23 @@ def test_the_numbers_are_consistent(table):
     assert replay["sweep / one pass of the full network"] == pytest.approx(40 * one_policy)
     loaded = found["input"]
     cores, each = loaded["cores that feed 3000 images/s"], loaded["frames/s of each worker, with one per core"]
-    assert cores * each == pytest.approx(3000 / 0.8)
+    assert cores * each == pytest.approx(3000 / inputs.LOAD)
     assert 0 < loaded["share of time waited, at 3000 images/s"] < 1
     assert (loaded > 0).all()
+    trained = found["training"]
+    rates = trained["frames/s on clips that are on the device"], trained["frames/s from stored frames"]
+    assert trained["time from stored frames / on the device"] == pytest.approx(rates[0] / rates[1])
+    assert min(rates) > 0
     ratios = network[network.index.str.contains(" / ")]
     assert len(ratios) == 6
     assert (ratios > 0).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_waits_little_for_its_input(root, monkeypatch):
+    monkeypatch.chdir(root)
+    _, _, slowdown, _, _, limit = time_training(benchmark._params("resnet50"))[-1]
+    assert slowdown < limit
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Benchmark of real exits against an ideal, decisions, policy sweeps, stage 5, large stores and input.
+"""Benchmark of real exits against an ideal, decisions, policy sweeps, stage 5, large stores, input and training.
 
 Ratios of alternating runs on one machine are more comparable between machines than times. The networks have random
 weights, 224 pixels and ten frames; thresholds are chosen in the middle of their confidences, so that exits are mixed.
@@ -17,6 +17,7 @@ from tlee.benchmark.networks import time_network
 from tlee.benchmark.rows import COLUMNS
 from tlee.benchmark.stores import time_store
 from tlee.benchmark.sweeps import time_replay
+from tlee.benchmark.training import time_training
 from tlee.params import Params, load_params
 
 __all__ = ["NETWORKS", "benchmark", "markdown", "workloads"]
@@ -32,22 +33,25 @@ def benchmark(
     num_policies: int = 200,
     num_stored: int = HVU,
     num_loaded: int = 240,
+    num_steps: int | None = None,
     evaluated: Sequence[Workload] = workloads(),
 ) -> pd.DataFrame:
     """Run all benchmarks.
 
     Each network runs on ``num_videos`` clips, and ``num_policies`` policies on ``num_replayed`` videos; a frame store
-    of ``num_stored`` videos is opened; the input of training has ``num_loaded`` clips; stage 5 runs on ``evaluated``.
+    of ``num_stored`` videos is opened; the input of training has ``num_loaded`` clips; training takes ``num_steps``
+    steps, by default few on a CPU; stage 5 runs on ``evaluated``.
 
-    Returns one row per number: ``part`` (network, replay, evaluation, frame store or input), ``quantity``, ``value``,
-    ``low`` and ``high``, ``target``. Where ``low`` and ``high`` are given, they are quartiles over videos and ``value``
-    the median; ``target`` is an upper limit, if there is one.
+    Returns one row per number: ``part`` (network, replay, evaluation, frame store, input or training), ``quantity``,
+    ``value``, ``low`` and ``high``, ``target``. Where ``low`` and ``high`` are given, they are quartiles over videos
+    and ``value`` the median; ``target`` is an upper limit, if there is one.
     """
     rows = [row for name in networks for row in time_network(_params(name), num_videos)]
     rows += time_replay(_params(networks[0]), num_replayed, num_policies)
     rows += time_evaluation(evaluated)
     rows += time_store(num_stored)
     rows += time_input(_params(networks[0]), num_loaded)
+    rows += time_training(_params(networks[0]), num_steps)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

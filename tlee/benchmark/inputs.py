@@ -56,14 +56,12 @@ class Loaded(ClipDataset):
 def time_input(params: Params, num_clips: int) -> list[tuple]:
     """Measure the loading of ``num_clips`` clips of random frames for training; rows of ``benchmark``."""
     frames, cores = params.extract.frames, joblib.cpu_count()
-    jpeg = _jpeg(params)
-    store = cast(FrameStore, JpegStore(num_clips, jpeg))
-    data = Loaded(store, list(range(frames)), RandomView(params.model.input_size))
+    data = Loaded(random_store(params, num_clips), list(range(frames)), RandomView(params.model.input_size))
     alone, shared, on_each_core = (_seconds(data, workers) for workers in (0, WORKERS, cores))
     rate = num_clips * frames / on_each_core / cores
     needed = GPU_IMAGES / (LOAD * rate)
     return [
-        row("input", "size of a frame (kB)", len(jpeg) / 1000),
+        row("input", "size of a frame (kB)", len(_jpeg(params)) / 1000),
         row("input", "frames/s without workers", num_clips * frames / alone),
         row("input", f"time with {WORKERS} workers / without", shared / alone, target=1 / 1.8),
         row("input", "frames/s of each worker, with one per core", rate),
@@ -76,6 +74,11 @@ def time_input(params: Params, num_clips: int) -> list[tuple]:
             target=0.05,
         ),
     ]
+
+
+def random_store(params: Params, num_videos: int) -> FrameStore:
+    """Return what serves as a store of videos of random frames."""
+    return cast(FrameStore, JpegStore(num_videos, _jpeg(params)))
 
 
 def _jpeg(params: Params) -> bytes:
