@@ -1,5 +1,6 @@
 """Loading of batches: their order, random numbers, and worker processes, which change nothing and leave nothing."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,7 @@ from support.rows import TensorRows
 from support.small import small_params
 from support.stores import write_small_stores
 
-from tlee import devices
+from tlee import collation, devices
 from tlee.clips import ClipDataset, load_clips
 from tlee.errors import UserError
 from tlee.loading import EpochOrder, Examples, Key, Loader, drawn_by
@@ -118,6 +119,20 @@ def test_batches_are_whole_although_their_memory_is_used_again(workers):
             found = [(rows.tolist(), values.tolist()) for values, rows in loader.epoch()]
             assert [row for rows, _ in found for row in rows] == list(range(33))
             assert all(values == data.tensors[0][rows].tolist() for rows, values in found)
+
+
+@pytest.mark.slow
+def test_shared_memory_is_sent_once_and_kept_as_long_as_the_loader():
+    data = TensorRows(torch.arange(99.0).view(33, 3))
+    data.workers = 1
+    with Loader(data, 2, CPU) as loader:
+        places = [values.data_ptr() for _ in range(2) for (values,) in loader.epoch()]
+    assert len(places) == 2 * 17
+    assert len(set(places)) == collation.PREFETCHED + 2
+    kept = len(collation._RECEIVING)
+    del loader
+    gc.collect()
+    assert len(collation._RECEIVING) == kept - 1
 
 
 @pytest.mark.slow

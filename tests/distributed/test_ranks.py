@@ -47,7 +47,7 @@ LABELS = [row % 3 for row in range(13)]
 
 def quick(devices: int | str, **changes: object) -> Params:
     """Parameters of a small network whose training has ten steps, two an epoch, on so many devices."""
-    return small_params(QUICK | {"compute.devices": devices} | changes)
+    return small_params(QUICK | {"compute.devices": devices, "model.backbone": "mobilenet_v2"} | changes)
 
 
 @pytest.fixture
