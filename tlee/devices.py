@@ -6,7 +6,7 @@ import torch
 from tlee.errors import UserError
 from tlee.params import ComputeParams
 
-MOST_WORKERS = 16  #: for one device: at about 700 frames/s a core, more than the fastest GPUs train on
+MOST_WORKERS = 16  #: for one device: at some 1,500 frames/s a core, more than the fastest GPUs train on
 
 
 def device_of(compute: ComputeParams) -> torch.device:
