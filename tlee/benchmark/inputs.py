@@ -2,7 +2,8 @@
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
 from typing import cast
@@ -22,7 +23,7 @@ from tlee.views import RandomView
 
 GPU_IMAGES = 3000  #: images per second on which a current GPU trains MobileNetV2 or ResNet-50
 LOAD = 0.55  #: share of their time for which workers are busy where a step waits for less than a twentieth of its time
-WORKERS, BATCH, EPOCHS = 2, 8, 3  # batches as in the recipes
+WORKERS, BATCH, EPOCHS = 2, 8, 7  # batches as in the recipes
 CPU = torch.device("cpu")
 
 
@@ -57,13 +58,13 @@ def time_input(params: Params, num_clips: int) -> list[tuple]:
     """Measure the loading of ``num_clips`` clips of random frames for training; rows of ``benchmark``."""
     frames, cores = params.extract.frames, joblib.cpu_count()
     data = Loaded(random_store(params, num_clips), list(range(frames)), RandomView(params.model.input_size))
-    alone, shared, on_each_core = (_seconds(data, workers) for workers in (0, WORKERS, cores))
-    rate = num_clips * frames / on_each_core / cores
+    times = _seconds(data, {0, WORKERS, cores})
+    rate = num_clips * frames / median(times[cores]) / cores
     needed = GPU_IMAGES / (LOAD * rate)
     return [
         row("input", "size of a frame (kB)", len(_jpeg(params)) / 1000),
-        row("input", "frames/s without workers", num_clips * frames / alone),
-        row("input", f"time with {WORKERS} workers / without", shared / alone, target=1 / 1.8),
+        row("input", "frames/s without workers", num_clips * frames / median(times[0])),
+        row("input", f"time with {WORKERS} workers / without", _ratio(times[WORKERS], times[0]), target=1 / 1.8),
         row("input", "frames/s of each worker, with one per core", rate),
         row("input", f"cores that feed {GPU_IMAGES} images/s", needed),
         row("input", f"share of time waited, at {GPU_IMAGES} images/s", _wait(data, cores, GPU_IMAGES / frames)),
@@ -90,30 +91,43 @@ def _jpeg(params: Params) -> bytes:
     return to_jpeg(image, height, params.extract.jpeg_quality)
 
 
-def _seconds(data: ClipDataset, workers: int) -> float:
-    """Return the median time of an epoch, after one that starts the workers."""
-    data.workers = workers
-    times = []
-    with Loader(data, BATCH, CPU, shuffle=True) as loader:
+def _seconds(data: ClipDataset, numbers_of_workers: Collection[int]) -> dict[int, list[float]]:
+    """Return the times of epochs by the number of workers, which take turns, after one that starts the workers."""
+    with ExitStack() as stack:
+        loaders, times = {}, {number: list[float]() for number in numbers_of_workers}
+        for data.workers in numbers_of_workers:
+            loaders[data.workers] = stack.enter_context(Loader(data, BATCH, CPU, shuffle=True))
         for epoch in range(1 + EPOCHS):
-            start = time.perf_counter()
-            for _ in loader.epoch(epoch):
-                pass
-            times.append(time.perf_counter() - start)
-    return median(times[1:])
+            for number, loader in loaders.items():
+                start = time.perf_counter()
+                for _ in loader.epoch(epoch):
+                    pass
+                times[number].append(time.perf_counter() - start)
+    return {number: each[1:] for number, each in times.items()}
+
+
+def _ratio(times: list[float], others: list[float]) -> float:
+    """Return the median ratio of times that were measured one after the other."""
+    return median(one / other for one, other in zip(times, others, strict=True))
 
 
 def _wait(data: ClipDataset, workers: int, clips_per_second: float) -> float:
-    """Return the share of time that a process waits whose steps are sleeps, as long as such a device would take."""
+    """Return the share of time that a process waits whose steps are sleeps, as long as such a device would take.
+
+    It is the median over epochs, each from its second batch on.
+    """
     data.workers = workers
-    waited = 0.0
     with Loader(data, BATCH, CPU, shuffle=True) as loader:
-        batches = loader.epoch()
+        return median(_waited(loader, epoch, BATCH / clips_per_second) for epoch in range(EPOCHS))
+
+
+def _waited(loader: Loader, epoch: int, step: float) -> float:
+    batches = loader.epoch(epoch)
+    next(batches)
+    waited, start = 0.0, time.perf_counter()
+    for _ in range(len(loader) - 1):
+        time.sleep(step)
+        before = time.perf_counter()
         next(batches)
-        start = time.perf_counter()
-        for _ in range(len(loader) - 1):
-            time.sleep(BATCH / clips_per_second)
-            before = time.perf_counter()
-            next(batches)
-            waited += time.perf_counter() - before
-        return waited / (time.perf_counter() - start)
+        waited += time.perf_counter() - before
+    return waited / (time.perf_counter() - start)
