@@ -30,7 +30,7 @@ class Resident(Examples):
     """As many examples as asked for, all the same ``clips`` that are on the device."""
 
     def __init__(self, clips: torch.Tensor, number: int):
-        self._clips, self._number = clips, number
+        self.clips, self._number = clips, number
 
     def __len__(self) -> int:
         return self._number
@@ -40,7 +40,7 @@ class Resident(Examples):
 
     def finish(self, *batch: torch.Tensor) -> Batch:
         (targets,) = batch
-        return self._clips[: len(targets)], targets, targets
+        return self.clips[: len(targets)], targets, targets
 
 
 class Timed(Examples):
@@ -74,6 +74,7 @@ def time_training(params: Params, steps: int | None = None) -> list[tuple]:
     )
     with Loader(stored, BATCH, device) as loader:
         resident = Resident(next(loader.epoch())[0], clips)
+    _seconds(params, Resident(resident.clips, 2 * BATCH), device, 1)  # the first training begins slowly
     on_device, from_store = (_seconds(params, data, device, steps) for data in (resident, stored))
     frames = BATCH * params.extract.frames
     limit = None if device.type == "cpu" else SLOWDOWN
