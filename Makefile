@@ -47,7 +47,7 @@ ablation: $(ENVIRONMENT)  ## vary one part after the other, on what `make repro`
 tables: $(ENVIRONMENT)  ## all runs and DVC experiments as tables for a paper, and beside published numbers
 	python -m tlee run tables
 
-bench: $(ENVIRONMENT)  ## time real exits, sweeps, input and stage 5 as ratios, with random weights: about ten minutes
+bench: $(ENVIRONMENT)  ## time real exits, sweeps, stage 5, input and training as ratios, with random weights: six minutes
 	python -m tlee bench --to results/plots/bench.csv
 
 lab: data  ## open JupyterLab on the notebooks

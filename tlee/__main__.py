@@ -113,7 +113,7 @@ def bench(
     whole: Annotated[bool, typer.Option(help="Stage 5 with as many videos as HVU's val too: half an hour.")] = False,
     to: Annotated[Path | None, typer.Option(help="CSV file to write the same numbers to.")] = None,
 ):
-    """Time real exits, decisions and sweeps as ratios, with random weights: nothing is downloaded."""
+    """Time real exits, sweeps, stage 5, input and training as ratios, with random weights: nothing is downloaded."""
     from tlee.benchmark import NETWORKS, benchmark, markdown, workloads
 
     path = to.absolute() if to else None
