@@ -30,8 +30,8 @@ def table(root) -> pd.DataFrame:
     with pytest.MonkeyPatch.context() as patch, in_place_of_resnet18():
         patch.setattr(benchmark, "_params", small)
         patch.setattr(evaluation, "_alone", evaluation.run_workload)  # not in a process of its own
-        sizes = {"num_videos": 4, "num_replayed": 70, "num_policies": 40, "num_stored": 1000, "num_loaded": 16}
-        sizes["num_steps"] = 2
+        sizes = {"num_videos": 4, "num_replayed": 70, "num_policies": 40}
+        sizes |= {"num_stored": 1000, "num_loaded": 16, "num_steps": 2}
         several = Workload("several", (40, 80), 6, 2, frames=3, exits=1, width=4, overrides=SEVERAL_LABELS)
         return benchmark.benchmark(["resnet18"], **sizes, evaluated=[several])
 

@@ -32,6 +32,7 @@ from tlee.params import Params
 from tlee.paths import SPLITS
 
 QUICK = {
+    "model.backbone": "mobilenet_v2",
     "pretrain.epochs": 5,
     "pretrain.batch_clips": 6,
     "pretrain.learning_rate": 0.001,
@@ -47,7 +48,7 @@ LABELS = [row % 3 for row in range(13)]
 
 def quick(devices: int | str, **changes: object) -> Params:
     """Parameters of a small network whose training has ten steps, two an epoch, on so many devices."""
-    return small_params(QUICK | {"compute.devices": devices, "model.backbone": "mobilenet_v2"} | changes)
+    return small_params(QUICK | {"compute.devices": devices} | changes)
 
 
 @pytest.fixture

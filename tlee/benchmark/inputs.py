@@ -57,12 +57,12 @@ class Loaded(ClipDataset):
 def time_input(params: Params, num_clips: int) -> list[tuple]:
     """Measure the loading of ``num_clips`` clips of random frames for training; rows of ``benchmark``."""
     frames, cores = params.extract.frames, joblib.cpu_count()
-    data = Loaded(random_store(params, num_clips), list(range(frames)), RandomView(params.model.input_size))
+    data = random_clips(params, num_clips, Loaded)
     times = _seconds(data, {0, WORKERS, cores})
     rate = num_clips * frames / median(times[cores]) / cores
     needed = GPU_IMAGES / (LOAD * rate)
     return [
-        row("input", "size of a frame (kB)", len(_jpeg(params)) / 1000),
+        row("input", "size of a frame (kB)", len(cast(JpegStore, data.store).jpeg) / 1000),
         row("input", "frames/s without workers", num_clips * frames / median(times[0])),
         row("input", f"time with {WORKERS} workers / without", _ratio(times[WORKERS], times[0]), target=1 / 1.8),
         row("input", "frames/s of each worker, with one per core", rate),
@@ -77,9 +77,10 @@ def time_input(params: Params, num_clips: int) -> list[tuple]:
     ]
 
 
-def random_store(params: Params, num_videos: int) -> FrameStore:
-    """Return what serves as a store of videos of random frames."""
-    return cast(FrameStore, JpegStore(num_videos, _jpeg(params)))
+def random_clips(params: Params, number: int, kind: type[ClipDataset] = ClipDataset) -> ClipDataset:
+    """Return clips of random frames as training reads them, from what serves as a store."""
+    store = cast(FrameStore, JpegStore(number, _jpeg(params)))
+    return kind(store, list(range(params.extract.frames)), RandomView(params.model.input_size))
 
 
 def _jpeg(params: Params) -> bytes:

@@ -8,17 +8,15 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from tlee.benchmark.inputs import BATCH, random_store
+from tlee.benchmark.inputs import BATCH, random_clips
 from tlee.benchmark.rows import row
-from tlee.clips import ClipDataset
 from tlee.devices import device_of, workers_of
-from tlee.loading import Batch, Examples, Key, Loader
+from tlee.loading import Batch, Examples, Key
 from tlee.model import TLEE
 from tlee.params import Params
 from tlee.throughput import prepare
 from tlee.training.backbone import PretrainTask
 from tlee.training.loop import fit
-from tlee.views import RandomView
 
 STEPS = {"cpu": 3}  #: timed steps of training
 STEPS_OF_GPU = 100
@@ -30,7 +28,7 @@ class Resident(Examples):
     """As many examples as asked for, all the same ``clips`` that are on the device."""
 
     def __init__(self, clips: torch.Tensor, number: int):
-        self.clips, self._number = clips, number
+        self._clips, self._number = clips, number
 
     def __len__(self) -> int:
         return self._number
@@ -40,7 +38,7 @@ class Resident(Examples):
 
     def finish(self, *batch: torch.Tensor) -> Batch:
         (targets,) = batch
-        return self.clips[: len(targets)], targets, targets
+        return self._clips[: len(targets)], targets, targets
 
 
 class Timed(Examples):
@@ -66,15 +64,10 @@ def time_training(params: Params, steps: int | None = None) -> list[tuple]:
     device = device_of(params.compute)
     steps = steps or STEPS.get(device.type, STEPS_OF_GPU)
     clips = BATCH * (steps + 1 + round(UNTIMED * steps))
-    stored = ClipDataset(
-        random_store(params, clips),
-        list(range(params.extract.frames)),
-        RandomView(params.model.input_size),
-        workers=workers_of(params.compute),
-    )
-    with Loader(stored, BATCH, device) as loader:
-        resident = Resident(next(loader.epoch())[0], clips)
-    _seconds(params, Resident(resident.clips, 2 * BATCH), device, 1)  # the first training begins slowly
+    stored = random_clips(params, clips)
+    batch = torch.stack([stored.clip(row) for row in range(BATCH)]).to(device)
+    resident, stored.workers = Resident(batch, clips), workers_of(params.compute)
+    _seconds(params, Resident(batch, 2 * BATCH), device, 1)  # the first training begins slowly
     on_device, from_store = (_seconds(params, data, device, steps) for data in (resident, stored))
     frames = BATCH * params.extract.frames
     limit = None if device.type == "cpu" else SLOWDOWN
