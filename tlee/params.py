@@ -105,6 +105,7 @@ class TrainingParams(Section):
 class ClipTrainingParams(TrainingParams):
     frames: Count
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    compile: bool
 
 
 class PretrainParams(ClipTrainingParams):
@@ -202,6 +203,16 @@ class Params(Section):
     def _check_frozen_statistics(self) -> "Params":
         if self.pretrain.batch_norm == "frozen" and not (self.model.weights or self.model.trained):
             raise ValueError("`pretrain.batch_norm` is 'frozen', but `model.weights` is null: it has no statistics yet")
+        return self
+
+    @model_validator(mode="after")
+    def _check_compiled_bits(self) -> "Params":
+        for stage in ("pretrain", "branches"):
+            if self.reproducible and getattr(self, stage).compile:
+                raise ValueError(
+                    f"`{stage}.compile` is true, but compiled code rounds as the processor lets it: "
+                    "set `reproducible` to false"
+                )
         return self
 
     @model_validator(mode="after")

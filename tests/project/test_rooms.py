@@ -11,7 +11,7 @@ ORDER = [
     *("_papermill", "errors", "checksums", "sizes", "paths", "records", "resumption"),
     *("param_types", "param_problems", "params"),
     *("environment", "reproducibility", "execution"),
-    *("stage_code", "levels", "methods", "subsets", "intervals", "arrays", "_torchvision", "labels"),
+    *("stage_code", "levels", "methods", "subsets", "intervals", "arrays", "_torchvision", "_lightning", "labels"),
     *("average_precision", "metrics", "weights"),
     *("devices", "throughput", "distributed", "collation", "loading"),
     *("sealed_batches", "frame_format", "datasets", "extraction"),

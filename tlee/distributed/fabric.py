@@ -3,9 +3,7 @@
 import os
 from typing import Any
 
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy
+from tlee._lightning import DDPStrategy, Fabric, LightningEnvironment, TorchElasticEnvironment
 
 
 def new_fabric(accelerator: str, precision: Any = "32-true") -> Fabric:

@@ -16,7 +16,6 @@ from tlee.levels import ALWAYS, NEVER
 from tlee.policies.given import FixedExits, GivenExits, RandomExits
 from tlee.policies.policy import Observation, Policy
 from tlee.policies.stops import Score, StopAbove, log_probabilities
-from tlee.subsets import spread
 
 #: Thresholds on confidence from conservative to aggressive; at 1 the full network runs.
 LEVELS = (
@@ -69,7 +68,7 @@ def ensemble(val: Split, seed: int) -> list[list[StopAbove]]:
     Of more videos than fit in memory with the probabilities of all exits, evenly spread ones are fitted.
     """
     exits, deepest = val.num_frames * val.num_exits, val.num_exits - 1
-    fitted = val.take(np.array(spread(val.num_videos, max(1, PROBABILITIES // (exits * val.readout.classes)))))
+    fitted = val.thinned(PROBABILITIES // (exits * val.readout.classes))
     seen = _record(fitted, log_probabilities)
     return [
         [StopAbove.between("ensemble", level, val.num_frames, shallowest, deepest, weights) for level in LEVELS]

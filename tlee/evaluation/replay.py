@@ -15,6 +15,7 @@ from tlee.policies.inference import CHUNK, Outcomes, follow, run_any, run_togeth
 from tlee.policies.policy import Policy
 from tlee.policies.sources import StoredFeatures
 from tlee.readout import Readout
+from tlee.subsets import spread
 
 AT_ONCE = 32  #: policies of a sweep that run at once
 
@@ -55,6 +56,12 @@ class Split:
     def take(self, rows: np.ndarray) -> "Split":
         """Select the videos ``rows``, by position."""
         return replace(self, table=self.table.take(rows))
+
+    def thinned(self, at_most: int) -> "Split":
+        """Select ``at_most`` evenly spread videos, but at least one; all if there are no more."""
+        if self.num_videos <= at_most:
+            return self
+        return self.take(np.array(spread(self.num_videos, max(at_most, 1))))
 
     def chunks(self) -> Iterator[tuple[slice, "Split"]]:
         """Yield the split in parts: positions of some videos, and the split of these; of no video one part."""

@@ -22,7 +22,6 @@ from tlee.methods import display_name
 from tlee.metrics import calibration_error, is_correct
 from tlee.params import Params
 from tlee.records import save_table
-from tlee.subsets import spread
 
 BINS = 15  #: number of bins of confidence, of equal width, as in Guo et al.
 TEMPERATURES = (0.05, 20.0)  #: range of the fit; if no video of ``val`` is misclassified the best fit would be 0
@@ -74,9 +73,7 @@ def fit_temperatures(split: Split) -> tuple[float, ...]:
 
     All frames exit at that depth. With many classes the videos are as many as have ``LOGITS``, evenly spread.
     """
-    fitting = max(LOGITS // (split.num_frames * split.readout.classes), 1)
-    if split.num_videos > fitting:
-        split = split.take(np.array(spread(split.num_videos, fitting)))
+    split = split.thinned(LOGITS // (split.num_frames * split.readout.classes))
     targets = split.table.targets(split.readout.multi_label).unsqueeze(1)
     targets = targets.expand(-1, split.num_frames, *targets.shape[2:])
 

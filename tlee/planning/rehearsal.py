@@ -91,10 +91,12 @@ def steps(clips: int, batch: int) -> int:
 def rehearse(params: Params, dataset: Dataset, say: Callable[[str], object]) -> Rehearsal:
     """Run all stages on a few videos of ``dataset``; ``say`` is told which one is next. Takes a minute for the demo.
 
+    Training steps are not compiled, even if they are to be: it would take longer than so few of them.
     Raises ``UserError`` as the stages do.
     """
     few = _sample(replace(dataset, videos=dataset.videos.absolute()), params)
-    params = change(params, {"dataset.root": str(Path(params.dataset.root).absolute())})
+    here, uncompiled = str(Path(params.dataset.root).absolute()), {"pretrain.compile": False, "branches.compile": False}
+    params = change(params, {"dataset.root": here} | uncompiled)
     RUNS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="plan-", dir=RUNS) as folder, _quietly_in(folder):
         say("extract")

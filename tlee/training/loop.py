@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from lightning_fabric import Fabric, seed_everything
 from torch import nn
 
+from tlee._lightning import Fabric, seed_everything
 from tlee.devices import device_of
 from tlee.distributed.batch_norm import synchronise_batch_norm
 from tlee.distributed.fabric import new_fabric
@@ -24,6 +24,7 @@ from tlee.params import ClipTrainingParams, Params, TrainingParams
 from tlee.paths import FEATURES, FRAMES, MODELS, RUNS
 from tlee.resumption import finish, reopen
 from tlee.stage_code import PACKAGE
+from tlee.training.compilation import compile_steps, compiler_errors_in_one_line
 from tlee.weights import load_pickle
 
 
@@ -100,11 +101,15 @@ def fit(
 
     Returns the history: one row an epoch with ``epoch``, ``loss`` and, every ``VALIDATE_EVERY`` epochs and at the end,
     the values of ``validate()``.
-    Raises ``UserError`` if the loss is not finite.
+    Raises ``UserError`` if the loss is not finite, or if steps are to be compiled and cannot be.
     """
-    precision = params.precision if isinstance(params, ClipTrainingParams) else "32-true"
+    compiled, precision = False, "32-true"
+    if isinstance(params, ClipTrainingParams):
+        compiled, precision = params.compile, params.precision
     fabric = new_fabric(accelerator, precision)
     synchronise_batch_norm(task, fabric.device)
+    if compiled:
+        compile_steps(task)
     loader = Loader(data, params.batch_clips, fabric.device, seed=seed, shuffle=True)
     rates = task.rates()
     peaks = [rate * params.learning_rate for rate in rates]
@@ -120,7 +125,7 @@ def fit(
         fabric.load(state, progress)
         print(f"resuming after epoch {len(progress['history'])} from {state}", flush=True)
     history = progress["history"]
-    with loader:
+    with loader, compiler_errors_in_one_line():
         for epoch in range(len(history), params.epochs):
             seed_everything(seed + epoch, verbose=False)  # the same epoch, resumed or not
             start = time.perf_counter()
