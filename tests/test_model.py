@@ -7,6 +7,7 @@ import torch
 from support.small import T, identity_readout, random_clips, random_features, random_network, small_params
 from torch import nn
 
+from tlee.backbones import map_shapes
 from tlee.costs import count_costs
 from tlee.model import TLEE
 from tlee.readout import Readout
@@ -168,7 +169,7 @@ def test_branches_in_windows_fit_the_taps_from_the_start(device):
         model = TLEE(small_params(crm_pool="windows", input_size=60), classes=5)
     assert model.training
     assert all(layer.training for layer in model.modules())
-    shapes = model.backbone.map_shapes(60)
+    shapes = map_shapes("resnet18", 2, 60)
     for branch, (channels, height, width) in zip(model.branches, shapes, strict=True):
         assert type(branch.fc) is nn.Linear
         assert branch.fc.weight.device.type == device

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from tlee.backbones import Backbone, build_backbone
+from tlee.backbones import Backbone, build_backbone, map_shapes
 from tlee.errors import UserError
 from tlee.modules import BRANCHES
 from tlee.params import Params
@@ -71,7 +71,8 @@ class TLEE(nn.Module):
     @torch.no_grad()
     def _show_taps(self, branches: nn.ModuleList) -> None:
         """Initialise lazy layers by running the branches on taps of this network's sizes."""
-        shapes = self.backbone.map_shapes(self.params.model.input_size)
+        model = self.params.model
+        shapes = map_shapes(model.backbone, model.num_branches, model.input_size)
         for branch, shape in zip(branches, shapes, strict=True):
             branch(torch.zeros(1, *shape))
 

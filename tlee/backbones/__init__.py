@@ -4,7 +4,10 @@ A new backbone is a function of ``num_branches`` (``B``) that returns a ``Backbo
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+
+import torch
 
 from tlee.backbones.bn_inception import bn_inception
 from tlee.backbones.cut import Backbone, Cuts, Memory
@@ -13,7 +16,7 @@ from tlee.backbones.pretrained import load_file, load_imagenet
 from tlee.backbones.temporal_shift import mobilenet_v2_tsm
 from tlee.backbones.x3d import x3d_s
 
-__all__ = ["BACKBONES", "Backbone", "Cuts", "Memory", "build_backbone"]
+__all__ = ["BACKBONES", "Backbone", "Cuts", "Memory", "build_backbone", "map_shapes"]
 
 BACKBONES: dict[str, Callable[[int], Backbone]] = {
     "vgg16": vgg16,
@@ -40,3 +43,16 @@ def build_backbone(name: str, num_branches: int, weights: str | Path | None = No
     elif weights is not None:
         load_file(backbone, weights)
     return backbone
+
+
+def map_shapes(name: str, num_branches: int, size: int) -> list[torch.Size]:
+    """Return the shapes ``[C, H, W]`` of the maps that branch heads read at ``size`` pixels, computing none."""
+    return _map_shapes(BACKBONES[name], num_branches, size)
+
+
+@cache
+def _map_shapes(build: Callable[[int], Backbone], num_branches: int, size: int) -> list[torch.Size]:
+    with torch.device("meta"):
+        backbone = build(num_branches).eval()
+        taps = backbone.taps(torch.zeros(1, 1, *backbone.input_shape(size)))[:-1]
+        return [backbone.to_map(tap).shape[1:] for tap in taps]

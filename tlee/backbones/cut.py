@@ -1,6 +1,5 @@
 """Backbone: a network without its classifier, cut into segments after which a frame may exit."""
 
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -95,12 +94,6 @@ class Backbone(nn.Module):
             tap = segment(tap)
             outputs.append(tap)
         return outputs
-
-    def map_shapes(self, size: int) -> list[torch.Size]:
-        """Return the shapes ``[C, H, W]`` of the maps that branch heads read at ``size`` pixels, computing none."""
-        network = deepcopy(self).to("meta").eval()
-        taps = network.taps(torch.zeros(1, 1, *self.input_shape(size), device="meta"))[:-1]
-        return [network.to_map(tap).shape[1:] for tap in taps]
 
     def start_memory(self, size: int) -> list[Memory]:
         """Return the state of each segment before the first frame of one video of ``size`` pixels: none."""

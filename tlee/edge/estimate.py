@@ -10,7 +10,7 @@ It covers the network alone, and is of little use if frames are much smaller tha
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 
@@ -94,6 +94,7 @@ def _in_bytes(work: np.ndarray, precision: str) -> np.ndarray:
     return work * [1, BYTES[precision], 1]
 
 
+@cache
 def fit_published(path: Path = FILE) -> list[Fit]:
     """Fit the fastest published time of each network, each fit without one of them."""
     table = pd.read_csv(path)

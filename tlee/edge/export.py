@@ -99,7 +99,8 @@ class GraphWriter:
     """
 
     def __init__(self, model: TLEE, frames: int, folder: Path, opset: int, torchscript: bool):
-        self._model, self._folder, self._opset, self._torchscript = model.eval(), folder, opset, torchscript
+        self._model = model.eval().requires_grad_(False)  # weights become constants of the graphs
+        self._folder, self._opset, self._torchscript = folder, opset, torchscript
         width = model.readout.width
         vector, frame = torch.zeros(1, width), torch.zeros(1, *model.input_shape)
         self._memories = model.backbone.start_memory(model.params.model.input_size)

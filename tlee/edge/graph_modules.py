@@ -78,15 +78,19 @@ class VideoClassifier(nn.Module):
 
 
 class WithConstants(nn.Module):
-    """A module whose inputs are given at the positions ``given`` only, and are constants elsewhere; returns a tuple."""
+    """A module whose inputs are given at the positions ``given`` only, and are constants elsewhere; returns a tuple.
+
+    Its weights are constants of a trace too, since it is not registered as a part: otherwise tracing would first make
+    a script of each of its layers, which takes longer than all the rest.
+    """
 
     def __init__(self, module: nn.Module, constants: list[torch.Tensor], given: list[int]):
         super().__init__()
-        self.module, self.constants, self.given = module, constants, given
+        self.call, self.constants, self.given = module.__call__, constants, given
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         inputs = list(self.constants)
         for index, tensor in zip(self.given, tensors, strict=True):
             inputs[index] = tensor
-        outputs = self.module(*inputs)
+        outputs = self.call(*inputs)
         return outputs if isinstance(outputs, tuple) else (outputs,)
