@@ -384,6 +384,14 @@ def test_the_table_shows_overrides(shipped):
     assert load_params(shipped, {"gates.epochs": 7}).table("gates").at["gates.epochs", "value"] == 7
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "branches"])
+def test_compiled_training_is_not_the_same_everywhere(shipped, stage):
+    overrides = {f"{stage}.compile": True, "reproducible": False}
+    assert getattr(load_params(shipped, overrides), stage).compile
+    overrides["reproducible"] = True
+    refusal(shipped, overrides, f"`{stage}.compile`", "rounds as the processor lets it", "set `reproducible` to false")
+
+
 @pytest.mark.parametrize("opset", [11, 12])
 def test_int8_needs_a_newer_opset(shipped, opset):
     load_params(shipped, {"latency.opset": opset, "latency.int8": False})

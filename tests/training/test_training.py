@@ -2,12 +2,15 @@
 
 import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+import torch._inductor.config
+from support.refusals import one_line
 from support.rows import TensorRows
 from support.small import T, identity_readout, random_clips, random_network, small_params
 from torch import nn
@@ -124,6 +127,38 @@ def test_a_loss_that_is_not_finite_names_the_remedy(tmp_path):
 
     with pytest.raises(UserError, match=r"epoch 1: lower this stage's learning_rate"):
         train(Diverging(), tmp_path / "run.pt")
+
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler: sudo apt install g++")
+COMPILED = small_params(
+    {"pretrain.epochs": 2, "pretrain.batch_clips": 4, "pretrain.compile": True, "reproducible": False}
+)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_compiled_steps_differ_by_rounding_alone(tmp_path):
+    """With dropout and batch norm too, and weights keep their names."""
+    plain, compiled = Regression(), Regression()
+    settings = COMPILED.pretrain
+    histories = [
+        fit(task, data(), each, seed=0, validate=dict, state=tmp_path / f"{each.compile}.pt")
+        for task, each in ((plain, settings.model_copy(update={"compile": False})), (compiled, settings))
+    ]
+    assert histories[1]["loss"].tolist() == pytest.approx(histories[0]["loss"].tolist(), rel=1e-5)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    assert [task._compiled_call_impl is None for task in (plain, compiled)] == [True, False]
+
+
+def test_steps_that_cannot_be_compiled_name_the_remedy(tmp_path):
+    compiler = {"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}
+    torch.compiler.reset()  # what other tests have compiled
+    with torch._inductor.config.patch(compiler):
+        one_line(
+            lambda: fit(Regression(), data(), COMPILED.pretrain, seed=0, validate=dict, state=tmp_path / "run.pt"),
+            "no-such-compiler",
+            "install a C++ compiler, such as g++, or set this stage's `compile` to false",
+        )
 
 
 def test_a_run_is_kept_under_its_parameters(tmp_path, monkeypatch):

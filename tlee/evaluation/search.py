@@ -7,6 +7,7 @@ mean of the 0/1 error and of ``1 - p(true class)``, averaged where a video has s
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from scipy.stats import norm
@@ -273,8 +274,14 @@ def _tests(candidates: list[Candidate]) -> int:
 
 def _margin(standard_error: float, confidence: float, policies: int = 1) -> float:
     """Return the distance from a mean to its upper bound, where bounds hold for ``policies`` means at once."""
-    deviations = float(norm.isf((1 - confidence) / policies))
+    deviations = _deviations((1 - confidence) / policies)
     return deviations * standard_error if deviations else 0.0  # a standard error may be infinite
+
+
+@cache  # asked for at every policy of a search, and slow
+def _deviations(probability: float) -> float:
+    """Return by how many standard deviations a normal variable exceeds its mean with this probability."""
+    return float(norm.isf(probability))
 
 
 def _standard_error(values: torch.Tensor) -> float:
