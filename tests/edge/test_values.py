@@ -5,7 +5,7 @@ import math
 import shutil
 from collections import Counter
 from dataclasses import replace
-from itertools import product
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +98,9 @@ def check_engine(model: TLEE, folder: Path, used: list | None = None, videos: in
 
 @five_layers
 @pytest.mark.slow
-@pytest.mark.parametrize(("reuse", "accumulate"), list(product(REUSES, ("exit", "visited", "published"))))
+@pytest.mark.parametrize(("reuse", "accumulate"), list(zip(REUSES, cycle(("exit", "visited", "published")))))
 def test_every_reuse(reuse, accumulate, tmp_path):
+    """Each with one way of accumulating; ``test_network_kinds`` combines all, without values."""
     model = random_network(small_params(reuse=reuse, accumulate=accumulate))
     assert set(check_engine(model, tmp_path / "all")) == {-1, 0, 1, 2}
     assert set(check_engine(model, tmp_path / "some", SOME_EXITS)) == {-1, 0, 1, 2}

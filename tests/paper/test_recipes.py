@@ -133,7 +133,7 @@ def covering(recipes: Sequence[Recipe], features: Callable[[Recipe], set]) -> li
     return chosen
 
 
-RUN = covering(RECIPES, lambda recipe: {recipe.data_set, (recipe.backbone, recipe.method)})
+RUN = covering(RECIPES, lambda recipe: {recipe.data_set, recipe.backbone, recipe.method})
 EXPORTED = covering(RUN, lambda recipe: {recipe.backbone, recipe.method})
 
 
