@@ -38,7 +38,10 @@ def test_the_process_that_starts_a_kernel_only_runs_notebooks():
             "8_explain": {"lightning_fabric", "onnx", "sklearn", "torchmetrics", "torchvision"},
             "6_latency": {"lightning_fabric", "sklearn", "torchmetrics"},
         },
-        dict.fromkeys(("2_pretrain_backbone", "3_train_branches"), {"onnx", "seaborn", "sklearn", "torchmetrics"}),
+        {
+            "2_pretrain_backbone": {"onnx", "seaborn", "sklearn", "torchmetrics"},
+            "3_train_branches": {"onnx", "seaborn", "sklearn", "torchmetrics"},
+        },
     ],
     ids="-".join,
 )
