@@ -1,12 +1,14 @@
 """What several test files share."""
 
 import gc
+import os
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+os.environ["DVC_NO_ANALYTICS"] = "true"  # projects of tests have settings of their own
 sys.modules.setdefault("rfc3987_syntax", None)  # nbformat would spend a second to import it, as in tlee._papermill
 
 ROOT = Path(__file__).parents[1]

@@ -5,6 +5,7 @@ about half an hour, and writes a row for each trial to the CSV file ``TABLE``.
 """
 
 import json
+import os
 import random
 import re
 import shutil
@@ -111,9 +112,11 @@ class Torture:
 
     def _files(self) -> dict[Path, tuple[int, int]]:
         found = {}
-        for path in (*self.project.folder.glob(f"{RUNS}/*"), *self.project.folder.glob(f"{RESULTS}/**/*")):
-            with suppress(FileNotFoundError):  # it has just been renamed or removed
-                found[path] = (path.stat().st_size, path.stat().st_mtime_ns)
+        for top in (RUNS, RESULTS):
+            for folder, _, names in os.walk(self.project.folder / top):  # unlike a glob, of folders that disappear too
+                for path in (Path(folder, name) for name in names):
+                    with suppress(FileNotFoundError):  # it has just been renamed or removed
+                        found[path] = (path.stat().st_size, path.stat().st_mtime_ns)
         return found
 
     # --- full disks --------------------------------------------------------------------------------------
