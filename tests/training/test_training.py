@@ -3,6 +3,7 @@
 import math
 import random
 import shutil
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,8 @@ def test_a_loss_that_is_not_finite_names_the_remedy(tmp_path):
         train(Diverging(), tmp_path / "run.pt")
 
 
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler: sudo apt install g++")
+COMPILES = shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").exists()
+needs_compiler = pytest.mark.skipif(not COMPILES, reason="needs a C++ compiler: sudo apt install g++ python3-dev")
 COMPILED = small_params(
     {"pretrain.epochs": 2, "pretrain.batch_clips": 4, "pretrain.compile": True, "reproducible": False}
 )
