@@ -147,7 +147,7 @@ def test_compiled_steps_differ_by_rounding_alone(tmp_path):
         fit(task, data(), each, seed=0, validate=dict, state=tmp_path / f"{each.compile}.pt")
         for task, each in ((plain, settings.model_copy(update={"compile": False})), (compiled, settings))
     ]
-    assert histories[1]["loss"].tolist() == pytest.approx(histories[0]["loss"].tolist(), rel=1e-5)
+    assert histories[1]["loss"].tolist() == pytest.approx(histories[0]["loss"].tolist(), rel=1e-4)
     assert compiled.state_dict().keys() == plain.state_dict().keys()
     assert [task._compiled_call_impl is None for task in (plain, compiled)] == [True, False]
 
