@@ -116,7 +116,8 @@ class Torture:
             for folder, _, names in os.walk(self.project.folder / top):  # unlike a glob, of folders that disappear too
                 for path in (Path(folder, name) for name in names):
                     with suppress(FileNotFoundError):  # it has just been renamed or removed
-                        found[path] = (path.stat().st_size, path.stat().st_mtime_ns)
+                        about = path.stat()
+                        found[path] = (about.st_size, about.st_mtime_ns)
         return found
 
     # --- full disks --------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from torch import nn
 
 from tlee.errors import UserError
 from tlee.model import TLEE
+from tlee.params import PretrainParams
 from tlee.paths import LOCK
 from tlee.resumption import remove_recorded
 from tlee.training.backbone import PretrainTask
@@ -48,8 +49,8 @@ def data() -> TensorRows:
     return TensorRows(torch.randn(20, 3, generator=generator), torch.randn(20, 1, generator=generator))
 
 
-def train(task: Regression, state: Path, validate=lambda: {"value": 1.0}):
-    return fit(task, data(), PARAMS.pretrain, seed=0, validate=validate, state=state)
+def train(task: Regression, state: Path, settings: PretrainParams = PARAMS.pretrain):
+    return fit(task, data(), settings, seed=0, validate=lambda: {"value": 1.0}, state=state)
 
 
 class PowerCut(Exception):
@@ -132,9 +133,7 @@ def test_a_loss_that_is_not_finite_names_the_remedy(tmp_path):
 
 COMPILES = shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").exists()
 needs_compiler = pytest.mark.skipif(not COMPILES, reason="needs a C++ compiler: sudo apt install g++ python3-dev")
-COMPILED = small_params(
-    {"pretrain.epochs": 2, "pretrain.batch_clips": 4, "pretrain.compile": True, "reproducible": False}
-)
+COMPILED = PARAMS.pretrain.model_copy(update={"epochs": 2, "compile": True})
 
 
 @pytest.mark.slow
@@ -142,12 +141,9 @@ COMPILED = small_params(
 def test_compiled_steps_differ_by_rounding_alone(tmp_path):
     """With dropout and batch norm too, and weights keep their names."""
     plain, compiled = Regression(), Regression()
-    settings = COMPILED.pretrain
-    histories = [
-        fit(task, data(), each, seed=0, validate=dict, state=tmp_path / f"{each.compile}.pt")
-        for task, each in ((plain, settings.model_copy(update={"compile": False})), (compiled, settings))
-    ]
-    assert histories[1]["loss"].tolist() == pytest.approx(histories[0]["loss"].tolist(), rel=1e-4)
+    expected = train(plain, tmp_path / "plain.pt", COMPILED.model_copy(update={"compile": False}))
+    history = train(compiled, tmp_path / "compiled.pt", COMPILED)
+    assert history["loss"].tolist() == pytest.approx(expected["loss"].tolist(), rel=1e-4)
     assert compiled.state_dict().keys() == plain.state_dict().keys()
     assert [task._compiled_call_impl is None for task in (plain, compiled)] == [True, False]
 
@@ -157,7 +153,7 @@ def test_steps_that_cannot_be_compiled_name_the_remedy(tmp_path):
     torch.compiler.reset()  # what other tests have compiled
     with torch._inductor.config.patch(compiler):
         one_line(
-            lambda: fit(Regression(), data(), COMPILED.pretrain, seed=0, validate=dict, state=tmp_path / "run.pt"),
+            lambda: train(Regression(), tmp_path / "run.pt", COMPILED),
             "no-such-compiler",
             "install a C++ compiler, such as g++, or set this stage's `compile` to false",
         )
